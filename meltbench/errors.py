@@ -1,0 +1,121 @@
+"""Every error meltbench raises on purpose.
+
+    MeltbenchError
+      UserError           the caller's move: a name, a value, a file of theirs          exit 2
+        UnknownName         a name that is not in the catalogue; knows the nearest ones
+        DefinitionError     a TOML or JSONL file that does not say what it must
+        DoesNotFit          the model needs more memory than the device has
+        MissingExtra        an optional part is not installed; names the extra
+      RunFailed           the run is stored as failed, with its reason                  exit 1
+        EngineError         the engine died, never became ready, or spoke garbage
+      DeviceError         the target's move: unreachable, busy, denied, full            exit 1
+        DeadlineExceeded    a call took longer than it was given (transient)
+        TargetBusy          another run holds the target (transient)
+      StoreError          the store's folder: unwritable, full, damaged                 exit 1
+      FetchError          a download: unreachable, truncated, wrong hash                exit 1
+      Interrupted         Ctrl-C, after everything was put back                         exit 130
+      InternalError       our bug: what happened and where to report it                 exit 70
+
+Each says what happened in its message, whose move it is by its class, and the next step in ``hint``.
+``transient`` tells whether the same call may succeed later unchanged; only transient errors are retried.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class MeltbenchError(Exception):
+    """Something meltbench can explain in one line."""
+
+    exit_code = 1
+    transient = False
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class UserError(MeltbenchError):
+    """The command line, a definition or a file of the caller's is wrong."""
+
+    exit_code = 2
+
+
+class UnknownName(UserError):
+    """A device, model, runner, workload or key that nobody knows."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str | None = None) -> None:
+        names = sorted(set(known))
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        if hint is None:
+            hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(names[:12]) or 'none'}"
+        super().__init__(f"unknown {kind} {name!r}", hint=hint)
+        self.nearest = near
+
+
+class DefinitionError(UserError):
+    """A definition file is malformed: says the file, the key, and what would be valid."""
+
+
+class DoesNotFit(UserError):
+    """The model, its KV cache and a reserve exceed the memory the device has available."""
+
+
+class MissingExtra(UserError):
+    """An optional part is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} is not installed", hint=f"pip install 'meltbench[{extra}]'")
+
+
+class RunFailed(MeltbenchError):
+    """The run ended without a usable result; it is stored with its reason."""
+
+
+class EngineError(RunFailed):
+    """The engine died, never became ready, or answered with something that is not its protocol."""
+
+
+class DeviceError(MeltbenchError):
+    """The target cannot be used as it is."""
+
+
+class DeadlineExceeded(DeviceError):
+    """A call to the target took longer than it was given."""
+
+    transient = True
+
+
+class TargetBusy(DeviceError):
+    """Another run holds the target."""
+
+    transient = True
+
+
+class StoreError(MeltbenchError):
+    """The data folder cannot be read or written."""
+
+
+class FetchError(MeltbenchError):
+    """A download failed or did not bring what was promised."""
+
+
+class Interrupted(MeltbenchError):
+    """The user pressed Ctrl-C; everything was put back first."""
+
+    exit_code = 130
+
+
+class InternalError(MeltbenchError):
+    """A state that meltbench should never reach."""
+
+    exit_code = 70
