@@ -1,0 +1,114 @@
+"""Writes the probe's job file (docs/probe.md, "The job file")."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_PLAIN = re.compile(rb"[A-Za-z0-9_./:=,+@{}*?\[\]-]")
+
+
+def word(text: str | int) -> str:
+    """One word of a job file: bytes outside the plain set become %XX, the empty word is %.
+
+    Text comes from argv and file names, so undecodable bytes are carried by surrogateescape.
+    """
+    raw = str(text).encode("utf-8", "surrogateescape")
+    return (
+        b"".join(
+            c if _PLAIN.match(c) else b"%%%02X" % c[0] for c in (raw[i : i + 1] for i in range(len(raw)))
+        ).decode()
+        or "%"
+    )
+
+
+def milliseconds(seconds: float) -> int:
+    """Seconds as the job file's whole milliseconds, at least 1 for anything above 0."""
+    return max(1, round(seconds * 1000)) if seconds > 0 else 0
+
+
+@dataclass
+class Job:
+    """A job under construction: lines for the probe and the request bytes that go beside it.
+
+    ``requests`` maps a name below ``req/`` to the exact bytes to be sent.
+    """
+
+    run_id: str
+    lines: list[str] = field(default_factory=list)
+    requests: dict[str, bytes] = field(default_factory=dict)
+
+    def _add(self, *words: str | int) -> None:
+        self.lines.append(" ".join(word(w) for w in words))
+
+    def limit(self, name: str, value: int) -> None:
+        """Set ``journal_bytes``, ``duration_ms`` or ``log_bytes``."""
+        self._add("limit", name, value)
+
+    def file(self, channel: str, path: str, period_ns: int, offset_ns: int = 0) -> None:
+        """Sample a file or glob; period 0 reads it at transitions only."""
+        self._add("channel", channel, "file", path, period_ns, offset_ns)
+
+    def poll(self, channel: str, period_ns: int, deadline_s: float, argv: Sequence[str]) -> None:
+        """Run a command at a period; one output is one reading."""
+        self._add("channel", channel, "poll", period_ns, milliseconds(deadline_s), "--", *argv)
+
+    def stream(self, channel: str, argv: Sequence[str]) -> None:
+        """Run a helper program whose every line is a reading."""
+        self._add("channel", channel, "lines", "--", *argv)
+
+    def idle(self, name: str, seconds: float) -> None:
+        """Wait while the channels are sampled."""
+        self._add("step", "idle", name, milliseconds(seconds))
+
+    def port(self, name: str) -> None:
+        """Choose a free loopback port; ``{port:NAME}`` stands for it from here on."""
+        self._add("step", "port", name)
+
+    def pages(self, path: str, *, drop: bool) -> None:
+        """Measure, or first drop, what the page cache holds of a file."""
+        self._add("step", "pages", path, "drop" if drop else "measure")
+
+    def spawn(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+        """Start a supervised process."""
+        self._add("step", "spawn", name, *_env(env), "--", *argv)
+
+    def ready(self, name: str, port: str, path: str, deadline_s: float) -> None:
+        """GET ``path`` until it answers 200."""
+        self._add("step", "ready", name, port, path, milliseconds(deadline_s))
+
+    def http(
+        self, name: str, port: str, concurrency: int, deadline_s: float, max_bytes: int, files: Sequence[str]
+    ) -> None:
+        """Play request files, ``concurrency`` at a time."""
+        self._add("step", "http", name, port, concurrency, milliseconds(deadline_s), max_bytes, *files)
+
+    def execute(
+        self, name: str, deadline_s: float, argv: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> None:
+        """Run a program to its end."""
+        self._add("step", "exec", name, milliseconds(deadline_s), *_env(env), "--", *argv)
+
+    def set(self, path: str, value: str) -> None:
+        """Write a setting that is put back when the job ends, however it ends."""
+        self._add("step", "set", path, value)
+
+    def mark(self, name: str) -> None:
+        """Stamp a moment."""
+        self._add("step", "mark", name)
+
+    def stop(self, name: str, grace_s: float) -> None:
+        """End a process and its group."""
+        self._add("step", "stop", name, milliseconds(grace_s))
+
+    def text(self) -> str:
+        """The job file."""
+        return "\n".join(["meltjob 1", f"run {word(self.run_id)}", *self.lines]) + "\n"
+
+
+def _env(env: Mapping[str, str] | None) -> list[str]:
+    return [f"env={key}={value}" for key, value in (env or {}).items()]
