@@ -1,0 +1,113 @@
+"""An HTTP answer as it arrived: recorded chunks to status, headers, body, and the arrival time of every body byte.
+
+The answer comes from an engine that may be broken or hostile, so nothing here raises for what the bytes say;
+``Answer.problem`` names the first thing that was wrong (RFC 9112 framing, WHATWG server-sent events).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from meltbench.records import Readings
+
+_MAX_HEADER_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A decoded answer. ``status`` is None when no status line was understood."""
+
+    status: int | None
+    headers: dict[str, str]
+    body: bytes
+    problem: str
+    _spans: tuple[tuple[int, int], ...]
+    _ends: tuple[int, ...]
+    _t_ns: tuple[int, ...]
+
+    def arrival_ns(self, offset: int) -> int:
+        """When body byte ``offset`` had arrived."""
+        from bisect import bisect_left, bisect_right
+
+        at = bisect_right([start for start, _ in self._spans], offset) - 1
+        body_start, raw_start = self._spans[max(at, 0)]
+        chunk = bisect_left(self._ends, raw_start + offset - body_start + 1)
+        return self._t_ns[min(chunk, len(self._t_ns) - 1)]
+
+
+def decode(chunks: Readings) -> Answer:
+    """Decode the chunks of one answer, in the order they were received."""
+    ends: list[int] = []
+    total = 0
+    for part in chunks.raw:
+        total += len(part)
+        ends.append(total)
+    raw = b"".join(chunks.raw)
+    times = tuple(int(t) for t in chunks.t1_ns)
+    head_end = raw.find(b"\r\n\r\n", 0, _MAX_HEADER_BYTES)
+    if head_end < 0:
+        return Answer(None, {}, b"", "no HTTP header" if raw else "empty answer", (), tuple(ends), times)
+    status, headers = _head(raw[:head_end])
+    start = head_end + 4
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        body, spans, problem = _dechunk(raw, start)
+    else:
+        body, spans, problem = raw[start:], [(0, start)], ""
+        length = headers.get("content-length", "")
+        if length.isdecimal() and len(length) < 16 and len(body) < int(length):
+            problem = f"answer cut at {len(body)} of {length} bytes"
+    if status is None:
+        problem = "not an HTTP status line"
+    return Answer(status, headers, body, problem, tuple(spans), tuple(ends), times)
+
+
+def _head(raw: bytes) -> tuple[int | None, dict[str, str]]:
+    lines = raw.decode("latin-1").split("\r\n")
+    words = lines[0].split(" ")
+    known = len(words) >= 2 and words[0].startswith("HTTP/1.") and len(words[1]) == 3 and words[1].isdecimal()
+    pairs = (line.partition(":") for line in lines[1:])
+    return (int(words[1]) if known else None), {key.strip().lower(): value.strip() for key, _, value in pairs}
+
+
+def _dechunk(raw: bytes, at: int) -> tuple[bytes, list[tuple[int, int]], str]:
+    parts: list[bytes] = []
+    spans: list[tuple[int, int]] = []
+    length = 0
+    while True:
+        line_end = raw.find(b"\r\n", at, at + 64)
+        if line_end < 0:
+            return b"".join(parts), spans, "answer cut inside its chunks"
+        try:
+            size = int(raw[at:line_end].split(b";")[0].strip() or b"x", 16)
+        except ValueError:
+            return b"".join(parts), spans, "malformed chunk size"
+        if size == 0:
+            return b"".join(parts), spans, ""
+        if size < 0:
+            return b"".join(parts), spans, "malformed chunk size"
+        at = line_end + 2
+        piece = raw[at : at + size]
+        spans.append((length, at))
+        parts.append(piece)
+        length += len(piece)
+        if len(piece) < size:
+            return b"".join(parts), spans, "answer cut inside its chunks"
+        at += size + 2
+
+
+def server_sent_events(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset of the last byte, data) of every complete ``data:`` event."""
+    at = 0
+    while at < len(body):
+        end = body.find(b"\n\n", at)
+        if end < 0:
+            return
+        lines = body[at:end].split(b"\n")
+        data = [line[5:].lstrip() for line in lines if line.startswith(b"data:")]
+        if data:
+            yield end + 1, b"\n".join(data)
+        at = end + 2

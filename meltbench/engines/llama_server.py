@@ -1,0 +1,210 @@
+"""llama.cpp's own HTTP server, stock or embedded by xllamacpp.
+
+Fields are those of llama.cpp's tools/server/README.md: ``timings`` holds cache_n, prompt_n, prompt_ms,
+predicted_n and predicted_ms; with ``timings_per_token`` every streamed event has them, so a chunk that carries
+several tokens is counted rightly.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from meltbench.engines.http import Answer, decode, server_sent_events
+from meltbench.records import Request
+
+if TYPE_CHECKING:
+    from meltbench.engines.prompts import Ask, Sent
+    from meltbench.records import Readings
+
+_MAX_ANSWER_CHARS = 65536
+_DEVICE = re.compile(r"using device (?P<device>[A-Za-z]+)\d*\b")
+_CPU = re.compile(r"CPU(?:_Mapped|_REPACK)? model buffer size|\bCPU : |common_init|server is listening|model loaded")
+
+
+@dataclass(frozen=True)
+class LlamaServer:
+    """Requests to /completion (token ids, plain prompts) and /v1/chat/completions (messages), streamed."""
+
+    health_path: str = "/health"
+
+    def request(self, ask: Ask) -> bytes:
+        """One HTTP/1.1 request, greedy and seeded, on a connection of its own."""
+        body: dict[str, Any] = {
+            "stream": True,
+            "temperature": 0,
+            "seed": ask.seed,
+            "ignore_eos": ask.ignore_eos,
+            "cache_prompt": ask.keep_cache,
+            "timings_per_token": True,
+        }
+        if ask.messages is not None:
+            path = "/v1/chat/completions"
+            body |= {"messages": list(ask.messages), "max_tokens": ask.n_out, "stream_options": {"include_usage": True}}
+        else:
+            path = "/completion"
+            prompt = list(ask.tokens) if ask.tokens is not None else ask.prompt
+            body |= {"prompt": prompt, "n_predict": ask.n_out, "return_tokens": True}
+        raw = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(raw)}\r\nConnection: close\r\n\r\n"
+        )
+        return head.encode() + raw
+
+    def answer(self, ask: Ask, sent: Sent, chunks: Readings) -> Request:
+        """Observed times from the chunks' arrival, the engine's own beside them."""
+        blank = Request(
+            index=sent.index,
+            item=ask.item,
+            role=ask.role,
+            status="ok",
+            t_send_ns=sent.t_send_ns,
+            t_end_ns=sent.t_end_ns,
+        )
+        answer = decode(chunks)
+        if answer.status != 200:
+            said = _complaint(answer)
+            return replace(blank, status=sent.error or f"http_{answer.status or 'garbage'}", detail=said)
+        stream = _Stream.read(answer)
+        if stream.error or not stream.timings or sent.error or answer.problem:
+            status = sent.error or ("engine_error" if stream.error else "truncated" if stream.tokens else "garbage")
+            detail = stream.error or answer.problem or "the answer ended without the engine's timings"
+            return replace(_observed(blank, stream), status=status, detail=detail)
+        return _observed(_reported(blank, ask, stream.timings), stream)
+
+    def accelerator(self, log: str) -> str:
+        """The device named by llama.cpp's log; CPU when it loaded a model and named no other."""
+        if match := _DEVICE.search(log):
+            return match["device"]
+        return "CPU" if _CPU.search(log) else "unknown"
+
+
+@dataclass
+class _Stream:
+    """The events of one streamed answer."""
+
+    tokens: list[tuple[int, int]]
+    text: str
+    timings: dict[str, float]
+    stop: str
+    error: str
+
+    @classmethod
+    def read(cls, answer: Answer) -> _Stream:
+        stream, seen = cls([], "", {}, "", ""), 0
+        for offset, data in server_sent_events(answer.body):
+            if data == b"[DONE]":
+                continue
+            try:
+                event = json.loads(data)
+            except ValueError:
+                stream.error = "an event that is not JSON"
+                break
+            if not isinstance(event, dict):
+                stream.error = "an event that is not an object"
+                break
+            seen = stream._take(event, answer.arrival_ns(offset), seen)
+        return stream
+
+    def _take(self, event: dict[str, Any], t_ns: int, seen: int) -> int:
+        if "error" in event:
+            self.error = _text(event["error"])
+        text, ids, stop = _piece(event)
+        timings = _numbers(event.get("timings"))
+        self.timings = timings or self.timings
+        self.stop = stop or self.stop
+        if len(self.text) < _MAX_ANSWER_CHARS:
+            self.text += text[:_MAX_ANSWER_CHARS]
+        if text or ids:
+            now = int(timings.get("predicted_n", 0)) if timings else seen + max(ids, 1)
+            if now > seen:
+                self.tokens.append((t_ns, now - seen))
+                return now
+        return seen
+
+
+def _piece(event: dict[str, Any]) -> tuple[str, int, str]:
+    """Text, number of token ids and stop reason of one event, of either route."""
+    choices = event.get("choices")
+    if isinstance(choices, list):
+        choice = choices[0] if choices and isinstance(choices[0], dict) else {}
+        delta = choice.get("delta")
+        parts = delta if isinstance(delta, dict) else {}
+        text = "".join(str(parts.get(key) or "") for key in ("reasoning_content", "content"))
+        return text, 0, str(choice.get("finish_reason") or "")
+    ids = event.get("tokens")
+    return str(event.get("content") or ""), len(ids) if isinstance(ids, list) else 0, str(event.get("stop_type") or "")
+
+
+def _numbers(timings: object) -> dict[str, float]:
+    """The timings that are finite numbers; anything else is as if it were not said."""
+    if not isinstance(timings, dict):
+        return {}
+    return {
+        str(key): float(value)
+        for key, value in timings.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
+    }
+
+
+def _reported(request: Request, ask: Ask, timings: dict[str, float]) -> Request:
+    """Add what the engine says of itself."""
+    n_prompt, n_cached = timings.get("prompt_n"), timings.get("cache_n", 0.0)
+    n_out = timings.get("predicted_n")
+    if ask.n_out == 0:  # the server samples one token to end a prefill, and counts it
+        n_out = 0.0
+    prompt_s, predicted_s = timings.get("prompt_ms"), timings.get("predicted_ms")
+    return replace(
+        request,
+        n_in=None if n_prompt is None else int(n_prompt + n_cached),
+        n_cached=int(n_cached),
+        n_out=None if n_out is None else int(n_out),
+        engine_prefill_s=None if prompt_s is None else prompt_s / 1e3,
+        engine_prefill_tps=timings.get("prompt_per_second") or None,
+        engine_decode_s=predicted_s / 1e3 if predicted_s is not None and n_out and n_out >= 2 else None,
+        engine_decode_tps=(timings.get("predicted_per_second") or None) if n_out and n_out >= 2 else None,
+    )
+
+
+def _observed(request: Request, stream: _Stream) -> Request:
+    """Add what was seen on the wire."""
+    request = replace(request, answer=stream.text, stop_reason=stream.stop or None)
+    if not stream.tokens:
+        return request
+    first, last = stream.tokens[0][0], stream.tokens[-1][0]
+    n_out = request.n_out if request.n_out is not None else sum(n for _, n in stream.tokens)
+    ttft_s, e2e_s = (first - request.t_send_ns) / 1e9, (last - request.t_send_ns) / 1e9
+    span_s = e2e_s - ttft_s
+    timed = n_out >= 2 and span_s > 0
+    engine = request.engine_prefill_tps
+    fresh = None if request.n_in is None else request.n_in - (request.n_cached or 0)
+    return replace(
+        request,
+        n_out=n_out,
+        t_first_ns=first,
+        ttft_s=ttft_s,
+        e2e_s=e2e_s,
+        tpot_s=span_s / (n_out - 1) if timed else None,
+        decode_tps=(n_out - 1) / span_s if timed else None,
+        prefill_tps=engine or (fresh / ttft_s if fresh and ttft_s > 0 else None),
+        prefill_source="engine" if engine else "client_side" if fresh and ttft_s > 0 else None,
+        token_t_ns=tuple(t for t, _ in stream.tokens),
+        token_n=tuple(n for _, n in stream.tokens),
+    )
+
+
+def _complaint(answer: Answer) -> str:
+    try:
+        said = json.loads(answer.body)
+        return _text(said.get("error", said) if isinstance(said, dict) else said)
+    except ValueError:
+        return answer.problem or answer.body[:200].decode("utf-8", "replace")
+
+
+def _text(error: object) -> str:
+    if isinstance(error, dict) and "message" in error:
+        error = error["message"]
+    return str(error)[:500]

@@ -1,0 +1,65 @@
+"""What the user asked for, in their words, before anything is looked up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from meltbench.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Scalar = int | float | bool | str | None
+KnobValue = Scalar | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One ``meltbench run``: names of definitions, and what is set beside their defaults.
+
+    ``knobs`` are (key, text) pairs as given with ``--set``; ``command`` is the program of ``meltbench exec``.
+    ``engine`` is a folder or archive of engine programs, or None for the runner's own.
+    """
+
+    device: str = "local"
+    model: str = "smollm2-135m-q4"
+    runner: str = "llamacpp"
+    workload: str = "quick"
+    threads: int | None = None
+    seed: int = 0
+    reps: int = 1
+    engine: str | None = None
+    knobs: tuple[tuple[str, str], ...] = ()
+    command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.reps <= 10_000:
+            raise UserError(f"--reps {self.reps} is out of range", hint="give 1 to 10000")
+        if self.threads is not None and not 1 <= self.threads <= 4096:
+            raise UserError(f"--threads {self.threads} is out of range", hint="give 1 to 4096")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"--seed {self.seed} is out of range", hint="give 0 to 2147483647")
+
+
+def parse_sets(pairs: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Split the values of ``--set``; a key given twice keeps the last."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {pair!r} is not key=value", hint="write --set idle_s=10")
+        found[key.strip()] = value.strip()
+    return tuple(sorted(found.items()))
+
+
+def canonical(value: Any) -> str:
+    """JSON that is the same text for the same value: sorted keys, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """sha256 of the canonical JSON of a value."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
