@@ -1,0 +1,31 @@
+"""Where meltbench keeps what is the user's: the cache and the configuration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """Return the folder for what can be fetched or computed again; not created here.
+
+    ``$MELTBENCH_CACHE``, else ``$XDG_CACHE_HOME/meltbench``, else ``~/.cache/meltbench``.
+    """
+    own = os.environ.get("MELTBENCH_CACHE")
+    if own:
+        return Path(own).expanduser().absolute()
+    return _xdg("XDG_CACHE_HOME", ".cache") / "meltbench"
+
+
+def config_dir() -> Path:
+    """Return the folder of the user's own definitions and pins; not created here.
+
+    ``$XDG_CONFIG_HOME/meltbench``, else ``~/.config/meltbench``.
+    """
+    return _xdg("XDG_CONFIG_HOME", ".config") / "meltbench"
+
+
+def _xdg(variable: str, fallback: str) -> Path:
+    # The XDG specification tells programs to ignore relative values.
+    value = os.environ.get(variable, "")
+    return Path(value) if os.path.isabs(value) else Path.home() / fallback
