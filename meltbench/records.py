@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Kind = Literal["counter", "gauge", "state"]
 Scope = Literal["wall", "battery", "module", "soc", "rail", "process", "system", "none"]
 State = Literal["valid", "degraded", "invalid"]
-Status = Literal["ok", "denied", "absent", "again", "error", "unparsed"]
+Status = Literal["ok", "denied", "absent", "again", "error", "unparsed", "gated"]
 Role = Literal["setup", "warmup", "timed"]
 
 

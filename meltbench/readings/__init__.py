@@ -1,0 +1,42 @@
+"""Recorded bytes become typed samples: one reader a kind of source, none of which touches a device or a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meltbench.errors import UnknownName
+from meltbench.readings.base import PathSpec, Reader
+from meltbench.readings.cpufreq import CPUFREQ
+from meltbench.readings.proc import CPUSTAT, LOADAVG, MEMINFO, PROCMEM, PROCSTAT, PSI, SMAPS, VMSTAT
+from meltbench.readings.rapl import RAPL
+from meltbench.readings.thermal import THERMAL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from meltbench.records import Series, SourceStatus, Stream
+
+__all__ = ["READERS", "PathSpec", "Reader", "read"]
+
+READERS: dict[str, Reader] = {
+    reader.name: reader
+    for reader in (CPUFREQ, CPUSTAT, LOADAVG, MEMINFO, PROCMEM, PROCSTAT, PSI, RAPL, SMAPS, THERMAL, VMSTAT)
+}
+
+
+def read(
+    source_name: str, reader_name: str, streams: Sequence[Stream], options: Mapping[str, object]
+) -> tuple[list[Series], SourceStatus]:
+    """The series of one source, and why it gave what it gave.
+
+    ``streams`` may hold those of other sources: a reader takes what matches its paths. Whatever the bytes say, the
+    result is samples or a status. Raises UnknownName for a reader or an option that does not exist and
+    DefinitionError for an option's value: both come from a definition, not from the target.
+    """
+    reader = READERS.get(reader_name)
+    if reader is None:
+        raise UnknownName("reader", reader_name, READERS)
+    for option in options:
+        if option not in reader.options:
+            raise UnknownName(f"option of reader {reader_name}", option, reader.options)
+    return reader.parse(source_name, streams, options)

@@ -1,0 +1,66 @@
+"""Thermal zones of the Linux kernel, named by type: their numbers change from boot to boot.
+
+Documentation/driver-api/thermal/sysfs-api.rst: millidegrees Celsius. A sensor whose power domain is off answers
+-256000, 0 or EAGAIN (Jetson, Snapdragon); none of them is a temperature.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from meltbench.errors import DefinitionError
+from meltbench.readings.base import (
+    GATED,
+    NAN,
+    OK,
+    UNPARSED,
+    Column,
+    PathSpec,
+    Reader,
+    folder,
+    int_values,
+    last_text,
+    make_series,
+    matching,
+    source_status,
+    unique_names,
+    words,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from meltbench.records import Series, SourceStatus, Stream
+
+_TEMP = PathSpec("/sys/class/thermal/thermal_zone*/temp")
+_TYPE = PathSpec("/sys/class/thermal/thermal_zone*/type", periodic=False)
+COLDEST_C, HOTTEST_C = -40.0, 150.0  # the range of automotive silicon; a reading outside is not one
+_OFF = -200_000  # -256000 and -274000 are in use: colder than any place, so a mark and not a value
+
+
+def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], SourceStatus]:
+    """Temperatures in degrees Celsius, one series a zone: ``thermal.TYPE``, ``thermal.TYPE#2`` ..."""
+    scale = options.get("celsius_per_count", 0.001)
+    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or scale not in (0.001, 0.1, 1):
+        raise DefinitionError(f"celsius_per_count is {scale!r}", hint="0.001 (the kernel's unit), 0.1 or 1")
+    mine = [stream for _, stream in matching(_TEMP, streams)]
+    types = {folder(stream.path): last_text(stream) for _, stream in matching(_TYPE, streams)}
+    names = unique_names(types.get(folder(stream.path)) or "untyped" for stream in mine)
+    series = []
+    for name, stream in zip(names, mine, strict=True):
+        if len(stream.readings) == 0:
+            continue
+        counts, codes = int_values(stream.readings)
+        off = (codes == OK) & ((counts == 0) | (counts <= _OFF))
+        values = counts * float(scale)
+        odd = (codes == OK) & ~off & ((values < COLDEST_C) | (values > HOTTEST_C))
+        codes[off], codes[odd] = GATED, UNPARSED
+        values = np.where(codes == OK, values, NAN)
+        series.append(make_series(source, stream, Column(f"thermal.{name}", "degC", "gauge"), values, words(codes)))
+    absent = f"no {_TEMP.glob} on this target"
+    return series, source_status(source, mine, series, absent=absent)
+
+
+THERMAL = Reader("thermal", (_TEMP, _TYPE), parse, frozenset({"celsius_per_count"}))

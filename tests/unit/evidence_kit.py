@@ -1,0 +1,60 @@
+"""Builds streams and series as the probe and the readers would give them."""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+
+from meltbench.records import Phase, Readings, Request, Series, Stream
+
+SECOND = 1_000_000_000
+ERRORS = {"denied": errno.EACCES, "absent": errno.ENOENT, "again": errno.EAGAIN, "error": errno.EIO}
+
+
+def stream(path, raw, *, status="ok", period_ns=100_000_000, t0_ns=0, number=0):
+    """A file that was read every period; an item of ``raw`` is bytes, or an errno for a read that failed."""
+    items = list(raw)
+    t = np.array([t0_ns + i * period_ns for i in range(len(items))], dtype=np.int64)
+    err = np.array([item if isinstance(item, int) else 0 for item in items], dtype=np.int32)
+    texts = [b"" if isinstance(item, int) else item for item in items]
+    return Stream(number, "c", "file", path, status, ERRORS.get(status, 0), Readings(t, t + 20_000, err, texts))
+
+
+def ints(values):
+    return [v if isinstance(v, bytes) else b"%d\n" % v for v in values]
+
+
+def series(name, t_s, value, *, kind="counter", unit="J", klass="B", wrap=None, source="s", scope="soc", status=None):
+    t = np.round(np.asarray(t_s, dtype=float) * SECOND).astype(np.int64)
+    v = np.asarray(value, dtype=float)
+    if status is None:
+        status = ["ok" if np.isfinite(x) else "error" for x in v]
+    return Series(name, unit, kind, source, scope, t, t, v, status, klass=klass, wrap=wrap)
+
+
+def phase(name, t0_s, t1_s, request=None):
+    return Phase(name, round(t0_s * SECOND), round(t1_s * SECOND), request)
+
+
+def request(index, t0_s, t1_s, *, role="timed", status="ok", ttft_s=None, n_in=100, n_out=50, **more):
+    e2e = t1_s - t0_s
+    ttft = ttft_s if ttft_s is not None else e2e / 4
+    if status != "ok":
+        return Request(index, f"item{index}", role, status, round(t0_s * SECOND), round(t1_s * SECOND), **more)
+    return Request(
+        index,
+        f"item{index}",
+        role,
+        status,
+        round(t0_s * SECOND),
+        round(t1_s * SECOND),
+        n_in=n_in,
+        n_out=n_out,
+        ttft_s=ttft,
+        e2e_s=e2e,
+        tpot_s=(e2e - ttft) / (n_out - 1),
+        decode_tps=(n_out - 1) / (e2e - ttft),
+        prefill_tps=n_in / ttft,
+        **more,
+    )
