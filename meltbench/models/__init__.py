@@ -1,1 +1,31 @@
-"""Models: the catalogue of names, reading GGUF headers, and fetching files into the user's cache."""
+"""Models: the catalogue of names, reading GGUF headers, and fetching files into the user's cache.
+
+model = resolve("smollm2-135m-q4")     a name, a path or a hub name -> Model
+path = ensure(model)                   fetched once, checked, -> the file
+meta = read_gguf(path)                 what the file says of itself
+"""
+
+from __future__ import annotations
+
+from meltbench.models.gguf import Fit, Gguf, fits, kv_cache_bytes, read_gguf
+from meltbench.models.hashes import file_sha256
+from meltbench.models.names import Entry, FileSource, HubSource, IndexSource, Model, catalogue, resolve
+from meltbench.models.store import cached, ensure
+
+__all__ = [
+    "Entry",
+    "FileSource",
+    "Fit",
+    "Gguf",
+    "HubSource",
+    "IndexSource",
+    "Model",
+    "cached",
+    "catalogue",
+    "ensure",
+    "file_sha256",
+    "fits",
+    "kv_cache_bytes",
+    "read_gguf",
+    "resolve",
+]

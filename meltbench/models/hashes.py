@@ -1,0 +1,107 @@
+"""SHA-256 of large files, remembered by path, size and modification time; and the pins of files first seen here."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from meltbench.errors import DefinitionError, UserError
+from meltbench.paths import cache_dir, config_dir
+from meltbench.tables import read_table, read_toml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_REMEMBERED = 1000
+SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+_PINS_HEAD = """\
+# What each file was when it was first pulled. A later pull that differs is refused;
+# delete its line to accept the new file.
+[pins]
+"""
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, from memory when its path, size and mtime_ns are as they were.
+
+    UserError when the file cannot be read.
+    """
+    path = path.absolute()
+    try:
+        with path.open("rb") as file:
+            stat = os.fstat(file.fileno())
+            mark = [stat.st_size, stat.st_mtime_ns]
+            known = _remembered().get(str(path))
+            if known and known[:2] == mark:
+                return str(known[2])
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    _remember(str(path), [*mark, digest])
+    return digest
+
+
+@dataclass(frozen=True)
+class _Pins:
+    pins: dict[str, str] = field(default_factory=dict)
+
+
+def pins_path() -> Path:
+    """Return the file of pins, in the user's configuration so that clearing the cache does not lose them."""
+    return config_dir() / "pins.toml"
+
+
+def pinned(key: str) -> str | None:
+    """Return the SHA-256 that ``key`` ("hub:owner/repo@revision:file") was pinned to at its first pull."""
+    path = pins_path()
+    if not path.exists():
+        return None
+    found = read_table(_Pins, read_toml(path), path).pins.get(key)
+    if found is not None and not SHA256.match(found):
+        raise DefinitionError(f"{path}: pins.{key}: expected 64 hexadecimal digits, got {found!r}")
+    return found
+
+
+def pin(key: str, sha256: str) -> None:
+    """Add a pin. Lines are only ever appended, so what the user wrote there stays."""
+    path = pins_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not os.fstat(file.fileno()).st_size:
+            file.write(_PINS_HEAD)
+        file.write(f'{json.dumps(key)} = "{sha256}"\n')
+
+
+def _memory() -> Path:
+    return cache_dir() / "hashes.json"
+
+
+def _remembered() -> dict[str, list[object]]:
+    """Return what is remembered; nothing when the file is absent or not as expected: it can be computed again."""
+    try:
+        memory = json.loads(_memory().read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(memory, dict):
+        return {}
+    return {k: v for k, v in memory.items() if isinstance(v, list) and len(v) == 3 and SHA256.match(str(v[2]))}
+
+
+def _remember(path: str, mark: list[object]) -> None:
+    memory = {k: v for k, v in _remembered().items() if k != path}
+    memory = dict(list(memory.items())[-MAX_REMEMBERED + 1 :]) | {path: mark}
+    target = _memory()
+    scratch = target.with_name(f"{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(json.dumps(memory), encoding="utf-8")
+        scratch.replace(target)
+    except OSError:
+        return  # an unwritable cache costs time, not correctness
