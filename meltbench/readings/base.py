@@ -59,7 +59,10 @@ class PathSpec:
     min_period_ns: int = 0
 
     def match(self, path: str) -> tuple[str, ...] | None:
-        """What each wildcard stands for in ``path``, or None. The glob may lie below any root."""
+        """What each wildcard stands for in ``path``, or None.
+
+        A recorded tree may stand in for /sys or /proc, so only what follows the first folder must agree.
+        """
         found = _pattern(self.glob).fullmatch(path)
         return None if found is None else found.groups()
 
@@ -86,9 +89,13 @@ class Column:
 
 @lru_cache(maxsize=256)
 def _pattern(glob: str) -> re.Pattern[str]:
-    parts = re.split(r"(\*|\{pid:[^}]*\})", glob)
+    own = "{pid:" in glob
+    below = glob if own else "/" + glob.split("/", 2)[2]
+    parts = re.split(r"(\*|\{pid:[^}]*\})", below)
     body = "".join("([^/]*)" if i % 2 else re.escape(part) for i, part in enumerate(parts))
-    return re.compile(f"(?s:.*){body}")
+    # /proc/stat is the machine's and /proc/4120/stat a process's: without this one would pass for the other.
+    other = "" if own else "(?!.*/proc/[0-9]+/)"
+    return re.compile(f"(?s:{other}.*){body}")
 
 
 def matching(spec: PathSpec, streams: Iterable[Stream]) -> list[tuple[tuple[str, ...], Stream]]:

@@ -140,3 +140,9 @@ def test_a_domain_without_a_readable_name_keeps_its_number():
     series, _ = read("rapl", "rapl", [nested, nameless], {})
     assert [one.name for one in series] == ["rapl.zone-3", "rapl.zone-3.zone-3-0"]
     assert series[0].wrap is None
+
+
+def test_a_recorded_tree_stands_in_for_sys_and_proc():
+    counter = stream("/tmp/tree/class/powercap/intel-rapl:0/energy_uj", ints([1_000_000]))
+    assert read("rapl", "rapl", [counter], {})[1].status == "ok"
+    assert read("load", "loadavg", [stream("/tmp/tree/loadavg", [b"0.57 0.16 0.06 2/98 8787\n"])], {})[1].status == "ok"
