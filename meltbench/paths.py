@@ -29,3 +29,12 @@ def _xdg(variable: str, fallback: str) -> Path:
     # The XDG specification tells programs to ignore relative values.
     value = os.environ.get(variable, "")
     return Path(value) if os.path.isabs(value) else Path.home() / fallback
+
+
+def state_dir() -> Path:
+    """Return the folder of what must outlive a run but is not the user's data; not created here.
+
+    ``$XDG_STATE_HOME/meltbench``, else ``~/.local/state/meltbench``. Runs on this machine live below it until
+    they are collected.
+    """
+    return _xdg("XDG_STATE_HOME", ".local/state") / "meltbench"

@@ -11,6 +11,7 @@ from meltbench import catalog
 from meltbench.engines.prompts import Ask, Kind, Point, grid_asks, point
 from meltbench.errors import DefinitionError, UserError
 from meltbench.spec import digest
+from meltbench.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,9 @@ class Workload:
         }
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
-                raise UserError(f"{where}: {name} = {getattr(self, name)} is out of range", hint=f"give {low} to {high}")
+                raise UserError(
+                    f"{where}: {name} = {getattr(self, name)} is out of range", hint=f"give {low} to {high}"
+                )
         if self.kind == "grid" and not self.points:
             raise DefinitionError(f"{where}: a grid needs points", hint='write points = ["pp512", "tg128"]')
         if self.kind == "generate" and not self.items:
@@ -116,7 +119,7 @@ def load(name: str) -> Loaded:
         work = Workload(f"the items of {own.name}", 1, "generate", items=own.name, max_tokens=128, ignore_eos=False)
         return Loaded(own.stem, digest([asdict(work), items]), work, items)
     found = catalog.load("workloads", name)
-    work = catalog.read_table(Workload, found.data, found.path)
+    work = read_table(Workload, found.data, found.path)
     work.check(str(found.path))
     items = _items(found.path.parent / work.items) if work.items else ()
     return Loaded(name, found.sha256, work, items)

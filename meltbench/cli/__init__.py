@@ -1,0 +1,44 @@
+"""The command line: thin. It parses, calls the road or the store, and renders."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line; every MeltbenchError becomes one line on stderr and its exit status."""
+    from meltbench.cli.app import app
+    from meltbench.errors import InternalError, MeltbenchError
+
+    try:
+        app(standalone_mode=True)
+    except MeltbenchError as error:
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader (head, less) went away; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except KeyboardInterrupt:
+        _complain("interrupted; nothing was running")
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("MELTBENCH_DEBUG"):
+            raise
+        place = _place(error)
+        _complain(f"internal error: {type(error).__name__}: {error} ({place}); set MELTBENCH_DEBUG=1 for the traceback and report it")
+        sys.exit(InternalError.exit_code)
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "?" if trace is None else f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+
+
+def _complain(text: str) -> None:
+    from meltbench.targets import printable
+
+    print(f"meltbench: {printable(text.replace(chr(10), ' '))}", file=sys.stderr)  # noqa: T201

@@ -1,0 +1,128 @@
+"""``meltbench run`` and ``meltbench exec``: measure something."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meltbench.cli.common import Data, Json, console, example, print_json
+
+if TYPE_CHECKING:
+    from meltbench.records import RunRecord
+    from meltbench.spec import Spec
+    from meltbench.store import Store
+
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the workload or the engine; repeatable.")
+]
+Reps = Annotated[int, typer.Option("--reps", metavar="N", help="Runs, each with an engine start of its own.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and its hash; run nothing.")]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="A device profile: meltbench devices.")]
+
+
+@example("meltbench run --model smollm2-135m-q4 --workload grid --set points=pp512,tg128 --reps 5")
+def run(
+    device: Device = "local",
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME", help="A name (meltbench models), a GGUF file, or hub owner/repo:file.")
+    ] = "smollm2-135m-q4",
+    runner: Annotated[str, typer.Option("--runner", metavar="NAME", help="An engine's recipe: meltbench runners.")] = "llamacpp",
+    workload: Annotated[
+        str, typer.Option("--workload", metavar="NAME", help="A name (meltbench workloads) or a JSONL file of prompts.")
+    ] = "quick",
+    reps: Reps = 1,
+    threads: Annotated[int | None, typer.Option("--threads", metavar="N", help="Computing threads of the engine.")] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of orders, random prompts and sampling.")] = 0,
+    set_: Sets = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", metavar="PATH", help="A folder or archive of llama.cpp's programs.")
+    ] = None,
+    data: Data = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Measure a model on a device: time, memory, energy, heat. Without options: a small model on this machine."""
+    from meltbench.spec import Spec, parse_sets
+
+    spec = Spec(
+        device=device,
+        model=model,
+        runner=runner,
+        workload=workload,
+        threads=threads,
+        seed=seed,
+        reps=reps,
+        engine=engine,
+        knobs=parse_sets(set_ or []),
+    )
+    _measure(spec, data, dry_run=dry_run, as_json=as_json)
+
+
+@example("meltbench exec -- sleep 2")
+def exec_(
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="The program and its arguments, after --.")],
+    device: Device = "local",
+    reps: Reps = 1,
+    set_: Sets = None,
+    data: Data = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Meter any program: wall time, CPU, peak memory, energy. Like perf stat, with a store."""
+    from meltbench.spec import Spec, parse_sets
+
+    spec = Spec(device=device, workload="exec", reps=reps, knobs=parse_sets(set_ or []), command=tuple(command))
+    _measure(spec, data, dry_run=dry_run, as_json=as_json)
+
+
+def _measure(spec: Spec, data: str | None, *, dry_run: bool, as_json: bool) -> None:
+    from meltbench import plan, road
+    from meltbench.cli.watching import Terminal
+    from meltbench.store import open_store
+
+    planned = plan.make(spec)
+    if dry_run:
+        _print_plan(planned, as_json=as_json)
+        return
+    store = open_store(data)
+    with Terminal() as watch:
+        if planned.model is not None and planned.model.stands_for:
+            watch.say(planned.model.stands_for)
+        records = road.run(planned, store, watch)
+    report(records, store, as_json=as_json)
+    if len(records) < len(planned.cells) or any(r.manifest.get("outcome") == "stopped" for r in records):
+        raise typer.Exit(130)
+    if any(record.manifest.get("outcome") != "done" for record in records):
+        raise typer.Exit(1)
+
+
+def report(records: list[RunRecord], store: Store, *, as_json: bool) -> None:
+    """Print runs as tables, or as one JSON list."""
+    from meltbench.report.console import as_json as to_json
+    from meltbench.report.console import print_run
+
+    if as_json:
+        print_json([to_json(record, str(store.folder(record.run_id).path)) for record in records])
+        return
+    out = console()
+    for record in records:
+        print_run(out, record, str(store.folder(record.run_id).path))
+
+
+def _print_plan(planned: object, *, as_json: bool) -> None:
+    from meltbench.plan import Plan
+    from meltbench.spec import canonical
+
+    assert isinstance(planned, Plan)
+    described = planned.describe()
+    if as_json:
+        print_json(described)
+        return
+    out = console()
+    for key, value in described.items():
+        if key != "cells":
+            text = value if isinstance(value, str) else canonical(value)
+            out.print(f"{key:10} {text}", markup=False, highlight=False, soft_wrap=True)
+    for cell in planned.cells:
+        out.print(f"run {cell.rep + 1:<6} seed {cell.seed}", markup=False, highlight=False)

@@ -1,0 +1,155 @@
+"""``meltbench runs|show|collect|export|verify|rebuild``: what is in the store."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from meltbench.cli.common import Data, Json, console, example, print_json
+
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or last.")]
+RunNames = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Run ids; all runs when left out.")]
+
+
+@example("meltbench runs --json")
+def runs(data: Data = None, as_json: Json = False) -> None:
+    """List the runs of the store, with those still running or detached."""
+    from meltbench.store import open_store
+
+    store = open_store(data)
+    rows = [_row(entry) for entry in store.runs()]
+    if as_json:
+        print_json(rows)
+        return
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("run", "state", "device", "model", "workload", "validity"):
+        table.add_column(column, no_wrap=column == "run")
+    for row in rows:
+        table.add_row(*(str(row.get(key) or "") for key in ("run_id", "state", "device", "model", "workload", "validity")))
+    console().print(table)
+    if any(row["state"] == "detached" for row in rows):
+        console(stderr=True).print("detached runs are brought in by: meltbench collect", highlight=False)
+
+
+def _row(entry: Any) -> dict[str, Any]:
+    from meltbench.targets import printable
+
+    info = entry.info
+
+    def name(key: str) -> str | None:
+        part = info.get(key)
+        return printable(str(part["name"])) if isinstance(part, dict) and "name" in part else None
+
+    state = {"stored": info.get("outcome"), "open": "detached"}.get(entry.state, entry.state)
+    return {
+        "run_id": entry.run_id,
+        "state": state,
+        "started_at": info.get("started_at"),
+        "device": name("device"),
+        "model": name("model"),
+        "runner": name("runner"),
+        "workload": name("workload"),
+        "validity": info.get("validity"),
+        "failure": info.get("failure") or info.get("error"),
+        "plan_hash": info.get("plan_hash"),
+        "cell_key": info.get("cell_key"),
+    }
+
+
+@example("meltbench show last")
+def show(run: RunName = "last", data: Data = None, as_json: Json = False) -> None:
+    """Show one run: its table, its phases, its requests."""
+    from meltbench.report import console as tables
+    from meltbench.store import open_store, read_record
+
+    store = open_store(data)
+    folder = store.resolve(run, among=store.stored_ids())
+    record = read_record(folder.path)
+    if as_json:
+        print_json(tables.as_json(record, str(folder.path)))
+        return
+    out = console()
+    tables.print_run(out, record, str(folder.path))
+    out.print(tables.phase_table(record))
+    if record.requests:
+        out.print(tables.request_table(record))
+
+
+@example("meltbench collect")
+def collect(
+    run: RunNames = None,
+    data: Data = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Leave runs that are still under way.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring in runs whose controller went away; waits for those still under way."""
+    from meltbench import road
+    from meltbench.cli.measure import report
+    from meltbench.cli.watching import Terminal
+    from meltbench.store import open_store
+
+    store = open_store(data)
+    open_ids = store.open_ids()
+    wanted = [store.resolve(name, among=open_ids).run_id for name in run] if run else open_ids
+    with Terminal() as watch:
+        if not wanted:
+            watch.say("nothing to collect: every run of the store is complete")
+        records = road.collect(store, watch, wanted, wait=not no_wait)
+    report(records, store, as_json=as_json)
+    if any(record.manifest.get("outcome") != "done" for record in records):
+        raise typer.Exit(1)
+
+
+@example("meltbench export --format csv --out runs.csv")
+def export(
+    run: RunNames = None,
+    format_: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="parquet (a folder), csv, or llama-bench (JSON).")
+    ] = "csv",
+    out: Annotated[str | None, typer.Option("--out", metavar="PATH", help="Where to; csv and JSON go to stdout without it.")] = None,
+    data: Data = None,
+) -> None:
+    """Export runs as Parquet, CSV, or JSON as llama-bench writes it."""
+    from meltbench.store import export as exporting
+    from meltbench.store import open_store
+
+    store = open_store(data)
+    stored = store.stored_ids()
+    ids = [store.resolve(name, among=stored).run_id for name in run] if run else stored
+    exporting.export(store, ids, format_, out)
+
+
+@example("meltbench verify")
+def verify(run: RunNames = None, data: Data = None, as_json: Json = False) -> None:
+    """Check every hash of the store, and its index against its folders. Exit 1 when something is wrong."""
+    from meltbench.store import open_store, verifying
+
+    store = open_store(data)
+    stored = store.stored_ids()
+    ids = [store.resolve(name, among=stored).run_id for name in run] if run else None
+    findings = verifying.verify(store, ids)
+    if as_json:
+        print_json([{"run_id": f.run_id, "file": f.file, "problem": f.problem} for f in findings])
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.run_id}  {finding.file}  {finding.problem}")
+        typer.echo(f"{len(ids) if ids is not None else len(stored)} runs checked, {len(findings)} findings", err=True)
+    if findings:
+        raise typer.Exit(1)
+
+
+@example("rm data/meltbench.duckdb && meltbench rebuild")
+def rebuild(data: Data = None, as_json: Json = False) -> None:
+    """Build the DuckDB index anew from the run folders."""
+    from meltbench.store import index, open_store
+
+    store = open_store(data)
+    count = index.rebuild(store)
+    if as_json:
+        print_json({"index": str(store.index), "runs": count})
+    else:
+        typer.echo(f"{store.index}: {count} runs")

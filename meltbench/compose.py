@@ -1,0 +1,212 @@
+"""A cell of a plan and the facts of a device to a job for the probe, and the ticket that says what it was.
+
+The ticket holds all that the evidence alone does not tell. With it a run can be collected by another controller,
+and measured again from its journal years later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import meltbench
+from meltbench.engines import protocol
+from meltbench.errors import DoesNotFit, UserError
+from meltbench.plan import PROTOCOL
+from meltbench.probe.job import Job
+from meltbench.readings import READERS
+from meltbench.spec import Scalar, digest
+from meltbench.targets.facts import rooted
+
+if TYPE_CHECKING:
+    from meltbench.models import Model
+    from meltbench.models.gguf import Gguf
+    from meltbench.plan import Cell, Plan
+    from meltbench.targets.facts import Facts
+
+ENGINE = "engine"
+_JOURNAL_BYTES = 256 << 20
+_LOG_BYTES = 256 << 10
+_ANSWER_BYTES = 16 << 20
+_READY_S = 300.0
+_GRACE_S = 5.0
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A model on this machine, checked: where it lies and what its header says."""
+
+    model: Model
+    path: str
+    sha256: str
+    bytes: int
+    gguf: Gguf
+
+
+def settled(plan: Plan, facts: Facts, model: LocalModel | None) -> dict[str, Scalar]:
+    """The knobs with every "auto" worked out from the device and the workload."""
+    knobs = dict(plan.knobs)
+    if knobs.get("threads") == "auto":
+        knobs["threads"] = facts.threads
+    if knobs.get("ctx") == "auto" and model is not None:
+        longest = model.gguf.context_length
+        wanted = -(-max(plan.work.n_ctx, 512) // 256) * 256
+        knobs["ctx"] = min(wanted, longest) if longest else wanted
+    return knobs
+
+
+def check_fit(model: LocalModel, knobs: dict[str, Scalar], facts: Facts, device: str) -> None:
+    """Refuse a model that the device has no memory for, before anything is started."""
+    from meltbench.models.gguf import fits
+
+    if facts.memory_available_bytes is None or not isinstance(knobs.get("ctx"), int):
+        return
+    fit = fits(model.gguf, model.bytes, int(knobs["ctx"] or 0), facts.memory_available_bytes)
+    if not fit.ok:
+        gib = 2**30
+        raise DoesNotFit(
+            f"{model.model.name} needs {fit.needed_bytes / gib:.1f} GiB with a context of {knobs['ctx']}, "
+            f"{device} has {facts.memory_available_bytes / gib:.1f} GiB available",
+            hint="take a smaller quantisation, or a smaller context with --set ctx=512",
+        )
+
+
+def cell_key(plan: Plan, facts: Facts, knobs: dict[str, Scalar], model: LocalModel | None) -> str:
+    """What must be equal for two runs to be repetitions of each other."""
+    return digest(
+        {
+            "protocol": PROTOCOL,
+            "model": None if model is None else model.sha256,
+            "engine": None if plan.engine is None else plan.engine.sha256,
+            "arguments": None if plan.recipe is None else plan.recipe.arguments,
+            "workload": [plan.work.sha256, asdict(plan.work.workload)],
+            "command": list(plan.spec.command),
+            "device": facts.identity,
+            "os": [facts.os, facts.kernel],
+            "knobs": knobs,
+        }
+    )
+
+
+def compose(
+    plan: Plan, cell: Cell, run_id: str, facts: Facts, knobs: dict[str, Scalar], model: LocalModel | None
+) -> tuple[Job, dict[str, Any]]:
+    """The job of one run and its ticket. ``knobs`` are settled."""
+    job = Job(run_id)
+    job.limit("journal_bytes", _JOURNAL_BYTES)
+    job.limit("log_bytes", _LOG_BYTES)
+    _channels(job, plan)
+    work = plan.work.workload
+    asks: list[dict[str, Any]] = []
+    measured_s = work.timeout_s
+    job.idle("idle_before", work.idle_s)
+    if plan.recipe is not None and plan.engine is not None and model is not None:
+        asks = _serve(job, plan, cell, knobs, model)
+        measured_s = _READY_S + work.timeout_s * len(asks)
+    elif work.kind == "exec":
+        job.execute(ENGINE, work.timeout_s, plan.spec.command)
+    else:
+        job.idle("window", work.window_s)
+        measured_s = work.window_s
+    job.idle("idle_after", work.idle_s)
+    job.limit("duration_ms", round((measured_s + 2 * work.idle_s + 60) * 1000))
+    return job, _ticket(plan, cell, run_id, facts, knobs, model, asks)
+
+
+def _channels(job: Job, plan: Plan) -> None:
+    roots = plan.profile.roots
+    has_process = plan.work.workload.kind != "idle"
+    offset = 0
+    for source in plan.profile.source:
+        for spec in READERS[source.reader].paths:
+            if "{pid:" in spec.glob and not has_process:
+                continue
+            period = max(round(source.period_ms * 1e6), spec.min_period_ns) if spec.periodic else 0
+            # Sources are read one after another, not all at the same instant: less of a bump for the engine.
+            job.file(source.name, rooted(spec.glob, roots.sys, roots.proc), period, offset if period else 0)
+            offset += 1_300_000
+
+
+def _serve(job: Job, plan: Plan, cell: Cell, knobs: dict[str, Scalar], model: LocalModel) -> list[dict[str, Any]]:
+    """The steps of an engine's life, and what each request file asks."""
+    assert plan.recipe is not None
+    assert plan.engine is not None
+    n_vocab = model.gguf.vocab_size
+    if plan.work.workload.kind == "grid" and not n_vocab:
+        raise UserError(f"{model.path} does not say how large its vocabulary is", hint="a grid needs it; use another workload")
+    speak = protocol(plan.recipe.protocol)
+    asks = plan.work.asks(n_vocab or 0, cell.seed)
+    for ask in asks:
+        job.requests[ask.file] = speak.request(ask)
+    argv = plan.recipe.argv(plan.engine.start, knobs, {"model": model.path, "port": "{port:" + ENGINE + "}"})
+    job.port(ENGINE)
+    job.pages(model.path, drop=knobs["load"] == "cold")
+    job.spawn(ENGINE, argv, plan.engine.env)
+    job.ready(ENGINE, ENGINE, speak.health_path, _READY_S)
+    files = [f"req/{ask.file}" for ask in asks]
+    job.http("requests", ENGINE, 1, plan.work.workload.timeout_s, _ANSWER_BYTES, files)
+    job.stop(ENGINE, _GRACE_S)
+    described = []
+    for ask in asks:
+        entry = asdict(ask)
+        del entry["tokens"], entry["messages"], entry["prompt"]  # the request's bytes are evidence already
+        described.append(entry)
+    return described
+
+
+def _ticket(
+    plan: Plan,
+    cell: Cell,
+    run_id: str,
+    facts: Facts,
+    knobs: dict[str, Scalar],
+    model: LocalModel | None,
+    asks: list[dict[str, Any]],
+) -> dict[str, Any]:
+    meta = None if model is None else model.gguf
+    return {
+        "run_id": run_id,
+        "plan_hash": plan.hash,
+        "cell_key": cell_key(plan, facts, knobs, model),
+        "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "rep": cell.rep,
+        "round": 0,
+        "spec": asdict(plan.spec),
+        "knobs": knobs,
+        "device": {
+            "name": plan.spec.device,
+            "identity": facts.identity,
+            "board": facts.board,
+            "sha256": plan.device_sha256,
+            "workdir": plan.profile.workdir,
+            "target": plan.profile.target,
+        },
+        "sources": [asdict(source) for source in plan.profile.source],
+        "model": None
+        if model is None or meta is None
+        else {
+            "name": model.model.name,
+            "sha256": model.sha256,
+            "file": model.path.rsplit("/", 1)[-1],
+            "bytes": model.bytes,
+            "n_params": meta.n_params,
+            "bits_per_weight": meta.bits_per_weight,
+            "architecture": meta.architecture,
+            "quantisation": model.model.quantisation,
+        },
+        "runner": None
+        if plan.recipe is None or plan.engine is None
+        else {
+            "name": plan.spec.runner,
+            "sha256": plan.engine.sha256,
+            "engine": plan.engine.name,
+            "version": plan.engine.version,
+            "protocol": plan.recipe.protocol,
+            "mode": plan.recipe.mode,
+        },
+        "workload": {"name": plan.work.name, "sha256": plan.work.sha256, **asdict(plan.work.workload)},
+        "asks": asks,
+        "versions": {"meltbench": meltbench.__version__, "protocol": PROTOCOL},
+        "conditions": facts.conditions(),
+    }

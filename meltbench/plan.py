@@ -1,0 +1,153 @@
+"""From the user's words to explicit cells: every definition looked up, every setting checked, all of it hashed.
+
+Nothing here touches a target, and a model is only named, not fetched. What depends on the device (threads "auto")
+stays open until its facts are known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from meltbench import models, runners, workload
+from meltbench.errors import UnknownName, UserError
+from meltbench.spec import Scalar, Spec, digest
+from meltbench.targets import profile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from meltbench.models import Model
+    from meltbench.runners import Engine, Recipe
+    from meltbench.targets.profile import Profile
+
+# Grows when the same spec would be measured in another way: figures of two protocols are never compared.
+PROTOCOL = 1
+_LOADS = ("warm", "cold")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run to be made: an engine start between two idle windows."""
+
+    rep: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run needs that is known beforehand. ``hash`` comes from the spec and the definitions alone."""
+
+    spec: Spec
+    profile: Profile
+    device_sha256: str
+    work: workload.Loaded
+    recipe: Recipe | None
+    recipe_sha256: str | None
+    engine: Engine | None
+    model: Model | None
+    knobs: dict[str, Scalar]
+    cells: tuple[Cell, ...]
+    hash: str
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as JSON-ready data, what ``--dry-run`` prints."""
+        return {
+            "plan_hash": self.hash,
+            "device": self.spec.device,
+            "target": self.profile.target,
+            "model": None if self.model is None else {"name": self.model.name, "sha256": self.model.sha256},
+            "runner": None
+            if self.recipe is None or self.engine is None
+            else {
+                "name": self.spec.runner,
+                "engine": self.engine.name,
+                "version": self.engine.version,
+                "sha256": self.engine.sha256,
+                "mode": self.recipe.mode,
+            },
+            "workload": {"name": self.work.name, "sha256": self.work.sha256, **asdict(self.work.workload)},
+            "command": list(self.spec.command),
+            "knobs": self.knobs,
+            "cells": [asdict(cell) for cell in self.cells],
+        }
+
+
+def make(spec: Spec) -> Plan:
+    """Look everything up. Raises UserError with the nearest valid name for whatever is not known."""
+    device, device_definition = profile.load(spec.device)
+    work = workload.load(spec.workload)
+    kind = work.workload.kind
+    if (kind == "exec") != bool(spec.command):
+        raise UserError("workload exec meters a command", hint="write meltbench exec -- COMMAND")
+    recipe = definition = engine = model = None
+    if kind in ("generate", "grid"):
+        recipe, definition = runners.load(spec.runner)
+        engine = runners.engine(recipe, definition.path.parent, spec.engine)
+        model = models.resolve(spec.model)
+    work, knobs = _settings(spec, work, recipe)
+    cells = tuple(Cell(rep, (spec.seed + rep) % 2**31) for rep in range(spec.reps))
+    identity = {
+        "protocol": PROTOCOL,
+        "device": [spec.device, device_definition.sha256],
+        "model": None if model is None else [model.name, model.sha256],
+        "runner": None if definition is None or engine is None else [spec.runner, definition.sha256, engine.sha256],
+        "workload": [work.name, work.sha256, asdict(work.workload)],
+        "command": list(spec.command),
+        "knobs": knobs,
+        "cells": [asdict(cell) for cell in cells],
+    }
+    return Plan(
+        spec=spec,
+        profile=device,
+        device_sha256=device_definition.sha256,
+        work=work,
+        recipe=recipe,
+        recipe_sha256=None if definition is None else definition.sha256,
+        engine=engine,
+        model=model,
+        knobs=knobs,
+        cells=cells,
+        hash=digest(identity),
+    )
+
+
+
+
+def _settings(
+    spec: Spec, work: workload.Loaded, recipe: Recipe | None
+) -> tuple[workload.Loaded, dict[str, Scalar]]:
+    """Sort ``--set`` into the workload's settings and the engine's knobs."""
+    knobs: dict[str, Scalar] = {} if recipe is None else {name: knob.default for name, knob in recipe.knobs.items()}
+    if recipe is not None:
+        knobs["load"] = "warm"
+    given = dict(spec.knobs)
+    if spec.threads is not None:
+        given["threads"] = str(spec.threads)
+    changed: dict[str, Any] = {}
+    for key, text in given.items():
+        if recipe is not None and key in recipe.knobs:
+            knobs[key] = recipe.knobs[key].read(key, text)
+        elif recipe is not None and key == "load":
+            if text not in _LOADS:
+                raise UserError(f"load = {text!r} is not a valid setting", hint="give warm or cold")
+            knobs[key] = text
+        elif key in workload.Workload.KNOBS:
+            changed[key] = _coerced(key, text)
+        else:
+            raise UnknownName("key", key, [*knobs, *workload.Workload.KNOBS])
+    work = replace(work, workload=replace(work.workload, **changed))
+    work.workload.check("--set")
+    if work.workload.kind == "grid":
+        work.grid  # noqa: B018  (reads the points, which refuses a malformed one before anything starts)
+    return work, knobs
+
+
+def _coerced(key: str, text: str) -> Any:
+    kind = {field.name: field.type for field in fields(workload.Workload)}[key]
+    if kind == "tuple[str, ...]":
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        return int(text) if kind == "int" else float(text)
+    except ValueError:
+        raise UserError(f"{key} = {text!r} is not a number", hint=f"write --set {key}=5") from None

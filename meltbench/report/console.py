@@ -1,0 +1,176 @@
+"""A run as a table for a terminal, and the same numbers as JSON.
+
+Text of a device or an engine is printed only after ``printable`` has taken its escape codes away.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from meltbench.report.units import quantity
+from meltbench.targets import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from meltbench.records import Measure, RunRecord
+
+_STYLE = {"valid": "green", "degraded": "yellow", "invalid": "red"}
+# The table of a run, top to bottom: (heading, the measures under it, by name and stat).
+_SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+    (
+        "time",
+        (
+            ("load_s", "value"),
+            ("ttft_s", "median"),
+            ("prefill_tps", "median"),
+            ("decode_tps", "median"),
+            ("engine_decode_tps", "median"),
+            ("tpot_s", "median"),
+            ("wall_s", "value"),
+            ("cpu_s", "value"),
+        ),
+    ),
+    ("memory", (("peak_rss_bytes", "max"), ("peak_pss_bytes", "max"), ("memory_available_bytes", "min"))),
+    (
+        "energy",
+        (
+            ("energy_j", "value"),
+            ("net_energy_j", "value"),
+            ("mean_power_w", "value"),
+            ("j_per_output_token", "ratio_of_sums"),
+        ),
+    ),
+    ("heat", (("start_temp_c", "value"), ("max_temp_c", "max"))),
+)
+
+
+def title(manifest: dict[str, Any]) -> str:
+    """One line that says what ran: model, engine, accelerator, workload, device."""
+    model, runner = manifest.get("model") or {}, manifest.get("runner") or {}
+    parts = [
+        str(model.get("name") or ""),
+        f"{runner.get('engine')} {runner.get('version')} ({runner.get('accelerator')}, {runner.get('mode')})" if runner else "",
+        str((manifest.get("workload") or {}).get("name") or ""),
+        str((manifest.get("device") or {}).get("name") or ""),
+    ]
+    return printable(" · ".join(part for part in parts if part))
+
+
+def chosen(record: RunRecord) -> list[tuple[str, Measure]]:
+    """The measures of the table with their headings, in order; measures that do not apply are left out."""
+    found = {(m.name, m.stat): m for m in reversed(record.measures) if m.phase == "run"}
+    rows = [(heading, found[key]) for heading, keys in _SECTIONS for key in keys if key in found]
+    # One line says why there is no energy; the same reason four times says no more.
+    absent = [m for heading, m in rows if heading == "energy" and m.value is None]
+    return [(h, m) for h, m in rows if h != "energy" or m.value is not None or m is absent[0]]
+
+
+def run_table(record: RunRecord) -> Table:
+    """The table that ``meltbench run`` prints."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=title(record.manifest), title_justify="left", title_style="bold")
+    for column, justify in (("", "left"), ("measure", "left"), ("value", "right"), ("", "left")):
+        table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
+    last = ""
+    for heading, measure in chosen(record):
+        value = "—" if measure.value is None else quantity(measure.value, measure.unit)
+        if measure.value is not None and measure.u_k2 is not None:
+            value += f" ± {quantity(measure.u_k2, measure.unit)}"
+        note = printable(measure.reason) if measure.reason else _note(measure)
+        table.add_row(heading if heading != last else "", measure.name, value, f"[dim]{_escape(note)}[/dim]")
+        last = heading
+    state = str(record.manifest.get("validity"))
+    table.add_row("validity", f"[{_STYLE.get(state, 'red')}]{state}[/]", "", "")
+    for reason in record.reasons:
+        table.add_row("", reason.code, "", f"[dim]{_escape(printable(reason.detail))}. {_escape(reason.advice)}[/dim]")
+    return table
+
+
+def _note(measure: Measure) -> str:
+    parts = [measure.stat if measure.stat not in ("value", "ratio_of_sums") else ""]
+    parts.append(f"n = {measure.n}" if measure.n is not None and measure.stat in ("median", "p90") else "")
+    parts.append(measure.method)
+    return ", ".join(part for part in parts if part)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def print_run(console: Console, record: RunRecord, where: str) -> None:
+    """The table, why it failed if it did, and where the run is stored."""
+    console.print(run_table(record))
+    manifest = record.manifest
+    if manifest.get("failure"):
+        console.print(f"[red]failed:[/red] {_escape(printable(str(manifest['failure'])))}")
+        for line in str(manifest.get("failure_log") or "").splitlines()[-8:]:
+            console.print(f"  [dim]{_escape(printable(line))[:300]}[/dim]")
+    console.print(f"stored in {_escape(where)}  ·  meltbench show {record.run_id}", soft_wrap=True, highlight=False)
+
+
+def as_json(record: RunRecord, where: str) -> dict[str, Any]:
+    """A run as ``--json`` prints it: its manifest, every measure, every reason, every request."""
+    from dataclasses import asdict
+
+    requests = [asdict(request) for request in record.requests]
+    for request in requests:
+        del request["token_t_ns"], request["token_n"]  # they are in tokens.parquet, by the thousand
+    return {
+        "run_id": record.run_id,
+        "stored": where,
+        **record.manifest,
+        "measures": [asdict(measure) for measure in record.measures],
+        "reasons": [asdict(reason) for reason in record.reasons],
+        "phases": [asdict(phase) for phase in record.phases if phase.request is None],
+        "sources": [asdict(source) for source in record.sources],
+        "requests": requests,
+    }
+
+
+def phase_table(record: RunRecord) -> Table:
+    """The spans of a run, from its start; the prefills and decodes of requests are in the table of requests."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title="phases", title_justify="left", title_style="bold")
+    for column in ("phase", "from", "to", "lasts"):
+        table.add_column(column, justify="left" if column == "phase" else "right")
+    spans = [phase for phase in record.phases if phase.request is None]
+    start = min((phase.t0_ns for phase in spans), default=0)
+    for phase in spans:
+        edges = [quantity((t - start) / 1e9, "s") for t in (phase.t0_ns, phase.t1_ns)]
+        table.add_row(phase.name, *edges, quantity(phase.duration_s, "s"))
+    return table
+
+
+_MAX_ROWS = 40
+
+
+def request_table(record: RunRecord) -> Table:
+    """One row a request: what it asked, what was observed, what the engine says of itself."""
+    from rich import box
+    from rich.table import Table
+
+    shown = record.requests[:_MAX_ROWS]
+    title = "requests" if len(shown) == len(record.requests) else f"first {_MAX_ROWS} of {len(record.requests)} requests"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    columns = ("#", "item", "role", "in", "cached", "out", "ttft", "prefill", "decode", "engine's decode", "status")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("item", "role", "status") else "right")
+
+    def cell(value: float | None, unit: str) -> str:
+        return "—" if value is None else quantity(value, unit)
+
+    for r in shown:
+        counts = ["—" if n is None else str(n) for n in (r.n_in, r.n_cached, r.n_out)]
+        rates = [cell(v, "tok/s") for v in (r.prefill_tps, r.decode_tps, r.engine_decode_tps)]
+        status = r.status if not r.detail else f"{r.status}: {r.detail}"
+        words = [_escape(printable(text)) for text in (r.item, r.role, status)]
+        table.add_row(str(r.index), words[0], words[1], *counts, cell(r.ttft_s, "s"), *rates, words[2])
+    return table

@@ -1,0 +1,183 @@
+"""The road itself: a plan becomes stored runs, and a run left behind is brought in.
+
+The target owns a run from the moment its job is started. This module starts it, looks on, and collects; it may be
+killed at any point between, and ``collect`` does the rest later, from the same evidence to the same numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from meltbench import models
+from meltbench.assemble import assemble
+from meltbench.compose import LocalModel, check_fit, compose, settled
+from meltbench.deadline import Deadline
+from meltbench.errors import DeviceError, UserError
+from meltbench.models.gguf import read_gguf
+from meltbench.paths import state_dir
+from meltbench.probe.client import Probe
+from meltbench.probe.journal import read_journal
+from meltbench.targets import connect
+from meltbench.targets import facts as device_facts
+from meltbench.watch import Interrupts
+
+if TYPE_CHECKING:
+    from meltbench.plan import Cell, Plan
+    from meltbench.records import RunRecord
+    from meltbench.spec import Scalar
+    from meltbench.store import Store
+    from meltbench.targets.facts import Facts
+    from meltbench.watch import Watch
+
+_LOOK_S = 0.25
+_TRIPLES = {
+    "x86_64": "x86_64-linux-musl",
+    "aarch64": "aarch64-linux-musl",
+    "armv7l": "arm-linux-musleabihf",
+    "armv8l": "arm-linux-musleabihf",
+    "riscv64": "riscv64-linux-musl",
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A device made ready: its probe and its facts."""
+
+    probe: Probe
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan whose open ends are settled on a device."""
+
+    plan: Plan
+    site: Site
+    model: LocalModel | None
+    knobs: dict[str, Scalar]
+
+
+def reach(kind: str, workdir: str | None, watch: Watch) -> Probe:
+    """Connect to a target and put the probe on it."""
+    transport = connect(kind)
+    done = transport.run(["uname", "-sm"], Deadline.after(10))
+    system, _, machine = done.stdout.decode("ascii", "replace").strip().partition(" ")
+    if system != "Linux" or machine not in _TRIPLES:
+        raise UserError(f"{system or 'this system'} on {machine or 'this machine'} cannot be measured", hint="the probe is for Linux and Android on x86-64, ARM and RISC-V")
+    root = workdir or str(state_dir() / "target")
+    return Probe.install(transport, root, _TRIPLES[machine], watch.say)
+
+
+def prepare(plan: Plan, watch: Watch) -> Prepared:
+    """Fetch what is missing, look at the device, and check that the plan can work there. Starts nothing."""
+    roots = plan.profile.roots
+    probe = reach(plan.profile.target, plan.profile.workdir, watch)
+    probe.recover()
+    answer = probe.facts(device_facts.globs(roots.sys, roots.proc))
+    site = Site(probe, device_facts.parse(answer, roots.sys, roots.proc))
+    model = None
+    if plan.model is not None:
+        path = models.ensure(plan.model, watch.fetched, watch.say)
+        header = read_gguf(path)
+        model = LocalModel(plan.model, str(path), models.sha256(path), path.stat().st_size, header)
+    knobs = settled(plan, site.facts, model)
+    if model is not None:
+        check_fit(model, knobs, site.facts, plan.spec.device)
+    return Prepared(plan, site, model, knobs)
+
+
+def run(plan: Plan, store: Store, watch: Watch) -> list[RunRecord]:
+    """Make every run of a plan, each stored as soon as it ends; fewer when the user interrupted.
+
+    Failed runs are stored and returned like the others: their manifest says why.
+    """
+    store.check_writable()
+    ready = prepare(plan, watch)
+    records: list[RunRecord] = []
+    with Interrupts(watch) as interrupts:
+        for cell in plan.cells:
+            if interrupts.finish:
+                break
+            if len(plan.cells) > 1:
+                watch.say(f"run {cell.rep + 1} of {len(plan.cells)}")
+            records.append(_one(ready, cell, store, watch, interrupts))
+    return records
+
+
+def _one(ready: Prepared, cell: Cell, store: Store, watch: Watch, interrupts: Interrupts) -> RunRecord:
+    folder = store.new_run({"plan_hash": ready.plan.hash})
+    job, ticket = compose(ready.plan, cell, folder.run_id, ready.site.facts, ready.knobs, ready.model)
+    probe = ready.site.probe
+    ticket["folder"] = probe.folder(folder.run_id)
+    folder.write_ticket(ticket)
+    try:
+        probe.start(job)
+    except DeviceError:
+        store.discard(folder)  # nothing was started, so there is nothing to keep
+        raise
+    _follow(probe, ticket["folder"], watch, interrupts)
+    return bring_in(store, folder.run_id, probe)
+
+
+def _follow(probe: Probe, folder: str, watch: Watch, interrupts: Interrupts) -> None:
+    """Look on until the job has ended, however it ends."""
+    stopped = False
+    while True:
+        status = probe.status(folder)
+        watch.step(status)
+        if status.get("state") == "ended":
+            return
+        if not status.get("alive"):
+            probe.recover()
+            return
+        if interrupts.abort and not stopped:
+            probe.stop(folder)
+            stopped = True
+        time.sleep(_LOOK_S)
+
+
+def bring_in(store: Store, run_id: str, probe: Probe) -> RunRecord:
+    """Fetch the evidence of an ended run, turn it into numbers, commit it, and only then forget it on the target."""
+    folder = store.folder(run_id)
+    ticket = folder.ticket()
+    probe.fetch(ticket["folder"], folder.evidence)
+    record = assemble(ticket, read_journal(folder.evidence / "journal"))
+    store.commit(folder, record)
+    store.ingest(run_id)
+    probe.forget(ticket["folder"])
+    return record
+
+
+def collect(store: Store, watch: Watch, run_ids: list[str] | None = None, *, wait: bool = True) -> list[RunRecord]:
+    """Bring in runs whose controller went away. A run still under way is waited for, or left with a word."""
+    records: list[RunRecord] = []
+    for run_id in run_ids if run_ids is not None else store.open_runs():
+        ticket = store.folder(run_id).ticket()
+        if "folder" not in ticket:
+            store.discard(store.folder(run_id))
+            watch.say(f"{run_id} was never started: removed")
+            continue
+        probe = reach(ticket["device"]["target"], ticket["device"]["workdir"], watch)
+        probe.recover()
+        with Interrupts(watch) as interrupts:
+            if not _is_there(probe, ticket, watch):
+                continue
+            if not wait and probe.status(ticket["folder"]).get("state") != "ended":
+                watch.say(f"{run_id} is still running")
+                continue
+            _follow(probe, ticket["folder"], watch, interrupts)
+            records.append(bring_in(store, run_id, probe))
+            if interrupts.finish:
+                break
+    return records
+
+
+def _is_there(probe: Probe, ticket: dict[str, Any], watch: Watch) -> bool:
+    try:
+        probe.status(ticket["folder"])
+    except DeviceError:
+        watch.say(f"{ticket['run_id']} is lost: the target no longer has it (remove its folder from the store when you agree)")
+        return False
+    return True

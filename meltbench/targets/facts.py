@@ -1,0 +1,175 @@
+"""What a target is, from one call of the probe: a list of files to look at, and a pure parser of their texts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from meltbench.probe.journal import unbyte
+from meltbench.spec import digest
+from meltbench.targets import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GLOBS = (
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/sys/kernel/random/boot_id",
+    "/proc/sys/kernel/osrelease",
+    "/proc/device-tree/model",
+    "/proc/device-tree/serial-number",
+    "/sys/class/dmi/id/product_name",
+    "/sys/class/dmi/id/sys_vendor",
+    "/sys/devices/system/cpu/cpu*/topology/core_id",
+    "/sys/devices/system/cpu/cpu*/topology/physical_package_id",
+    "/sys/devices/system/cpu/cpufreq/policy*/scaling_governor",
+    "/sys/class/powercap/intel-rapl:*/name",
+    "/sys/class/drm/card*/device/vendor",
+    "/etc/machine-id",
+    "/etc/os-release",
+)
+_GPU_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The conditions of a device that are data of every run.
+
+    ``identity`` names the hardware, not its address: a digest of the board's serial number, else of the machine
+    id, else of what the processor and host name say. A fact that could not be read is None or empty.
+    """
+
+    identity: str
+    identity_from: str
+    board: str | None
+    cpu: str | None
+    arch: str
+    kernel: str | None
+    os: str | None
+    boot_id: str | None
+    cores_physical: int | None
+    cpus_online: int | None
+    cpus_allowed: str | None
+    memory_total_bytes: int | None
+    memory_available_bytes: int | None
+    disk_free_bytes: int | None
+    governors: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def conditions(self) -> dict[str, Any]:
+        """As JSON-ready data."""
+        return asdict(self)
+
+    @property
+    def threads(self) -> int:
+        """Threads an engine gets by default: physical cores less one, at least one (the observer needs a core)."""
+        return max(1, (self.cores_physical or self.cpus_online or 2) - 1)
+
+
+def globs(sys_root: str, proc_root: str) -> list[str]:
+    """The files to ask for, below the roots a profile names."""
+    return [rooted(path, sys_root, proc_root) for path in GLOBS]
+
+
+def rooted(path: str, sys_root: str, proc_root: str) -> str:
+    """A kernel path below other roots. A process's own folder stays real: no made tree knows its pid."""
+    if path.startswith("/sys/"):
+        return sys_root.rstrip("/") + path[4:]
+    if path.startswith("/proc/") and not path.startswith("/proc/{pid:"):
+        return proc_root.rstrip("/") + path[5:]
+    return path
+
+
+def parse(answer: Mapping[str, Any], sys_root: str = "/sys", proc_root: str = "/proc") -> Facts:
+    """Facts from the probe's answer. Missing or odd parts become None, never an exception."""
+    texts, unreadable = _texts(answer, sys_root, proc_root)
+    uname = answer.get("uname")
+    uname = uname if isinstance(uname, dict) else {}
+    cpuinfo, meminfo = texts.get("/proc/cpuinfo", ""), texts.get("/proc/meminfo", "")
+    board = texts.get("/proc/device-tree/model") or " ".join(
+        text for name in ("sys_vendor", "product_name") if (text := texts.get(f"/sys/class/dmi/id/{name}"))
+    )
+    cpu = _line(cpuinfo, "model name") or _line(cpuinfo, "Hardware") or _line(cpuinfo, "Model")
+    key, source = _identity(texts, cpu, str(uname.get("nodename") or ""))
+    disk = answer.get("disk")
+    return Facts(
+        identity=digest([key])[:16],
+        identity_from=source,
+        board=board or None,
+        cpu=cpu,
+        arch=str(uname.get("machine") or "unknown"),
+        kernel=texts.get("/proc/sys/kernel/osrelease") or _clean(uname.get("release")),
+        os=_os_name(texts.get("/etc/os-release", "")),
+        boot_id=texts.get("/proc/sys/kernel/random/boot_id") or _clean(answer.get("boot_id")),
+        cores_physical=_cores(texts),
+        cpus_online=_count(answer.get("cpus_online")),
+        cpus_allowed=_clean(answer.get("cpus_allowed")),
+        memory_total_bytes=_kib(meminfo, "MemTotal"),
+        memory_available_bytes=_kib(meminfo, "MemAvailable"),
+        disk_free_bytes=_count(disk.get("free_bytes")) if isinstance(disk, dict) else None,
+        governors=tuple(sorted({v for k, v in texts.items() if k.endswith("/scaling_governor")})),
+        gpus=tuple(_GPU_VENDORS.get(v, v) for k, v in sorted(texts.items()) if k.endswith("/device/vendor")),
+        unreadable=unreadable,
+    )
+
+
+def _texts(answer: Mapping[str, Any], sys_root: str, proc_root: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Texts by their kernel path, whatever root they stood under; and the status of those without one."""
+    files = answer.get("files")
+    texts: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
+    for path, entry in (files if isinstance(files, dict) else {}).items():
+        for root, name in ((sys_root, "/sys"), (proc_root, "/proc")):
+            if path.startswith(root.rstrip("/") + "/"):
+                path = name + path[len(root.rstrip("/")) :]
+                break
+        if not isinstance(entry, dict):
+            continue
+        if entry.get("status") == "ok":
+            text = unbyte(str(entry.get("text", ""))).replace("\0", "").strip()
+            texts[path] = "\n".join(printable(line.replace("\t", " ")) for line in text.split("\n"))
+        elif "*" not in path and entry.get("status") != "absent":
+            unreadable[path] = str(entry.get("status"))
+    return texts, unreadable
+
+
+def _identity(texts: Mapping[str, str], cpu: str | None, host: str) -> tuple[str, str]:
+    for path in ("/proc/device-tree/serial-number", "/etc/machine-id"):
+        if texts.get(path):
+            return texts[path], path
+    return f"{cpu} {host}", "cpu and host name"
+
+
+def _line(text: str, key: str) -> str | None:
+    match = re.search(rf"^{re.escape(key)} *: *(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else None
+
+
+def _kib(text: str, key: str) -> int | None:
+    match = re.search(rf"^{key}: +(\d{{1,15}}) kB$", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
+
+
+def _os_name(text: str) -> str | None:
+    match = re.search(r'^PRETTY_NAME="?([^"\n]+)"?$', text, re.MULTILINE)
+    return match[1] if match else None
+
+
+def _cores(texts: Mapping[str, str]) -> int | None:
+    cores = {
+        (texts.get(path.replace("core_id", "physical_package_id"), "0"), text)
+        for path, text in texts.items()
+        if path.endswith("/topology/core_id")
+    }
+    return len(cores) or None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _clean(value: object) -> str | None:
+    return printable(str(value)) if value else None

@@ -1,0 +1,75 @@
+"""Who is told how a run is getting on, and how the user interrupts it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+
+class Watch(Protocol):
+    """Told of everything that takes longer than a moment. Never asked anything."""
+
+    def say(self, text: str) -> None:
+        """One line worth reading."""
+
+    def fetched(self, done: int, total: int | None) -> None:
+        """Bytes of a download."""
+
+    def step(self, status: dict[str, Any]) -> None:
+        """The probe's state, a few times a second."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def say(self, text: str) -> None:
+        """Ignore."""
+
+    def fetched(self, done: int, total: int | None) -> None:
+        """Ignore."""
+
+    def step(self, status: dict[str, Any]) -> None:
+        """Ignore."""
+
+
+class Interrupts:
+    """Counts Ctrl-C while a run is under way: once finishes the run and stops after it, twice aborts it.
+
+    SIGTERM aborts at once. Outside the main thread (a notebook's worker) nothing is caught.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self.count = 0
+        self._old: dict[int, Any] = {}
+
+    @property
+    def finish(self) -> bool:
+        """No further run is to be started."""
+        return self.count >= 1
+
+    @property
+    def abort(self) -> bool:
+        """The run under way is to be ended now."""
+        return self.count >= 2
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._old[number] = signal.signal(number, self._caught)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _caught(self, number: int, _frame: FrameType | None) -> None:
+        self.count += 2 if number == signal.SIGTERM else 1
+        if not self.abort:
+            self._watch.say("finishing this run, then stopping (Ctrl-C again to abort it)")
+        elif self.count <= 3:
+            self._watch.say("aborting: stopping the engine and storing what there is")
