@@ -1,0 +1,1 @@
+"""Run folders, which are the truth, and the DuckDB index derived from them."""

@@ -1,0 +1,245 @@
+"""Every table of the store: its columns, their types and what they mean, in one place.
+
+The Parquet files, the tables of the DuckDB index, their COMMENTs and docs/store.md all come from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+INDEX_VERSION = 1
+
+SqlType = Literal["VARCHAR", "BIGINT", "INTEGER", "DOUBLE", "TIMESTAMP"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. ``field`` is the attribute of the record it comes from, or the path of keys in the manifest.
+
+    ``indexed`` is False for what stays in the Parquet file because it is long.
+    """
+
+    name: str
+    type: SqlType
+    comment: str
+    field: str | tuple[str, ...] = ""
+    indexed: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. ``parquet`` is its file in the run folder, None for what comes from the manifest.
+
+    ``indexed`` is False for the two tables that stay in Parquet because they are large.
+    """
+
+    name: str
+    comment: str
+    columns: tuple[Column, ...]
+    parquet: str | None = None
+    indexed: bool = True
+
+
+RUN_ID = Column("run_id", "VARCHAR", "The run: UTC start, then six hex digits; also the name of its folder.")
+
+
+def _seq(what: str) -> Column:
+    return Column("seq", "INTEGER", f"Position of the {what} in the run, from 0.")
+
+
+RUNS = Table(
+    "runs",
+    "One row per stored run, from its manifest. A value the manifest does not have is null.",
+    (
+        RUN_ID,
+        Column("started_at", "TIMESTAMP", "Start of the run, UTC.", ("started_at",)),
+        Column("ended_at", "TIMESTAMP", "End of the run, UTC.", ("ended_at",)),
+        Column("outcome", "VARCHAR", "done, failed or stopped.", ("outcome",)),
+        Column("failure", "VARCHAR", "Why the run failed; null when it did not.", ("failure",)),
+        Column("validity", "VARCHAR", "valid, degraded or invalid; the table reasons says why.", ("validity",)),
+        Column("plan_hash", "VARCHAR", "Hash of the plan, from the spec alone.", ("plan_hash",)),
+        Column("cell_key", "VARCHAR", "Hash of all that must be equal for runs to be compared.", ("cell_key",)),
+        Column("rep", "INTEGER", "Repetition within the cell.", ("rep",)),
+        Column("round", "INTEGER", "Round of the plan.", ("round",)),
+        Column("device", "VARCHAR", "Name of the device.", ("device", "name")),
+        Column("device_identity", "VARCHAR", "What identifies the very device.", ("device", "identity")),
+        Column("model", "VARCHAR", "Name of the model; null for exec and idle runs.", ("model", "name")),
+        Column("model_file", "VARCHAR", "File of the model.", ("model", "file")),
+        Column("model_sha256", "VARCHAR", "SHA-256 of that file.", ("model", "sha256")),
+        Column("model_bytes", "BIGINT", "Size of that file in bytes.", ("model", "bytes")),
+        Column("n_params", "BIGINT", "Parameters of the model.", ("model", "n_params")),
+        Column("bits_per_weight", "DOUBLE", "File bits per parameter.", ("model", "bits_per_weight")),
+        Column("quantisation", "VARCHAR", "Quantisation of the weights.", ("model", "quantisation")),
+        Column("ftype", "VARCHAR", "The file's own name for its quantisation.", ("model", "ftype")),
+        Column("runner", "VARCHAR", "Name of the runner.", ("runner", "name")),
+        Column("engine", "VARCHAR", "Engine the runner starts.", ("runner", "engine")),
+        Column("engine_version", "VARCHAR", "Version of the engine.", ("runner", "version")),
+        Column("engine_sha256", "VARCHAR", "SHA-256 of the engine's program.", ("runner", "sha256")),
+        Column("accelerator", "VARCHAR", "What computes: cpu, cuda, vulkan ...", ("runner", "accelerator")),
+        Column("mode", "VARCHAR", "server or bench; figures of the two are never mixed.", ("runner", "mode")),
+        Column("workload", "VARCHAR", "Name of the workload.", ("workload", "name")),
+        Column("workload_version", "VARCHAR", "Version of the workload.", ("workload", "version")),
+        Column("workload_sha256", "VARCHAR", "SHA-256 of the workload.", ("workload", "sha256")),
+        Column("meltbench_version", "VARCHAR", "Version of meltbench.", ("versions", "meltbench")),
+        Column("probe_version", "VARCHAR", "Version of the probe.", ("versions", "probe")),
+        Column("protocol_version", "VARCHAR", "Version of the measuring protocol.", ("versions", "protocol")),
+        Column("manifest", "VARCHAR", "The whole manifest but its file list, as JSON text; cast it with ::JSON."),
+    ),
+)
+
+REQUESTS = Table(
+    "requests",
+    "One row per request, as observed on the target, beside what the engine says of itself.",
+    (
+        Column("request", "INTEGER", "Index of the request in the run.", "index"),
+        Column("item", "VARCHAR", "Item of the workload.", "item"),
+        Column("role", "VARCHAR", "setup, warmup or timed; only timed requests enter a measure.", "role"),
+        Column("status", "VARCHAR", "ok, or why there is no full answer.", "status"),
+        Column("t_send_ns", "BIGINT", "Request sent.", "t_send_ns"),
+        Column("t_end_ns", "BIGINT", "Answer ended.", "t_end_ns"),
+        Column("t_first_ns", "BIGINT", "First non-empty token arrived.", "t_first_ns"),
+        Column("n_in", "BIGINT", "Prompt tokens, evaluated or found in the cache.", "n_in"),
+        Column("n_cached", "BIGINT", "Prompt tokens found in the cache.", "n_cached"),
+        Column("n_out", "BIGINT", "Tokens generated.", "n_out"),
+        Column("ttft_s", "DOUBLE", "Sent to first non-empty token, s.", "ttft_s"),
+        Column("e2e_s", "DOUBLE", "Sent to end of the answer, s.", "e2e_s"),
+        Column("tpot_s", "DOUBLE", "(e2e - ttft) / (n_out - 1), s; n_out >= 2.", "tpot_s"),
+        Column("prefill_tps", "DOUBLE", "Prompt tokens per second.", "prefill_tps"),
+        Column("prefill_source", "VARCHAR", "Where prefill_tps is from; client_side: n_in / ttft.", "prefill_source"),
+        Column("decode_tps", "DOUBLE", "(n_out - 1) / (e2e - ttft), tokens per second.", "decode_tps"),
+        Column("engine_prefill_s", "DOUBLE", "Prefill time the engine reports, s.", "engine_prefill_s"),
+        Column("engine_prefill_tps", "DOUBLE", "Prefill rate the engine reports.", "engine_prefill_tps"),
+        Column("engine_decode_s", "DOUBLE", "Decode time the engine reports, s.", "engine_decode_s"),
+        Column("engine_decode_tps", "DOUBLE", "Decode rate the engine reports.", "engine_decode_tps"),
+        Column("stop_reason", "VARCHAR", "Why generation stopped.", "stop_reason"),
+        Column("detail", "VARCHAR", "What went wrong, when something did.", "detail"),
+        Column("answer", "VARCHAR", "Text of the answer, at most 1 MiB of characters.", "answer", indexed=False),
+    ),
+    parquet="requests.parquet",
+)
+
+PHASES = Table(
+    "phases",
+    "Spans of the run: idle, load, prefill, decode ...",
+    (
+        _seq("phase"),
+        Column("name", "VARCHAR", "Name of the phase.", "name"),
+        Column("t0_ns", "BIGINT", "Start.", "t0_ns"),
+        Column("t1_ns", "BIGINT", "End.", "t1_ns"),
+        Column("request", "INTEGER", "Request of a prefill or decode phase, else null.", "request"),
+    ),
+    parquet="phases.parquet",
+)
+
+MEASURES = Table(
+    "measures",
+    "One number of a run with its conditions. value is null exactly when reason is set; it is never 0 for missing.",
+    (
+        _seq("measure"),
+        Column("name", "VARCHAR", "Name of the measure; the unit is its suffix.", "name"),
+        Column("value", "DOUBLE", "The number, in unit.", "value"),
+        Column("unit", "VARCHAR", "SI unit.", "unit"),
+        Column("stat", "VARCHAR", "How it was condensed: value, median, p90, max, sum, ratio_of_sums ...", "stat"),
+        Column("phase", "VARCHAR", "Phase it is of; run: the whole run.", "phase"),
+        Column("scope", "VARCHAR", "What an energy covers: wall > battery > module > soc > rail.", "scope"),
+        Column("source", "VARCHAR", "Source or rail; total: the designated total of the device.", "source"),
+        Column("n", "BIGINT", "Samples or requests behind it.", "n"),
+        Column("u_k2", "DOUBLE", "Expanded uncertainty at k = 2, in unit.", "u_k2"),
+        Column("method", "VARCHAR", "How it was computed.", "method"),
+        Column("reason", "VARCHAR", "Why there is no value.", "reason"),
+        Column("klass", "VARCHAR", "Error class A to E of its source.", "klass"),
+        Column("coverage", "DOUBLE", "Part of the phase that readings cover, 0 to 1.", "coverage"),
+    ),
+    parquet="measures.parquet",
+)
+
+REASONS = Table(
+    "reasons",
+    "Named reasons against full validity.",
+    (
+        _seq("reason"),
+        Column("code", "VARCHAR", "Name of the reason.", "code"),
+        Column("state", "VARCHAR", "State it leads to: degraded or invalid.", "state"),
+        Column("detail", "VARCHAR", "What was seen.", "detail"),
+        Column("advice", "VARCHAR", "What to do about it.", "advice"),
+    ),
+    parquet="reasons.parquet",
+)
+
+SOURCES = Table(
+    "sources",
+    "Every source of readings, also one that gave nothing, and why.",
+    (
+        _seq("source"),
+        Column("source", "VARCHAR", "Name of the source.", "source"),
+        Column("status", "VARCHAR", "ok, denied, absent, again, error or unparsed.", "status"),
+        Column("paths", "INTEGER", "Paths or streams found.", "paths"),
+        Column("readings", "BIGINT", "Readings taken.", "readings"),
+        Column("detail", "VARCHAR", "What was seen.", "detail"),
+    ),
+    parquet="sources.parquet",
+)
+
+SERIES = Table(
+    "series",
+    "What each number in samples.parquet's column series stands for.",
+    (
+        Column("series", "INTEGER", "Number of the series in the run, from 0."),
+        Column("name", "VARCHAR", "Name of the signal.", "name"),
+        Column("unit", "VARCHAR", "SI unit of its values.", "unit"),
+        Column("kind", "VARCHAR", "counter, gauge or state.", "kind"),
+        Column("source", "VARCHAR", "Source it comes from.", "source"),
+        Column("scope", "VARCHAR", "What it covers.", "scope"),
+        Column("klass", "VARCHAR", "Error class A to E.", "klass"),
+        Column("path", "VARCHAR", "Path it was read from on the target.", "path"),
+        Column("wrap", "DOUBLE", "Modulus of a counter in unit; null when it does not wrap.", "wrap"),
+    ),
+    parquet="series.parquet",
+)
+
+SAMPLES = Table(
+    "samples",
+    "Every sample of every series; Parquet only.",
+    (
+        Column("series", "INTEGER", "Number of the series, see the table series."),
+        Column("t0_ns", "BIGINT", "Start of the read."),
+        Column("t1_ns", "BIGINT", "End of the read."),
+        Column("value", "DOUBLE", "Value in the unit of the series; null when missing."),
+        Column("status", "VARCHAR", "ok, denied, absent, again, error or unparsed."),
+    ),
+    parquet="samples.parquet",
+    indexed=False,
+)
+
+TOKENS = Table(
+    "tokens",
+    "Arrival of every chunk that carried tokens; Parquet only.",
+    (
+        Column("request", "INTEGER", "Index of the request."),
+        Column("k", "INTEGER", "Position of the chunk in the answer, from 0."),
+        Column("t_ns", "BIGINT", "Arrival on the target."),
+        Column("n", "INTEGER", "Tokens it carried."),
+    ),
+    parquet="tokens.parquet",
+    indexed=False,
+)
+
+FILES = Table(
+    "files",
+    "Every file of every run folder: where samples, tokens and raw evidence are.",
+    (
+        RUN_ID,
+        Column("path", "VARCHAR", "Path below the data folder."),
+        Column("sha256", "VARCHAR", "SHA-256 of the file."),
+        Column("bytes", "BIGINT", "Size in bytes."),
+    ),
+)
+
+TABLES = (RUNS, REQUESTS, PHASES, MEASURES, REASONS, SOURCES, SERIES, FILES, SAMPLES, TOKENS)
+
+
+def index_columns(table: Table) -> tuple[Column, ...]:
+    """Return the columns a table has in the index: the run first, then those that are indexed."""
+    columns = tuple(column for column in table.columns if column.indexed)
+    return columns if RUN_ID in columns else (RUN_ID, *columns)

@@ -1,0 +1,176 @@
+"""The views of the index, the statements that make it, and docs/store.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meltbench.store.schema import INDEX_VERSION, RUN_ID, RUNS, TABLES, index_columns
+
+# runs_wide takes each of these from the measure of that name and stat, phase run.
+WIDE = {
+    "ttft_s": "median",
+    "tpot_s": "median",
+    "prefill_tps": "median",
+    "decode_tps": "median",
+    "load_s": "value",
+    "peak_rss_bytes": "max",
+    "peak_pss_bytes": "max",
+    "energy_j": "value",
+    "net_energy_j": "value",
+    "j_per_output_token": "ratio_of_sums",
+    "max_temp_c": "max",
+    "wall_s": "value",
+}
+# Parts are never summed into a total: of these, only the row of the designated total counts.
+TOTAL_ONLY = ("energy_j", "net_energy_j")
+TOTAL_SOURCE = "total"
+
+_RUN_COLUMNS = ("device", "model", "runner", "workload", "validity")
+
+
+@dataclass(frozen=True)
+class View:
+    """One view: its SQL and its columns as (name, meaning)."""
+
+    name: str
+    comment: str
+    sql: str
+    columns: tuple[tuple[str, str], ...]
+
+
+def _wide_cell(name: str, stat: str) -> str:
+    where = f"name = '{name}' AND stat = '{stat}'"
+    if name in TOTAL_ONLY:
+        where += f" AND source = '{TOTAL_SOURCE}'"
+    # Several rows can hold a maximum (one a thermal zone); of anything else the first one stands.
+    value = "max(value)" if stat == "max" else "first(value ORDER BY seq)"
+    return f"{value} FILTER (WHERE {where}) AS {name}"
+
+
+def _wide_sql() -> str:
+    cells = ",\n        ".join(_wide_cell(name, stat) for name, stat in WIDE.items())
+    energy = f"FILTER (WHERE name = 'energy_j' AND value IS NULL AND source = '{TOTAL_SOURCE}')"
+    return f"""
+    SELECT r.run_id, r.started_at, r.device, r.model, r.runner, r.workload, r.rep, r.validity, v.reasons,
+        m.ttft_s, m.tpot_s, m.prefill_tps, m.decode_tps, m.load_s, m.peak_rss_bytes, m.peak_pss_bytes,
+        m.energy_j, m.net_energy_j, m.energy_reason, m.j_per_output_token, m.max_temp_c, m.wall_s,
+        coalesce(q.n_requests, 0) AS n_requests, r.accelerator, r.mode, r.cell_key AS key, r.plan_hash
+    FROM runs r
+    LEFT JOIN (SELECT run_id,
+        {cells},
+        first(reason ORDER BY seq) {energy} AS energy_reason
+        FROM measures WHERE phase = 'run' GROUP BY run_id) m ON m.run_id = r.run_id
+    LEFT JOIN (SELECT run_id, string_agg(DISTINCT code, ',' ORDER BY code) AS reasons
+        FROM reasons GROUP BY run_id) v ON v.run_id = r.run_id
+    LEFT JOIN (SELECT run_id, count(*) AS n_requests
+        FROM requests WHERE role = 'timed' GROUP BY run_id) q ON q.run_id = r.run_id"""  # noqa: S608
+
+
+_MEANINGS = {column.name: column.comment for column in RUNS.columns}
+_WIDE_MEANINGS = {
+    **_MEANINGS,
+    "reasons": "Names of the reasons against full validity, comma separated; null when there are none.",
+    "energy_reason": "Why energy_j is null.",
+    "n_requests": "Timed requests of the run.",
+    "key": _MEANINGS["cell_key"],
+    **{
+        name: f"Measure {name}, {stat}, whole run" + (f", source {TOTAL_SOURCE}." if name in TOTAL_ONLY else ".")
+        for name, stat in WIDE.items()
+    },
+}
+WIDE_COLUMNS = (
+    *("run_id", "started_at", "device", "model", "runner", "workload", "rep", "validity", "reasons"),
+    *("ttft_s", "tpot_s", "prefill_tps", "decode_tps", "load_s", "peak_rss_bytes", "peak_pss_bytes"),
+    *("energy_j", "net_energy_j", "energy_reason", "j_per_output_token", "max_temp_c", "wall_s"),
+    *("n_requests", "accelerator", "mode", "key", "plan_hash"),
+)
+
+RUNS_WIDE = View(
+    "runs_wide",
+    "One row per run: what it was and its headline numbers.",
+    _wide_sql(),
+    tuple((name, _WIDE_MEANINGS[name]) for name in WIDE_COLUMNS),
+)
+
+ENERGY = View(
+    "energy",
+    "One row per run, phase, scope and source that has an energy, or a reason why not.",
+    """
+    SELECT r.run_id, r.device, r.model, r.runner, r.workload, r.validity, m.phase, m.scope, m.source,
+        m.energy_j, m.u_k2, m.coverage, m.klass, m.method, m.reason, m.net_energy_j
+    FROM runs r JOIN (SELECT run_id, phase, scope, source,
+        first(value ORDER BY seq) FILTER (WHERE name = 'energy_j') AS energy_j,
+        first(u_k2 ORDER BY seq) FILTER (WHERE name = 'energy_j') AS u_k2,
+        first(coverage ORDER BY seq) FILTER (WHERE name = 'energy_j') AS coverage,
+        first(klass ORDER BY seq) FILTER (WHERE name = 'energy_j') AS klass,
+        first(method ORDER BY seq) FILTER (WHERE name = 'energy_j') AS method,
+        first(reason ORDER BY seq) FILTER (WHERE name = 'energy_j') AS reason,
+        first(value ORDER BY seq) FILTER (WHERE name = 'net_energy_j') AS net_energy_j
+        FROM measures WHERE name IN ('energy_j', 'net_energy_j') AND stat = 'value'
+        GROUP BY run_id, phase, scope, source) m ON m.run_id = r.run_id""",
+    (
+        *((name, _MEANINGS[name]) for name in ("run_id", *_RUN_COLUMNS)),
+        ("phase", "Phase the energy is of; run: the whole run."),
+        ("scope", "What it covers: wall > battery > module > soc > rail."),
+        ("source", f"Source or rail; {TOTAL_SOURCE}: the designated total. Never sum sources."),
+        ("energy_j", "Energy, J; null with a reason."),
+        ("u_k2", "Its expanded uncertainty at k = 2, J."),
+        ("coverage", "Part of the phase that readings cover, 0 to 1."),
+        ("klass", "Error class A to E."),
+        ("method", "How it was computed."),
+        ("reason", "Why there is no energy."),
+        ("net_energy_j", "Energy above the idle baseline, J."),
+    ),
+)
+
+_LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
+
+LATENCY = View(
+    "latency",
+    "One row per run and item: percentiles over its timed requests that ended ok (linear interpolation).",
+    """
+    SELECT r.run_id, r.device, r.model, r.runner, r.workload, r.validity, q.item, q.n,
+        q.ttft_s_p50, q.ttft_s_p90, q.ttft_s_p99, q.tpot_s_p50, q.tpot_s_p90, q.tpot_s_p99,
+        q.e2e_s_p50, q.e2e_s_p90, q.e2e_s_p99
+    FROM runs r JOIN (SELECT run_id, item, count(*) AS n,
+        quantile_cont(ttft_s, 0.5) AS ttft_s_p50, quantile_cont(ttft_s, 0.9) AS ttft_s_p90,
+        quantile_cont(ttft_s, 0.99) AS ttft_s_p99,
+        quantile_cont(tpot_s, 0.5) AS tpot_s_p50, quantile_cont(tpot_s, 0.9) AS tpot_s_p90,
+        quantile_cont(tpot_s, 0.99) AS tpot_s_p99,
+        quantile_cont(e2e_s, 0.5) AS e2e_s_p50, quantile_cont(e2e_s, 0.9) AS e2e_s_p90,
+        quantile_cont(e2e_s, 0.99) AS e2e_s_p99
+        FROM requests WHERE role = 'timed' AND status = 'ok' GROUP BY run_id, item) q ON q.run_id = r.run_id""",
+    (
+        *((name, _MEANINGS[name]) for name in ("run_id", *_RUN_COLUMNS)),
+        ("item", "Item of the workload."),
+        ("n", "Timed requests that ended ok."),
+        *((f"{name}_{p}", f"{p} of {name}, s.") for name in _LATENCIES for p in ("p50", "p90", "p99")),
+    ),
+)
+
+VIEWS = (RUNS_WIDE, ENERGY, LATENCY)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def statements() -> list[str]:
+    """Return the SQL that makes an empty index: tables, views, their comments and the version."""
+    made = [
+        "CREATE TABLE schema_version (version INTEGER NOT NULL)",
+        f"INSERT INTO schema_version VALUES ({INDEX_VERSION})",  # noqa: S608
+    ]
+    for table in TABLES:
+        if not table.indexed:
+            continue
+        columns = index_columns(table)
+        body = ", ".join(f'"{c.name}" {c.type}{" NOT NULL" if c is RUN_ID else ""}' for c in columns)
+        made.append(f"CREATE TABLE {table.name} ({body})")
+        made.append(f"COMMENT ON TABLE {table.name} IS {_quoted(table.comment)}")
+        made += [f'COMMENT ON COLUMN {table.name}."{c.name}" IS {_quoted(c.comment)}' for c in columns]
+    for view in VIEWS:
+        made.append(f"CREATE VIEW {view.name} AS {view.sql}")
+        made.append(f"COMMENT ON VIEW {view.name} IS {_quoted(view.comment)}")
+        made += [f'COMMENT ON COLUMN {view.name}."{n}" IS {_quoted(text)}' for n, text in view.columns]
+    return made
