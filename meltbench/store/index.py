@@ -38,7 +38,7 @@ class Indexed:
     notes: tuple[str, ...] = ()
 
 
-class Unusable(Exception):  # noqa: N818 - a branch of the store, never shown as an error
+class Unusable(Exception):
     """The index is absent, damaged or older than this meltbench; it can be made again."""
 
 

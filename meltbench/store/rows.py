@@ -31,7 +31,7 @@ def create(connection: duckdb.DuckDBPyConnection) -> None:
 def delete(connection: duckdb.DuckDBPyConnection, run_ids: list[str]) -> None:
     """Take these runs out of every table."""
     for table in INDEXED:
-        connection.execute(f"DELETE FROM {table.name} WHERE run_id IN (SELECT unnest(?))", [run_ids])  # noqa: S608
+        connection.execute(f"DELETE FROM {table.name} WHERE run_id IN (SELECT unnest(?))", [run_ids])
 
 
 def fill(
@@ -52,7 +52,7 @@ def fill(
                 notes.append(f"run {folder.run_id} is not in the index: {error.message}")
         for table in INDEXED if read else ():
             connection.register("incoming", pa.concat_tables(rows[table] for rows in read))
-            connection.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM incoming")  # noqa: S608
+            connection.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM incoming")
             connection.unregister("incoming")
         if progress:
             progress(min(start + _BATCH, len(folders)), len(folders))

@@ -1,0 +1,122 @@
+"""Takes runs out of the store: Parquet for analysis, CSV for a spreadsheet, llama-bench JSON for its tools."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING, Any, Literal
+
+from meltbench.errors import UnknownName, UserError
+from meltbench.store import fs, index, llama_bench, rows, schema, tables, views
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from meltbench.store.folder import Store
+
+Format = Literal["parquet", "csv", "llama-bench", "llama-bench-jsonl"]
+FORMATS: tuple[Format, ...] = ("parquet", "csv", "llama-bench", "llama-bench-jsonl")
+EXPORTABLE = (*(view.name for view in views.VIEWS), *(table.name for table in rows.INDEXED))
+# A program reading CSV takes a cell that starts like this for a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def export(store: Store, run_ids: Sequence[str], fmt: str, out: Path, *, table: str = "runs_wide") -> list[Path]:
+    """Write these stored runs to ``out`` and return the files made; ``out`` is there in full or not at all.
+
+    ``parquet`` makes a new folder with a file per table, view, and the samples and tokens; ``csv`` one file with the
+    rows of ``table``; ``llama-bench`` and ``llama-bench-jsonl`` one file of grid results. Raises UnknownName for a
+    format or table, UserError when there is nothing to write or the folder is not empty, StoreError for the disk.
+    """
+    if fmt not in FORMATS:
+        raise UnknownName("format", fmt, FORMATS)
+    out = out.absolute()
+    with fs.explained(f"write {out}", hint="free space or choose another place"):
+        if fmt == "parquet":
+            return _parquet(store, run_ids, out)
+        text = csv_text(store, run_ids, table) if fmt == "csv" else llama_bench_text(store, run_ids, fmt)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        fs.write_atomic(out, text.encode("utf-8"))
+    return [out]
+
+
+def csv_text(store: Store, run_ids: Sequence[str], table: str = "runs_wide") -> str:
+    """Return the rows of these runs in a table or view as CSV; an empty cell is a missing value."""
+    content = _rows(store, run_ids, table)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(content.column_names)
+    for row in content.to_pylist():
+        writer.writerow([_cell(value) for value in row.values()])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    return value
+
+
+def llama_bench_text(store: Store, run_ids: Sequence[str], fmt: str = "llama-bench") -> str:
+    """Return grid results as ``llama-bench -o json`` or ``-o jsonl`` prints them.
+
+    Raises UserError when none of the runs has a grid item.
+    """
+    made: list[dict[str, Any]] = []
+    for run_id in run_ids:
+        made += llama_bench.entries(tables.read_record(store.folder(run_id).path))
+    if not made:
+        raise UserError("none of these runs has a grid item such as pp512 or tg128", hint="export --format csv")
+    if fmt == "llama-bench-jsonl":
+        return "".join(f"{json.dumps(entry)}\n" for entry in made)
+    return f"{json.dumps(made, indent=2)}\n"
+
+
+def _rows(store: Store, run_ids: Sequence[str], table: str) -> pa.Table:
+    if table not in EXPORTABLE:
+        raise UnknownName("table", table, EXPORTABLE)
+    with index.opened(store) as connection:
+        # Every table and view of the index has run_id; the name was checked against the list above.
+        sql = f"SELECT * FROM {table} WHERE run_id IN (SELECT unnest(?)) ORDER BY ALL"
+        return connection.execute(sql, [list(run_ids)]).to_arrow_table()
+
+
+def _parquet(store: Store, run_ids: Sequence[str], out: Path) -> list[Path]:
+    import pyarrow.parquet as pq
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not an empty folder", hint="name a new one")
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        for name in EXPORTABLE:
+            pq.write_table(_rows(store, run_ids, name), temporary / f"{name}.parquet", compression="zstd")
+        for table in (schema.SAMPLES, schema.TOKENS):
+            _join(store, run_ids, table, temporary)
+        os.replace(temporary, out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fs.sync(out.parent)
+    return sorted(out.iterdir())
+
+
+def _join(store: Store, run_ids: Sequence[str], table: schema.Table, folder: Path) -> None:
+    """Write one file with the rows of all runs, a run at a time so that memory stays small."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = tables.arrow_schema((schema.RUN_ID, *table.columns))
+    with pq.ParquetWriter(folder / f"{table.name}.parquet", wanted, compression="zstd") as writer:
+        for run_id in run_ids:
+            path = store.folder(run_id).path
+            content = tables.read_table(path, tables.read_manifest(path), table)
+            named = content.append_column("run_id", pa.repeat(pa.scalar(run_id), content.num_rows))
+            writer.write_table(named.select(wanted.names))
