@@ -54,8 +54,9 @@ def parse_toml(content: bytes, path: Path) -> dict[str, Any]:
     except ValueError as error:  # TOMLDecodeError is one; a number of 5,000 digits raises a plain one
         found = _POSITION.match(str(error))
         last = text.count("\n") + 1
-        what, line_text = (found[1], f"line {found[2]}, column {found[3]}") if found else (str(error), f"line {last}")
-        raise DefinitionError(f"{path}, {line_text}: {' '.join(what.split())}") from error
+        what, place = (found[1], f"line {found[2]}, column {found[3]}") if found else (str(error), f"line {last}")
+        what = " ".join(what.removesuffix("(at end of document)").split())
+        raise DefinitionError(f"{path}, {place}: {what}") from error
     # A dotted key nests without the parser recursing, so what walks the table later would be the one to break.
     level: list[Any] = [table]
     for _ in range(MAX_DEPTH):
@@ -152,6 +153,7 @@ class _Reader:
 
 
 _NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
+_PLURALS = {str: "strings", int: "integers", float: "numbers", bool: "true or false"}
 
 
 def _named(hint: Any) -> str:
@@ -159,7 +161,7 @@ def _named(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(repr, args))
     if origin is tuple:
-        return f"a list of {_NAMES.get(args[0], 'tables')}".replace("of a ", "of ").replace("of an ", "of ")
+        return f"a list of {_PLURALS.get(args[0], 'tables')}"
     if origin in (types.UnionType, typing.Union):
         return " or ".join(_named(a) for a in args if a is not type(None))
     return "a table" if origin is dict or dataclasses.is_dataclass(hint) else _NAMES.get(hint, str(hint))

@@ -40,6 +40,7 @@ _SCALARS = {
     11: "<q",
     12: "<d",
 }
+_SKIPPED = "a string"
 _KEPT_STRINGS = {"general.architecture", "general.name"}
 _KEPT_ARRAYS = (".attention.head_count", ".attention.head_count_kv")
 
@@ -224,6 +225,7 @@ class _Reader:
                 self.values[key] = self.cur.string(65_536, key), at
             else:
                 self.cur.skip(self.cur.u64(f"the length of {key}"), key)
+                self.values[key] = _SKIPPED, at
         elif kind in _SCALARS:
             value = self.cur.scalar(_SCALARS[kind], key)
             if kind == _BOOL and value not in (0, 1):
@@ -234,6 +236,7 @@ class _Reader:
 
     def _array(self, key: str) -> None:
         at = self.cur.pos
+        self.values[key] = (), at  # present, and no number: whoever wants one is told so
         kind = self.cur.u32(f"the element type of {key}")
         count = self.cur.u64(f"the length of {key}")
         if key == "tokenizer.ggml.tokens":
@@ -350,7 +353,7 @@ class _Reader:
 
 
 def _shown(value: Value) -> str:
-    return f"{len(value)} values" if isinstance(value, tuple) else repr(value)[:40]
+    return "a list" if isinstance(value, tuple) else repr(value)[:40]
 
 
 def _not_gguf(path: Path, head: bytes) -> NoReturn:

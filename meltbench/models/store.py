@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from meltbench.errors import FetchError, MeltbenchError, UserError
 from meltbench.models import hub, index
-from meltbench.models.download import Got, Patience, Progress, Remote, check_space, download, drop
+from meltbench.models.download import Patience, check_space, download, drop
 from meltbench.models.gguf import read_gguf
 from meltbench.models.hashes import file_sha256, pin, pinned, pins_path
 from meltbench.models.names import FileSource, HubSource, IndexSource, Model
@@ -21,6 +21,8 @@ from meltbench.paths import cache_dir
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from meltbench.models.download import Got, Progress, Remote
 
 Say = Callable[[str], None]
 _LOCK_POLL_S = 0.2
@@ -130,7 +132,8 @@ def _from_index(model: Model, source: IndexSource, scratch: Path, progress: Prog
 def _from_hub(model: Model, source: HubSource, scratch: Path, progress: Progress, patience: Patience) -> Path:
     remote = hub.remote(source.repo, source.revision, source.file, model.size_bytes)
     part = scratch.with_name(scratch.name + ".part")
-    got = _checked(remote, part, _expected(model), model.name, progress, patience, 0)
+    by_pin = model.sha256_from != "catalogue"
+    got = _checked(remote, part, _expected(model), model.name, progress, patience, 0, by_pin)
     try:
         _check_content(model, part, got.stated_sha256, "the hub says")
     except MeltbenchError:
@@ -141,7 +144,14 @@ def _from_hub(model: Model, source: HubSource, scratch: Path, progress: Progress
 
 
 def _checked(
-    remote: Remote, part: Path, sha256: str | None, what: str, progress: Progress, patience: Patience, extra: int
+    remote: Remote,
+    part: Path,
+    sha256: str | None,
+    what: str,
+    progress: Progress,
+    patience: Patience,
+    extra: int,
+    pinned_only: bool = False,
 ) -> Got:
     """Download ``remote``; on a wrong hash drop it, and once try anew if it was put together from several answers."""
     got = download(remote, part, progress, patience, extra)
@@ -154,7 +164,9 @@ def _checked(
         drop(part)
         raise FetchError(
             f"{what} is not the file it was: expected sha256 {sha256}, got {found}",
-            hint="it was replaced at its source, or changed on the way; nothing was kept",
+            hint=f"nothing was kept; if you trust the new file, delete what {pins_path()} says of it"
+            if pinned_only
+            else "it was replaced at its source, or changed on the way; nothing was kept",
         )
     return got
 
