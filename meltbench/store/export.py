@@ -7,6 +7,8 @@ import io
 import json
 import os
 import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from meltbench.errors import UnknownName, UserError
@@ -14,7 +16,6 @@ from meltbench.store import fs, index, llama_bench, rows, schema, tables, views
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import pyarrow as pa
 
@@ -23,27 +24,41 @@ if TYPE_CHECKING:
 Format = Literal["parquet", "csv", "llama-bench", "llama-bench-jsonl"]
 FORMATS: tuple[Format, ...] = ("parquet", "csv", "llama-bench", "llama-bench-jsonl")
 EXPORTABLE = (*(view.name for view in views.VIEWS), *(table.name for table in rows.INDEXED))
+_HINT = "free space or choose another place"
 # A program reading CSV takes a cell that starts like this for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def export(store: Store, run_ids: Sequence[str], fmt: str, out: Path, *, table: str = "runs_wide") -> list[Path]:
+def export(
+    store: Store,
+    run_ids: Sequence[str],
+    fmt: str,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    table: str = "runs_wide",
+) -> list[Path]:
     """Write these stored runs to ``out`` and return the files made; ``out`` is there in full or not at all.
 
     ``parquet`` makes a new folder with a file per table, view, and the samples and tokens; ``csv`` one file with the
-    rows of ``table``; ``llama-bench`` and ``llama-bench-jsonl`` one file of grid results. Raises UnknownName for a
-    format or table, UserError when there is nothing to write or the folder is not empty, StoreError for the disk.
+    rows of ``table``; ``llama-bench`` and ``llama-bench-jsonl`` one file of grid results. Text goes to stdout when
+    ``out`` is None. Raises UnknownName for a format or table, UserError when there is nothing to write, ``out`` is
+    missing for Parquet or is not an empty folder, StoreError for the disk.
     """
     if fmt not in FORMATS:
         raise UnknownName("format", fmt, FORMATS)
-    out = out.absolute()
-    with fs.explained(f"write {out}", hint="free space or choose another place"):
-        if fmt == "parquet":
-            return _parquet(store, run_ids, out)
-        text = csv_text(store, run_ids, table) if fmt == "csv" else llama_bench_text(store, run_ids, fmt)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        fs.write_atomic(out, text.encode("utf-8"))
-    return [out]
+    if fmt == "parquet":
+        if out is None:
+            raise UserError("parquet is a folder of files and cannot go to stdout", hint="name it with --out")
+        return _parquet(store, run_ids, Path(out).absolute())
+    text = csv_text(store, run_ids, table) if fmt == "csv" else llama_bench_text(store, run_ids, fmt)
+    if out is None:
+        sys.stdout.write(text)
+        return []
+    path = Path(out).absolute()
+    with fs.explained(f"write {path}", hint=_HINT):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fs.write_atomic(path, text.encode("utf-8"))
+    return [path]
 
 
 def csv_text(store: Store, run_ids: Sequence[str], table: str = "runs_wide") -> str:
@@ -93,18 +108,18 @@ def _parquet(store: Store, run_ids: Sequence[str], out: Path) -> list[Path]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not an empty folder", hint="name a new one")
     temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        for name in EXPORTABLE:
-            pq.write_table(_rows(store, run_ids, name), temporary / f"{name}.parquet", compression="zstd")
-        for table in (schema.SAMPLES, schema.TOKENS):
-            _join(store, run_ids, table, temporary)
-        os.replace(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    fs.sync(out.parent)
+    with fs.explained(f"write {out}", hint=_HINT):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            for name in EXPORTABLE:
+                pq.write_table(_rows(store, run_ids, name), temporary / f"{name}.parquet", compression="zstd")
+            for table in (schema.SAMPLES, schema.TOKENS):
+                _join(store, run_ids, table, temporary)
+            os.replace(temporary, out)
+            fs.sync(out.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return sorted(out.iterdir())
 
 

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from meltbench.records import RunRecord
+    from meltbench.store.index import Indexed
 
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}", re.ASCII)
 INDEX = "meltbench.duckdb"
-_NEW = ".new-"
+_HIDDEN = ".part-"
+_ROOM_BYTES = 64 << 10
 _LOCK_S = 30.0
 
 RunState = Literal["stored", "open", "unreadable"]
@@ -114,7 +116,7 @@ class Store:
             self._sweep()
             while (folder := self.folder(_new_id())).path.exists():
                 pass
-            temporary = self.runs_dir / f"{_NEW}{folder.run_id}"
+            temporary = self.runs_dir / f"{_HIDDEN}{folder.run_id}"
             try:
                 temporary.mkdir()
                 (temporary / "evidence").mkdir()
@@ -127,9 +129,30 @@ class Store:
             fs.sync(self.runs_dir)
         return folder
 
+    def discard(self, folder: RunFolder) -> None:
+        """Remove the folder of an open run in which nothing was started. Raises StoreError for a stored run."""
+        with (
+            fs.explained(f"remove {folder.path}", hint="remove the folder by hand"),
+            fs.locked(self.runs_dir, Deadline.after(_LOCK_S), what="making a run folder"),
+        ):
+            folder.check_open()
+            hidden = self.runs_dir / f"{_HIDDEN}{folder.run_id}"
+            os.rename(folder.path, hidden)
+            shutil.rmtree(hidden)
+
+    def check_writable(self) -> None:
+        """Raise StoreError when the folder does not take another 64 KiB, before anything is started."""
+        hint = f"free space in {self.root} or choose another folder with --data; nothing was started"
+        trial = self.root / f".trial-{os.getpid()}"
+        with fs.explained(f"write to {self.root}", hint=hint):
+            try:
+                trial.write_bytes(bytes(_ROOM_BYTES))
+            finally:
+                trial.unlink(missing_ok=True)
+
     def _sweep(self) -> None:
         # Only called under the lock, so whoever made these is dead.
-        for left in self.runs_dir.glob(f"{_NEW}*"):
+        for left in self.runs_dir.glob(f"{_HIDDEN}*"):
             shutil.rmtree(left)
 
     def commit(self, folder: RunFolder, record: RunRecord) -> None:
@@ -157,6 +180,12 @@ class Store:
                     _drop_partial(folder.path)
                 raise
 
+    def ingest(self, run_id: str) -> Indexed:
+        """Bring a stored run into the index; see meltbench.store.index.ingest."""
+        from meltbench.store import index
+
+        return index.ingest(self, run_id)
+
     def run_ids(self) -> list[str]:
         """Return the ids of all runs in any state, oldest first."""
         with fs.explained(f"read {self.runs_dir}", hint="check its permissions"):
@@ -165,6 +194,10 @@ class Store:
     def stored_ids(self) -> list[str]:
         """Return the ids of the runs that have a manifest, oldest first."""
         return [run_id for run_id in self.run_ids() if self.folder(run_id).stored]
+
+    def open_ids(self) -> list[str]:
+        """Return the ids of the runs that have no manifest, oldest first."""
+        return [run_id for run_id in self.run_ids() if not self.folder(run_id).stored]
 
     def runs(self) -> list[RunEntry]:
         """Return every run with its state and its manifest or ticket, oldest first."""

@@ -22,10 +22,10 @@ Problem = Literal["changed", "missing", "extra", "unreadable", "index"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it was stored. ``path`` is relative to the data folder."""
+    """One thing that is not as it was stored. ``file`` is relative to the data folder."""
 
     run_id: str | None
-    path: str
+    file: str
     problem: Problem
     detail: str
 
