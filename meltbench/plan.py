@@ -15,8 +15,6 @@ from meltbench.spec import Scalar, Spec, digest
 from meltbench.targets import profile
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from meltbench.models import Model
     from meltbench.runners import Engine, Recipe
     from meltbench.targets.profile import Profile
@@ -112,11 +110,7 @@ def make(spec: Spec) -> Plan:
     )
 
 
-
-
-def _settings(
-    spec: Spec, work: workload.Loaded, recipe: Recipe | None
-) -> tuple[workload.Loaded, dict[str, Scalar]]:
+def _settings(spec: Spec, work: workload.Loaded, recipe: Recipe | None) -> tuple[workload.Loaded, dict[str, Scalar]]:
     """Sort ``--set`` into the workload's settings and the engine's knobs."""
     knobs: dict[str, Scalar] = {} if recipe is None else {name: knob.default for name, knob in recipe.knobs.items()}
     if recipe is not None:

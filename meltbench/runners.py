@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meltbench import catalog
-from meltbench.errors import MissingExtra, UnknownName, UserError
+from meltbench.errors import UnknownName, UserError
 from meltbench.models.hashes import file_sha256
 from meltbench.paths import cache_dir
 from meltbench.spec import Scalar, digest
@@ -28,7 +28,7 @@ _MAX_MEMBERS = 20_000
 
 @dataclass(frozen=True)
 class Knob:
-    """A setting of an engine. ``default`` "auto" is worked out from the device and the workload, "none" leaves it out."""
+    """A setting of an engine. ``default`` "auto" is worked out from device and workload, "none" leaves it out."""
 
     default: int | str
     help: str
@@ -114,11 +114,8 @@ def _embedded(recipe: Recipe, folder: Path) -> Engine:
     package, script = recipe.embedded.package, folder / recipe.embedded.script
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise (
-            MissingExtra(f"the engine package {package}", package)
-            if sys.platform == "linux"
-            else UserError(f"{package} has no wheel for this system", hint="measure on Linux, or give --engine PATH")
-        )
+        hint = f"pip install {package}, or give --engine PATH"
+        raise UserError(f"the engine package {package} is not installed", hint=hint)
     files = [script, *sorted(Path(spec.origin).parent.rglob("*.so"))]
     sha = digest([file_sha256(file) for file in files])
     return Engine(package, importlib.metadata.version(package), sha, (sys.executable, "-B", str(script)))
@@ -141,7 +138,7 @@ def _given(recipe: Recipe, path: Path) -> Engine:
 
 
 def _version(program: Path, env: Mapping[str, str]) -> str:
-    """What ``--version`` says, or "unknown": an engine that cannot even say so fails in the run, with its last lines."""
+    """What ``--version`` says, or "unknown": an engine that cannot say so fails in the run, with its last lines."""
     try:
         done = subprocess.run(
             [program, "--version"], capture_output=True, timeout=20, env={**os.environ, **env}, check=False

@@ -25,7 +25,8 @@ class Workload:
     """A workload as defined in workloads/NAME.toml.
 
     ``kind``: ``generate`` asks the items of a JSONL file, ``grid`` asks points such as pp512 or tg128@d4096,
-    ``idle`` measures doing nothing for ``window_s``, ``exec`` meters a command. ``repeat`` passes over all items are timed after ``warmup`` requests.
+    ``idle`` measures doing nothing for ``window_s``, ``exec`` meters a command. ``repeat``
+    passes over all items are timed after ``warmup`` requests.
     """
 
     title: str
@@ -80,7 +81,7 @@ class Loaded:
 
     @property
     def n_ctx(self) -> int:
-        """Context tokens every request fits in; None of the tokenizer is known here, so text counts a byte a token."""
+        """Context tokens every request fits in; the tokenizer is not known here, so a byte counts as a token."""
         if self.workload.kind == "grid":
             return max(p.n_ctx for p in self.grid)
         longest = max((len(json.dumps(item)) for item in self.items), default=0)

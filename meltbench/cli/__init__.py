@@ -27,7 +27,7 @@ def main() -> None:
         if os.environ.get("MELTBENCH_DEBUG"):
             raise
         place = _place(error)
-        _complain(f"internal error: {type(error).__name__}: {error} ({place}); set MELTBENCH_DEBUG=1 for the traceback and report it")
+        _complain(f"internal error: {type(error).__name__}: {error} ({place}); report it with MELTBENCH_DEBUG=1 set")
         sys.exit(InternalError.exit_code)
 
 

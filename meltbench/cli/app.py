@@ -14,10 +14,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (measure.run, measure.exec_, runs.runs, runs.show, runs.collect, runs.export, runs.verify, runs.rebuild):
-    name = command.__name__.rstrip("_")
-    settings = {"ignore_unknown_options": True} if name == "exec" else None
-    app.command(name, context_settings=settings, epilog=f"Example: {command.example}")(command)  # type: ignore[attr-defined]
+for command, example in {
+    measure.run: "meltbench run --workload grid --set points=pp512,tg128 --reps 5",
+    measure.exec_: "meltbench exec -- sleep 2",
+    runs.runs: "meltbench runs --json",
+    runs.show: "meltbench show last",
+    runs.collect: "meltbench collect",
+    runs.export: "meltbench export --format csv --out runs.csv",
+    runs.verify: "meltbench verify",
+    runs.rebuild: "rm data/meltbench.duckdb && meltbench rebuild",
+}.items():
+    app.command(command.__name__.rstrip("_"), epilog=f"Example: {example}")(command)
 for kind in ("models", "devices", "runners", "workloads"):
     app.command(kind, epilog=f"Example: meltbench {kind} --json")(lists.command(kind))
 

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rich.console import Console
-
-F = TypeVar("F", bound="Callable[..., None]")
 
 Data = Annotated[
     str | None, typer.Option("--data", metavar="DIR", help="The store: else $MELTBENCH_DATA, else ./data.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout; messages stay on stderr.")]
-
-
-def example(text: str) -> Callable[[F], F]:
-    """Attach the example that ends a command's help."""
-
-    def mark(command: F) -> F:
-        command.example = text  # type: ignore[attr-defined]
-        return command
-
-    return mark
 
 
 def print_json(value: Any) -> None:

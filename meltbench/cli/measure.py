@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meltbench.cli.common import Data, Json, console, example, print_json
+from meltbench.cli.common import Data, Json, console, print_json
 
 if TYPE_CHECKING:
     from meltbench.records import RunRecord
@@ -14,25 +14,30 @@ if TYPE_CHECKING:
     from meltbench.store import Store
 
 Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the workload or the engine; repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the workload or the engine; repeatable."),
 ]
 Reps = Annotated[int, typer.Option("--reps", metavar="N", help="Runs, each with an engine start of its own.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and its hash; run nothing.")]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="A device profile: meltbench devices.")]
 
 
-@example("meltbench run --model smollm2-135m-q4 --workload grid --set points=pp512,tg128 --reps 5")
 def run(
     device: Device = "local",
     model: Annotated[
-        str, typer.Option("--model", metavar="NAME", help="A name (meltbench models), a GGUF file, or hub owner/repo:file.")
+        str,
+        typer.Option("--model", metavar="NAME", help="A name (meltbench models), a GGUF file, or hub owner/repo:file."),
     ] = "smollm2-135m-q4",
-    runner: Annotated[str, typer.Option("--runner", metavar="NAME", help="An engine's recipe: meltbench runners.")] = "llamacpp",
+    runner: Annotated[
+        str, typer.Option("--runner", metavar="NAME", help="An engine's recipe: meltbench runners.")
+    ] = "llamacpp",
     workload: Annotated[
         str, typer.Option("--workload", metavar="NAME", help="A name (meltbench workloads) or a JSONL file of prompts.")
     ] = "quick",
     reps: Reps = 1,
-    threads: Annotated[int | None, typer.Option("--threads", metavar="N", help="Computing threads of the engine.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", help="Computing threads of the engine.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of orders, random prompts and sampling.")] = 0,
     set_: Sets = None,
     engine: Annotated[
@@ -59,9 +64,10 @@ def run(
     _measure(spec, data, dry_run=dry_run, as_json=as_json)
 
 
-@example("meltbench exec -- sleep 2")
 def exec_(
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="The program and its arguments, after --.")],
+    command: Annotated[
+        list[str], typer.Argument(metavar="COMMAND...", help="The program and its arguments, after --.")
+    ],
     device: Device = "local",
     reps: Reps = 1,
     set_: Sets = None,

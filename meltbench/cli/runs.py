@@ -6,13 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from meltbench.cli.common import Data, Json, console, example, print_json
+from meltbench.cli.common import Data, Json, console, print_json
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or last.")]
 RunNames = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Run ids; all runs when left out.")]
 
 
-@example("meltbench runs --json")
 def runs(data: Data = None, as_json: Json = False) -> None:
     """List the runs of the store, with those still running or detached."""
     from meltbench.store import open_store
@@ -29,7 +28,9 @@ def runs(data: Data = None, as_json: Json = False) -> None:
     for column in ("run", "state", "device", "model", "workload", "validity"):
         table.add_column(column, no_wrap=column == "run")
     for row in rows:
-        table.add_row(*(str(row.get(key) or "") for key in ("run_id", "state", "device", "model", "workload", "validity")))
+        table.add_row(
+            *(str(row.get(key) or "") for key in ("run_id", "state", "device", "model", "workload", "validity"))
+        )
     console().print(table)
     if any(row["state"] == "detached" for row in rows):
         console(stderr=True).print("detached runs are brought in by: meltbench collect", highlight=False)
@@ -60,7 +61,6 @@ def _row(entry: Any) -> dict[str, Any]:
     }
 
 
-@example("meltbench show last")
 def show(run: RunName = "last", data: Data = None, as_json: Json = False) -> None:
     """Show one run: its table, its phases, its requests."""
     from meltbench.report import console as tables
@@ -79,7 +79,6 @@ def show(run: RunName = "last", data: Data = None, as_json: Json = False) -> Non
         out.print(tables.request_table(record))
 
 
-@example("meltbench collect")
 def collect(
     run: RunNames = None,
     data: Data = None,
@@ -104,13 +103,14 @@ def collect(
         raise typer.Exit(1)
 
 
-@example("meltbench export --format csv --out runs.csv")
 def export(
     run: RunNames = None,
     format_: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="parquet (a folder), csv, or llama-bench (JSON).")
     ] = "csv",
-    out: Annotated[str | None, typer.Option("--out", metavar="PATH", help="Where to; csv and JSON go to stdout without it.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="PATH", help="Where to; csv and JSON go to stdout without it.")
+    ] = None,
     data: Data = None,
 ) -> None:
     """Export runs as Parquet, CSV, or JSON as llama-bench writes it."""
@@ -123,7 +123,6 @@ def export(
     exporting.export(store, ids, format_, out)
 
 
-@example("meltbench verify")
 def verify(run: RunNames = None, data: Data = None, as_json: Json = False) -> None:
     """Check every hash of the store, and its index against its folders. Exit 1 when something is wrong."""
     from meltbench.store import open_store, verifying
@@ -142,7 +141,6 @@ def verify(run: RunNames = None, data: Data = None, as_json: Json = False) -> No
         raise typer.Exit(1)
 
 
-@example("rm data/meltbench.duckdb && meltbench rebuild")
 def rebuild(data: Data = None, as_json: Json = False) -> None:
     """Build the DuckDB index anew from the run folders."""
     from meltbench.store import index, open_store

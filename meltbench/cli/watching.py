@@ -36,7 +36,9 @@ class Terminal:
     def __enter__(self) -> Terminal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._close()
 
     def say(self, text: str) -> None:
@@ -50,7 +52,9 @@ class Terminal:
         if not self._console.is_terminal:
             return
         if self._progress is None or self._last != "download":
-            self._open("download", TextColumn("fetching the model"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            self._open(
+                "download", TextColumn("fetching the model"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+            )
         assert self._progress is not None
         assert self._task is not None
         self._progress.update(self._task, completed=done, total=total)

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Protocol
 from meltbench.errors import UnknownName
 
 if TYPE_CHECKING:
-    from meltbench.engines.prompts import Ask
+    from meltbench.engines.prompts import Ask, Sent
     from meltbench.records import Readings, Request
 
 
 class EngineProtocol(Protocol):
     """How one kind of server is spoken to."""
 
-    health_path: str
+    @property
+    def health_path(self) -> str:
+        """What answers 200 once the model is loaded."""
 
     def request(self, ask: Ask) -> bytes:
         """The exact bytes to send for one ask."""
@@ -27,9 +29,6 @@ class EngineProtocol(Protocol):
 
     def accelerator(self, log: str) -> str:
         """Which device the engine computed on, by its own log: CPU, CUDA, Vulkan, Metal ... or unknown."""
-
-
-from meltbench.engines.prompts import Sent  # noqa: E402  (the protocol above is what a reader looks for first)
 
 
 def protocol(name: str) -> EngineProtocol:

@@ -28,7 +28,10 @@ _CPU = re.compile(r"CPU(?:_Mapped|_REPACK)? model buffer size|\bCPU : |common_in
 class LlamaServer:
     """Requests to /completion (token ids, plain prompts) and /v1/chat/completions (messages), streamed."""
 
-    health_path: str = "/health"
+    @property
+    def health_path(self) -> str:
+        """Answers 503 while the model is being loaded, then 200."""
+        return "/health"
 
     def request(self, ask: Ask) -> bytes:
         """One HTTP/1.1 request, greedy and seeded, on a connection of its own."""

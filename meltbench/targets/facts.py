@@ -121,7 +121,8 @@ def _texts(answer: Mapping[str, Any], sys_root: str, proc_root: str) -> tuple[di
     files = answer.get("files")
     texts: dict[str, str] = {}
     unreadable: dict[str, str] = {}
-    for path, entry in (files if isinstance(files, dict) else {}).items():
+    for found, entry in (files if isinstance(files, dict) else {}).items():
+        path = str(found)
         for root, name in ((sys_root, "/sys"), (proc_root, "/proc")):
             if path.startswith(root.rstrip("/") + "/"):
                 path = name + path[len(root.rstrip("/")) :]

@@ -1,6 +1,6 @@
 """llama.cpp's server out of the xllamacpp wheel, under the arguments of the stock llama-server.
 
-Runs on the target, so it imports nothing of meltbench. It ends when it is told to (SIGTERM), like the program it stands for.
+Runs on the target, so it imports nothing of meltbench. It ends on SIGTERM, like the program it stands for.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
         print(f"xllamacpp {xllamacpp.__version__} {kind} ({device['description']})", file=sys.stderr, flush=True)
     try:
         server = xllamacpp.Server(params)
-    except Exception as error:  # whatever llama.cpp says of a model it cannot load is the engine's last line
+    except Exception as error:  # noqa: BLE001  whatever llama.cpp says of a model it cannot load is the engine's last line
         sys.exit(f"xllamacpp: {error}")
     print(f"server is listening on {server.listening_address}", file=sys.stderr, flush=True)
     signal.pause()

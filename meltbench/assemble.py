@@ -1,0 +1,156 @@
+"""Evidence to numbers: a ticket and a journal become a run record. Pure, so a run can be measured again years later."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from meltbench.compose import ENGINE
+from meltbench.engines import protocol
+from meltbench.engines.prompts import Ask, Sent
+from meltbench.measure import RunInputs, measure_run
+from meltbench.measure.outcome import Outcome, outcome
+from meltbench.measure.phases import phases
+from meltbench.readings import read
+from meltbench.records import Readings, Request, RunRecord
+from meltbench.targets import printable
+
+if TYPE_CHECKING:
+    from meltbench.probe.journal import Journal
+    from meltbench.records import Series, SourceStatus
+
+_LOG_CHARS = 8192
+_NO_CHUNKS = Readings(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), [])
+
+
+def assemble(ticket: dict[str, Any], journal: Journal) -> RunRecord:
+    """Everything the store keeps of a run, from its evidence."""
+    log = engine_log(journal)
+    requests = _requests(ticket, journal)
+    series, sources = _signals(ticket, journal)
+    spans = phases(journal.events, requests, ENGINE)
+    verdict = outcome(journal.events, requests, len(ticket["asks"]), ENGINE, ticket["workload"]["kind"])
+    measures, reasons, state = measure_run(_inputs(ticket, journal, requests, series, sources, spans, verdict))
+    return RunRecord(
+        run_id=ticket["run_id"],
+        manifest=_manifest(ticket, journal, log, verdict) | {"validity": state},
+        series=series,
+        sources=sources,
+        phases=spans,
+        requests=requests,
+        measures=measures,
+        reasons=reasons,
+    )
+
+
+def engine_log(journal: Journal) -> str:
+    """What the process under test wrote, both streams in order of arrival, harmless and bounded to its end."""
+    lines = [
+        (int(t), raw)
+        for stream in journal.streams.values()
+        if stream.kind in ("out", "err") and stream.channel == ENGINE
+        for t, raw in zip(stream.readings.t1_ns, stream.readings.raw, strict=True)
+    ]
+    text = "\n".join(printable(raw.decode("utf-8", "replace").rstrip("\r\n")) for _, raw in sorted(lines))
+    return text[-_LOG_CHARS:]
+
+
+def _requests(ticket: dict[str, Any], journal: Journal) -> list[Request]:
+    if ticket["runner"] is None:
+        return []
+    speak = protocol(ticket["runner"]["protocol"])
+    asks = {entry["file"]: Ask(**entry) for entry in ticket["asks"]}
+    found = []
+    for event in journal.named("request"):
+        ask = asks.get(str(event.get("file", "")).rsplit("/", 1)[-1])
+        if ask is None:
+            continue
+        stream = journal.streams.get(event.get("stream", -1))
+        sent = Sent(
+            index=len(found),
+            t_send_ns=int(event.get("t_send0") or event["boot_ns"]),
+            t_end_ns=int(event.get("t_end") or event["boot_ns"]),
+            error=str(event.get("error") or ""),
+        )
+        chunks = stream.readings if stream is not None else _NO_CHUNKS
+        found.append(_checked(ask, speak.answer(ask, sent, chunks)))
+    return found
+
+
+def _checked(ask: Ask, request: Request) -> Request:
+    """Hold a grid's answer against what was asked: the context depth must have come from the cache."""
+    if request.status != "ok" or ask.n_in is None:
+        return request
+    if request.n_in != ask.n_in:
+        return replace(
+            request, status="wrong_n_in", detail=f"asked {ask.n_in} prompt tokens, the engine saw {request.n_in}"
+        )
+    if request.n_cached != ask.n_cached:
+        return replace(
+            request,
+            status="wrong_depth",
+            detail=f"asked a depth of {ask.n_cached}, the engine had {request.n_cached} cached",
+        )
+    return request
+
+
+def _signals(ticket: dict[str, Any], journal: Journal) -> tuple[list[Series], list[SourceStatus]]:
+    series: list[Series] = []
+    sources: list[SourceStatus] = []
+    for source in ticket["sources"]:
+        found, status = read(source["name"], source["reader"], journal.channel(source["name"]), {})
+        series += found
+        sources.append(status)
+    return series, sources
+
+
+def _manifest(ticket: dict[str, Any], journal: Journal, log: str, verdict: Outcome) -> dict[str, Any]:
+    keep = (
+        "run_id",
+        "plan_hash",
+        "cell_key",
+        "started_at",
+        "rep",
+        "round",
+        "spec",
+        "knobs",
+        "device",
+        "model",
+        "workload",
+    )
+    begin, end = journal.first("begin") or {}, journal.end or {}
+    runner = ticket["runner"]
+    if runner is not None:
+        runner = runner | {"accelerator": protocol(runner["protocol"]).accelerator(log)}
+    ended_ns = end.get("wall_ns")
+    pages = journal.first("pages") or {}
+    return {
+        **{key: ticket[key] for key in keep},
+        "runner": runner,
+        "ended_at": None
+        if ended_ns is None
+        else datetime.fromtimestamp(ended_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
+        "outcome": verdict.outcome,
+        "failure": verdict.detail,
+        "failure_log": log[-2048:] if verdict.outcome != "done" and log else None,
+        "versions": ticket["versions"] | {"probe": begin.get("probe")},
+        "conditions": ticket["conditions"]
+        | {
+            "boot_id": begin.get("boot_id") or ticket["conditions"].get("boot_id"),
+            "model_cached_bytes": pages.get("resident_bytes") if pages.get("status") == "ok" else None,
+            "load": load_label(pages),
+            "journal_dropped_bytes": journal.dropped_bytes,
+        },
+    }
+
+
+def load_label(pages: dict[str, Any]) -> str | None:
+    """Cold, warm or mixed: how much of the model the page cache held when the engine started; None when unknown."""
+    total, resident = pages.get("total_bytes"), pages.get("resident_bytes")
+    if pages.get("status") != "ok" or not total or resident is None:
+        return None
+    share = resident / total
+    return "warm" if share >= 0.95 else "cold" if share <= 0.05 else "mixed"

@@ -1,0 +1,84 @@
+"""How a run ended and why, from the probe's own events and the answers. The first cause wins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meltbench.records import Request
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``done``, ``failed`` or ``stopped`` (by the user); ``code`` is the validity reason of a run that is not done."""
+
+    outcome: Literal["done", "failed", "stopped"]
+    code: str | None = None
+    detail: str | None = None
+
+
+def outcome(events: Sequence[Event], requests: Sequence[Request], asked: int, process: str, kind: str) -> Outcome:
+    """Judge a run. ``asked`` requests were planned; ``kind`` is the workload's."""
+    end = next((e for e in events if e["event"] == "end"), None)
+    if end is None:
+        return Outcome("failed", "probe_killed", "the journal has no end: the probe died, or the target lost power")
+    gone = next((e for e in events if e["event"] == "exit" and e.get("proc") == process), None)
+    if gone is not None and gone.get("oom"):
+        return Outcome("failed", "oom_killed", f"the kernel killed {process} for memory")
+    for name, judged in (("full", _full), ("stopping", _stopped)):
+        found = next((e for e in events if e["event"] == name), None)
+        if found is not None and (judgement := judged(found)) is not None:
+            return judgement
+    if end.get("result") != "done":
+        reason = str(end.get("reason") or "unknown")
+        code = "probe_killed" if reason == "probe_killed" else "engine_failed"
+        return Outcome("failed", code, _explain(events, end, gone, reason))
+    if kind == "exec":
+        return _of_command(gone)
+    good = sum(r.status == "ok" for r in requests)
+    if good < asked:
+        bad = next((r for r in requests if r.status != "ok"), None)
+        said = f"{bad.item}: {bad.status}: {bad.detail}" if bad else f"{asked - good} of {asked} were never answered"
+        return Outcome("failed", "engine_failed", f"{good} of {asked} requests were answered; {said}")
+    return Outcome("done")
+
+
+def _full(event: Event) -> Outcome:
+    why = "the disk of the target is full" if event.get("reason") == "enospc" else "the journal reached its limit"
+    return Outcome("failed", "journal_full", why)
+
+
+def _stopped(event: Event) -> Outcome | None:
+    by = event.get("by")
+    if by == "duration":
+        return Outcome("failed", "engine_failed", "the run took longer than it was given")
+    return (
+        Outcome("stopped", "aborted", "the run was ended before it was complete") if by in ("signal", "stop") else None
+    )
+
+
+def _of_command(gone: Event | None) -> Outcome:
+    if gone is None:
+        return Outcome("failed", "command_failed", "the command never ended")
+    if gone.get("signal"):
+        return Outcome("failed", "command_failed", f"the command was ended by signal {gone['signal']}")
+    if gone.get("code"):
+        return Outcome("failed", "command_failed", f"the command ended with status {gone['code']}")
+    return Outcome("done")
+
+
+def _explain(events: Sequence[Event], end: Event, gone: Event | None, reason: str) -> str:
+    """What the failed step was about, in words."""
+    failed = next(
+        (e for e in events if e["event"] == "step" and e.get("state") == "end" and e.get("result") != "ok"), None
+    )
+    step = f"{failed.get('op')} {failed.get('name')}" if failed else f"step {end.get('step')}"
+    if gone is not None and not gone.get("by_us"):
+        how = f"signal {gone['signal']}" if gone.get("signal") else f"status {gone.get('code')}"
+        return f"{step}: {reason}; the engine ended with {how}"
+    return f"{step}: {reason}"

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meltbench.targets.facts import GLOBS, globs, parse, rooted
+
+
+def answer(files: dict[str, str], **more: Any) -> dict[str, Any]:
+    return {
+        "uname": {"machine": "x86_64", "release": "6.1.0", "nodename": "box"},
+        "cpus_online": 4,
+        "disk": {"free_bytes": 5},
+        "files": {path: {"status": "ok", "errno": 0, "text": text} for path, text in files.items()},
+    } | more
+
+
+FILES = {
+    "/proc/cpuinfo": "processor\t: 0\nmodel name\t: Some CPU\n",
+    "/proc/meminfo": "MemTotal:        1000 kB\nMemAvailable:     400 kB\n",
+    "/proc/sys/kernel/random/boot_id": "11111111-2222-3333-4444-555555555555\n",
+    "/etc/machine-id": "0123456789abcdef0123456789abcdef\n",
+    "/etc/os-release": 'NAME="X"\nPRETTY_NAME="X 12"\n',
+    "/sys/devices/system/cpu/cpu0/topology/core_id": "0\n",
+    "/sys/devices/system/cpu/cpu1/topology/core_id": "0\n",
+    "/sys/devices/system/cpu/cpu2/topology/core_id": "1\n",
+    "/sys/devices/system/cpu/cpufreq/policy0/scaling_governor": "schedutil\n",
+}
+
+
+def test_facts_of_an_ordinary_machine() -> None:
+    facts = parse(answer(FILES))
+    assert (facts.cpu, facts.os, facts.arch) == ("Some CPU", "X 12", "x86_64")
+    assert (facts.memory_total_bytes, facts.memory_available_bytes) == (1024000, 409600)
+    assert (facts.cores_physical, facts.threads) == (2, 1)
+    assert facts.governors == ("schedutil",)
+    assert facts.identity_from == "/etc/machine-id"
+
+
+def test_the_identity_is_the_boards_before_the_installations() -> None:
+    board = parse(answer(FILES | {"/proc/device-tree/serial-number": "abc123\0"}))
+    again = parse(answer({"/proc/device-tree/serial-number": "abc123\0", "/etc/machine-id": "other"}))
+    assert board.identity == again.identity
+    assert board.identity != parse(answer(FILES)).identity
+
+
+def test_two_packages_with_the_same_core_numbers_are_four_cores() -> None:
+    topology = {
+        f"/sys/devices/system/cpu/cpu{n}/topology/{key}": text
+        for n in range(4)
+        for key, text in (("core_id", str(n % 2)), ("physical_package_id", str(n // 2)))
+    }
+    assert parse(answer(topology)).cores_physical == 4
+
+
+def test_a_made_tree_stands_in_for_both_roots() -> None:
+    tree = {("/tree" + path if path[1:5] in ("sys/", "proc") else path): text for path, text in FILES.items()}
+    assert parse(answer(tree), "/tree/sys/", "/tree/proc") == parse(answer(FILES))
+    assert "/tree/sys/devices/system/cpu/cpu*/topology/core_id" in globs("/tree/sys/", "/tree/proc")
+    assert rooted("/proc/{pid:engine}/stat", "/a", "/b") == "/proc/{pid:engine}/stat"
+    assert rooted("/etc/machine-id", "/a", "/b") == "/etc/machine-id"
+
+
+def test_denied_is_told_and_missing_is_none() -> None:
+    found = parse({"files": {"/proc/meminfo": {"status": "denied", "errno": 13, "text": ""}}})
+    assert found.unreadable == {"/proc/meminfo": "denied"}
+    assert found.memory_available_bytes is None
+    assert found.cores_physical is None
+    assert found.threads == 1
+
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["status", "text", "free_bytes"]), inner),
+)
+
+
+@given(st.dictionaries(st.sampled_from(["uname", "files", "disk", "cpus_online", "boot_id"]), JSON), st.binary(max_size=50))
+def test_any_answer_gives_facts(said: dict[str, Any], raw: bytes) -> None:
+    files = {path: {"status": "ok", "text": raw.decode("latin-1")} for path in GLOBS if "*" not in path}
+    for candidate in (said, {"files": files} | said, {"files": files}):
+        facts = parse(candidate)
+        assert len(facts.identity) == 16
+        assert facts.memory_total_bytes is None or facts.memory_total_bytes > 0 or raw
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred\x1b[0m", "a\x00b\rc"])
+def test_escape_codes_of_a_device_are_gone(text: str) -> None:
+    board = parse(answer({"/proc/device-tree/model": text})).board
+    assert board is not None
+    assert board.isprintable()

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meltbench.measure.outcome import outcome
+from meltbench.measure.phases import phases
+from meltbench.records import Request
+
+Event = dict[str, Any]
+
+
+def event(event_: str, t: int = 0, **more: Any) -> Event:
+    return {"event": event_, "boot_ns": t, **more}
+
+
+DONE = event("end", 99, result="done")
+FAILED = event("end", 99, result="failed", reason="deadline", step=4)
+BAD_STEP = event("step", 98, op="ready", name="engine", state="end", result="deadline")
+
+
+def request(status: str = "ok", **more: Any) -> Request:
+    return Request(0, "a", "timed", status, 10, 50, detail="why", **more)
+
+
+@pytest.mark.parametrize(
+    ("events", "requests", "kind", "expected"),
+    [
+        ([DONE], [request()], "generate", ("done", None, None)),
+        ([], [request()], "generate", ("failed", "probe_killed", "no end")),
+        ([event("end", result="failed", reason="probe_killed")], [], "generate", ("failed", "probe_killed", "probe_killed")),
+        ([event("exit", proc="engine", signal=9, oom=True), FAILED], [], "generate", ("failed", "oom_killed", "memory")),
+        ([event("full", reason="enospc"), FAILED], [], "generate", ("failed", "journal_full", "disk")),
+        ([event("full", reason="limit"), FAILED], [], "generate", ("failed", "journal_full", "limit")),
+        ([event("stopping", by="stop"), event("end", result="stopped")], [], "generate", ("stopped", "aborted", "ended")),
+        ([event("stopping", by="duration"), FAILED], [], "generate", ("failed", "engine_failed", "longer")),
+        ([BAD_STEP, FAILED], [], "generate", ("failed", "engine_failed", "ready engine: deadline")),
+        (
+            [event("exit", proc="engine", code=3), BAD_STEP, FAILED],
+            [],
+            "generate",
+            ("failed", "engine_failed", "ended with status 3"),
+        ),
+        ([DONE], [request("garbage")], "generate", ("failed", "engine_failed", "a: garbage: why")),
+        ([DONE], [], "generate", ("failed", "engine_failed", "1 of 1 were never answered")),
+        ([event("exit", proc="engine", code=0), DONE], [], "exec", ("done", None, None)),
+        ([event("exit", proc="engine", code=7), DONE], [], "exec", ("failed", "command_failed", "status 7")),
+        ([event("exit", proc="engine", signal=11), DONE], [], "exec", ("failed", "command_failed", "signal 11")),
+    ],
+)
+def test_the_first_cause_wins(
+    events: list[Event], requests: list[Request], kind: str, expected: tuple[str, str | None, str | None]
+) -> None:
+    got = outcome(events, requests, 0 if kind == "exec" else 1, "engine", kind)
+    assert (got.outcome, got.code) == expected[:2]
+    assert (expected[2] is None) == (got.detail is None)
+    assert expected[2] is None or expected[2] in (got.detail or "")
+
+
+def idle(name: str, t0: int, t1: int, result: str = "ok") -> list[Event]:
+    return [
+        event("step", t0, op="idle", name=name, state="start"),
+        event("step", t1, op="idle", name=name, state="end", result=result),
+    ]
+
+
+def test_the_phases_of_a_served_run() -> None:
+    events = [
+        *idle("idle_before", 0, 5),
+        event("spawn", 6, proc="engine"),
+        event("ready", 9, proc="engine"),
+        *idle("idle_after", 60, 65),
+    ]
+    warm = Request(0, "a", "warmup", "ok", 9, 10)
+    timed = Request(1, "a", "timed", "ok", 10, 50, t_first_ns=20, token_t_ns=(20, 30, 48))
+    found = [(p.name, p.t0_ns, p.t1_ns, p.request) for p in phases(events, [warm, timed], "engine")]
+    assert found == [
+        ("idle_before", 0, 5, None),
+        ("load", 6, 9, None),
+        ("run", 10, 50, None),
+        ("prefill", 10, 20, 1),
+        ("decode", 20, 48, 1),
+        ("idle_after", 60, 65, None),
+    ]
+
+
+def test_a_phase_without_both_edges_is_left_out() -> None:
+    events = [*idle("idle_before", 0, 5, result="stopped"), event("spawn", 6, proc="engine")]
+    assert phases(events, [request(t_first_ns=20)], "engine")[0].name == "run"
+    assert [p.name for p in phases(events, [], "engine")] == []
+    failed = request("garbage", t_first_ns=20, token_t_ns=(20, 30))
+    assert [p.name for p in phases([], [failed], "engine")] == ["run"]
+
+
+def test_a_command_and_an_idle_window_are_runs_too() -> None:
+    command = [event("spawn", 6, proc="engine"), event("exit", 9, proc="engine")]
+    assert [(p.name, p.t0_ns, p.t1_ns) for p in phases(command, [], "engine")] == [("run", 6, 9)]
+    assert [(p.name, p.t0_ns, p.t1_ns) for p in phases(idle("window", 1, 4), [], "engine")] == [("run", 1, 4)]
+    server = [command[0], event("ready", 7, proc="engine"), command[1]]
+    assert [p.name for p in phases(server, [], "engine")] == ["load"]
