@@ -1,0 +1,35 @@
+# make test: everything, from nothing. make lab: only what the tests need besides Python (see tests/lab/README.md).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+LAB ?= $(CURDIR)/.cache/lab
+export MELTBENCH_LAB := $(LAB)
+
+.PHONY: test lint types unit lab wheel clean
+
+test: lint types lab
+	$(BIN)/python -m pytest --cov=meltbench --cov-report=term:skip-covered --durations=15
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready
+	$(BIN)/mypy
+
+unit: $(VENV)/.ready
+	$(BIN)/python -m pytest tests/unit tests/contract
+
+lab: $(VENV)/.ready
+	$(BIN)/python tests/lab/setup_lab.py $(LAB)
+
+wheel: $(VENV)/.ready
+	MELTBENCH_PROBE_TARGETS=all $(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
