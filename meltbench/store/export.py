@@ -99,7 +99,7 @@ def _rows(store: Store, run_ids: Sequence[str], table: str) -> pa.Table:
     with index.opened(store) as connection:
         # Every table and view of the index has run_id; the name was checked against the list above.
         sql = f"SELECT * FROM {table} WHERE run_id IN (SELECT unnest(?)) ORDER BY ALL"
-        return connection.execute(sql, [list(run_ids)]).to_arrow_table()
+        return connection.sql(sql, params=[list(run_ids)]).to_arrow_table()
 
 
 def _parquet(store: Store, run_ids: Sequence[str], out: Path) -> list[Path]:

@@ -64,7 +64,7 @@ def _rate(request: Request, n_prompt: int, n_gen: int) -> float | None:
 def _entry(record: RunRecord, shape: tuple[int, int, int], rates: list[float]) -> dict[str, Any]:
     n_prompt, n_gen, n_depth = shape
     samples_ns = [round(1e9 * (n_prompt + n_gen) / rate) for rate in rates]
-    entry: dict[str, Any] = dict.fromkeys(FIELDS)
+    entry: dict[str, Any] = dict.fromkeys((*FIELDS, "samples_ns", "samples_ts"))
     entry |= _identity(record.manifest)
     entry |= {
         "n_prompt": n_prompt,

@@ -1,0 +1,132 @@
+"""What leaves the store is what is in it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from store_kit import open_run, record_of, store_at
+
+from meltbench.errors import StoreError, UnknownName, UserError
+from meltbench.store import llama_bench
+from meltbench.store.export import csv_text, export
+
+
+def test_csv_of_runs_wide_and_of_requests(tmp_path, capsys):
+    store = store_at(tmp_path / "data", runs=2)
+    ids = store.run_ids()
+    (path,) = export(store, ids, "csv", tmp_path / "sub" / "out.csv")
+    rows = list(csv.DictReader(path.open(newline="", encoding="utf-8")))
+    assert [row["run_id"] for row in rows] == ids
+    assert (rows[0]["energy_j"], rows[0]["energy_reason"]) == ("", "sensor_denied")
+    assert export(store, ids[:1], "csv", table="requests") == []
+    text = capsys.readouterr().out
+    assert text == csv_text(store, ids[:1], "requests")
+    assert len(text.splitlines()) == 5
+
+
+def test_a_cell_never_starts_a_formula(tmp_path):
+    store = store_at(tmp_path)
+    folder = open_run(store)
+    record = record_of(folder.run_id)
+    store.commit(folder, replace(record, requests=[replace(record.requests[0], item="=cmd()", ttft_s=-1.0)]))
+    (row,) = csv.DictReader(csv_text(store, [folder.run_id], "requests").splitlines())
+    assert (row["item"], row["ttft_s"]) == ("'=cmd()", "-1.0")
+
+
+def test_parquet_has_every_table_and_all_samples(tmp_path):
+    store = store_at(tmp_path / "data", runs=2)
+    made = export(store, store.run_ids(), "parquet", tmp_path / "out")
+    rows = {path.stem: pq.read_table(path).num_rows for path in made}
+    assert rows["runs"] == rows["runs_wide"] == 2
+    assert (rows["samples"], rows["tokens"], rows["requests"], rows["series"]) == (2 * 502, 2 * 64, 8, 4)
+    with pytest.raises(UserError, match="not an empty folder"):
+        export(store, store.run_ids(), "parquet", tmp_path / "out")
+    with pytest.raises(UserError, match="--out"):
+        export(store, store.run_ids(), "parquet")
+
+
+def test_what_cannot_be_exported_is_told(tmp_path):
+    store = store_at(tmp_path, runs=1)
+    with pytest.raises(UnknownName, match="did you mean csv"):
+        export(store, store.run_ids(), "cvs")
+    with pytest.raises(UnknownName, match="did you mean requests"):
+        csv_text(store, store.run_ids(), "request")
+    with pytest.raises(StoreError, match="another place"):
+        export(store, store.run_ids(), "csv", "/proc/nothing/out.csv")
+
+
+def test_llama_bench_entries_have_its_fields_and_our_mode(tmp_path):
+    store = store_at(tmp_path, runs=1)
+    (path,) = export(store, store.run_ids(), "llama-bench", tmp_path / "out.json")
+    entries = json.loads(path.read_text())
+    shapes = [(entry["n_prompt"], entry["n_gen"], entry["n_depth"]) for entry in entries]
+    assert shapes == [(512, 0, 0), (0, 16, 0), (0, 16, 4096), (8, 16, 0)]
+    for entry in entries:
+        assert list(entry) == [*llama_bench.FIELDS, "samples_ns", "samples_ts", "mode", "meltbench"]
+        assert entry["mode"] == "server"
+        assert (entry["build_number"], entry["build_commit"]) == (6543, None)
+        assert (entry["n_threads"], entry["n_batch"]) == (2, None)
+        assert (entry["model_size"], entry["cpu_info"]) == (1 << 33, "a cpu")
+        assert (entry["stddev_ts"], entry["stddev_ns"]) == (None, None)
+        n = entry["n_prompt"] + entry["n_gen"]
+        assert entry["samples_ts"] == pytest.approx([1e9 * n / ns for ns in entry["samples_ns"]], rel=1e-8)
+    export(store, store.run_ids(), "llama-bench-jsonl", tmp_path / "out.jsonl")
+    assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == entries
+
+
+def test_only_timed_whole_requests_become_samples():
+    record = record_of("x")
+    tg = record.requests[1]
+    others = [
+        replace(tg, index=5, role="warmup"),
+        replace(tg, index=6, status="failed"),
+        replace(tg, index=7, n_out=9),
+        replace(tg, index=8, decode_tps=None),
+        replace(tg, index=9, item="chat"),
+    ]
+    again = replace(tg, index=10, decode_tps=30.0)
+    (entry,) = llama_bench.entries(replace(record, requests=[tg, *others, again]))
+    assert entry["samples_ts"] == [tg.decode_tps, 30.0]
+    assert entry["avg_ts"] == pytest.approx((tg.decode_tps + 30.0) / 2)
+    assert entry["stddev_ts"] == pytest.approx(statistics.stdev([tg.decode_tps, 30.0]))
+
+
+def test_a_run_without_grid_items_is_told(tmp_path):
+    store = store_at(tmp_path)
+    folder = open_run(store)
+    store.commit(folder, replace(record_of(folder.run_id), requests=[], manifest={"model": None, "runner": 7}))
+    with pytest.raises(UserError, match="none of these runs has a grid item"):
+        export(store, [folder.run_id], "llama-bench")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("pp512", (512, 0, 0)),
+        ("tg128", (0, 128, 0)),
+        ("pp512+tg128", (512, 128, 0)),
+        ("tg128@d4096", (0, 128, 4096)),
+        ("pp512 @ d4096", (512, 0, 4096)),
+        ("pp512+", None),
+        ("+tg1", None),
+        ("pp512tg128", None),
+        ("@d5", None),
+        ("", None),
+        ("pp\u0661", None),
+    ],
+)
+def test_item_names(name, shape):
+    assert llama_bench.parse_item(name) == shape
+
+
+@given(st.text(), st.integers(0, 9999999), st.integers(1, 9999999), st.integers(0, 9999999))
+def test_any_item_name_is_a_shape_or_nothing(text, n_prompt, n_gen, n_depth):
+    assert llama_bench.parse_item(text) is None or text[:2] in ("pp", "tg")
+    assert llama_bench.parse_item(f"pp{n_prompt}+tg{n_gen}@d{n_depth}") == (n_prompt, n_gen, n_depth)
