@@ -63,7 +63,7 @@ def _requests(ticket: dict[str, Any], journal: Journal) -> list[Request]:
         return []
     speak = protocol(ticket["runner"]["protocol"])
     asks = {entry["file"]: Ask(**entry) for entry in ticket["asks"]}
-    found = []
+    found: list[Request] = []
     for event in journal.named("request"):
         ask = asks.get(str(event.get("file", "")).rsplit("/", 1)[-1])
         if ask is None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from meltbench import models
 from meltbench.assemble import assemble
 from meltbench.compose import LocalModel, check_fit, compose, settled
+from meltbench.controller import is_alive, this_process
 from meltbench.deadline import Deadline
 from meltbench.errors import DeviceError, UserError
 from meltbench.models.gguf import read_gguf
@@ -65,7 +66,10 @@ def reach(kind: str, workdir: str | None, watch: Watch) -> Probe:
     done = transport.run(["uname", "-sm"], Deadline.after(10))
     system, _, machine = done.stdout.decode("ascii", "replace").strip().partition(" ")
     if system != "Linux" or machine not in _TRIPLES:
-        raise UserError(f"{system or 'this system'} on {machine or 'this machine'} cannot be measured", hint="the probe is for Linux and Android on x86-64, ARM and RISC-V")
+        raise UserError(
+            f"{system or 'this system'} on {machine or 'this machine'} cannot be measured",
+            hint="the probe is for Linux and Android on x86-64, ARM and RISC-V",
+        )
     root = workdir or str(state_dir() / "target")
     return Probe.install(transport, root, _TRIPLES[machine], watch.say)
 
@@ -81,7 +85,7 @@ def prepare(plan: Plan, watch: Watch) -> Prepared:
     if plan.model is not None:
         path = models.ensure(plan.model, watch.fetched, watch.say)
         header = read_gguf(path)
-        model = LocalModel(plan.model, str(path), models.sha256(path), path.stat().st_size, header)
+        model = LocalModel(plan.model, str(path), models.file_sha256(path), path.stat().st_size, header)
     knobs = settled(plan, site.facts, model)
     if model is not None:
         check_fit(model, knobs, site.facts, plan.spec.device)
@@ -107,11 +111,12 @@ def run(plan: Plan, store: Store, watch: Watch) -> list[RunRecord]:
 
 
 def _one(ready: Prepared, cell: Cell, store: Store, watch: Watch, interrupts: Interrupts) -> RunRecord:
-    folder = store.new_run({"plan_hash": ready.plan.hash})
+    looking_on = {"controller": this_process()}
+    folder = store.new_run({"plan_hash": ready.plan.hash} | looking_on)
     job, ticket = compose(ready.plan, cell, folder.run_id, ready.site.facts, ready.knobs, ready.model)
     probe = ready.site.probe
     ticket["folder"] = probe.folder(folder.run_id)
-    folder.write_ticket(ticket)
+    folder.write_ticket(ticket | looking_on)
     try:
         probe.start(job)
     except DeviceError:
@@ -153,8 +158,11 @@ def bring_in(store: Store, run_id: str, probe: Probe) -> RunRecord:
 def collect(store: Store, watch: Watch, run_ids: list[str] | None = None, *, wait: bool = True) -> list[RunRecord]:
     """Bring in runs whose controller went away. A run still under way is waited for, or left with a word."""
     records: list[RunRecord] = []
-    for run_id in run_ids if run_ids is not None else store.open_runs():
+    for run_id in run_ids if run_ids is not None else store.open_ids():
         ticket = store.folder(run_id).ticket()
+        if is_alive(ticket.get("controller")):
+            watch.say(f"{run_id} is looked on at by another meltbench: left to it")
+            continue
         if "folder" not in ticket:
             store.discard(store.folder(run_id))
             watch.say(f"{run_id} was never started: removed")
@@ -178,6 +186,8 @@ def _is_there(probe: Probe, ticket: dict[str, Any], watch: Watch) -> bool:
     try:
         probe.status(ticket["folder"])
     except DeviceError:
-        watch.say(f"{ticket['run_id']} is lost: the target no longer has it (remove its folder from the store when you agree)")
+        watch.say(
+            f"{ticket['run_id']} is lost: the target no longer has it (remove its folder from the store when you agree)"
+        )
         return False
     return True

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from meltbench.cli import lists, measure, runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 app = typer.Typer(
     name="meltbench",
@@ -14,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command, example in {
+commands: dict[Callable[..., None], str] = {
     measure.run: "meltbench run --workload grid --set points=pp512,tg128 --reps 5",
     measure.exec_: "meltbench exec -- sleep 2",
     runs.runs: "meltbench runs --json",
@@ -23,7 +28,8 @@ for command, example in {
     runs.export: "meltbench export --format csv --out runs.csv",
     runs.verify: "meltbench verify",
     runs.rebuild: "rm data/meltbench.duckdb && meltbench rebuild",
-}.items():
+}
+for command, example in commands.items():
     app.command(command.__name__.rstrip("_"), epilog=f"Example: {example}")(command)
 for kind in ("models", "devices", "runners", "workloads"):
     app.command(kind, epilog=f"Example: meltbench {kind} --json")(lists.command(kind))

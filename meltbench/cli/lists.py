@@ -40,4 +40,10 @@ def _definitions(kind: Any) -> list[dict[str, Any]]:
 def _models() -> list[dict[str, Any]]:
     from meltbench import models
 
-    return models.listing()
+    rows = []
+    for name, entry in models.catalogue().items():
+        resolved = models.resolve(name)
+        title = resolved.stands_for or f"{resolved.title}, {resolved.quantisation}, {resolved.source}"
+        row: dict[str, Any] = {"name": name, "title": title, "alias_of": entry.alias_of, "sha256": resolved.sha256}
+        rows.append(row | {"bits_per_weight": resolved.bits_per_weight, "cached": models.cached(resolved) is not None})
+    return rows

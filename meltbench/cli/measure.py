@@ -83,14 +83,16 @@ def exec_(
 
 
 def _measure(spec: Spec, data: str | None, *, dry_run: bool, as_json: bool) -> None:
-    from meltbench import plan, road
-    from meltbench.cli.watching import Terminal
-    from meltbench.store import open_store
+    from meltbench import plan
 
     planned = plan.make(spec)
     if dry_run:
         _print_plan(planned, as_json=as_json)
         return
+    from meltbench import road
+    from meltbench.cli.watching import Terminal
+    from meltbench.store import open_store
+
     store = open_store(data)
     with Terminal() as watch:
         if planned.model is not None and planned.model.stands_for:

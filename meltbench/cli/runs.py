@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -37,6 +38,7 @@ def runs(data: Data = None, as_json: Json = False) -> None:
 
 
 def _row(entry: Any) -> dict[str, Any]:
+    from meltbench.controller import is_alive
     from meltbench.targets import printable
 
     info = entry.info
@@ -45,7 +47,8 @@ def _row(entry: Any) -> dict[str, Any]:
         part = info.get(key)
         return printable(str(part["name"])) if isinstance(part, dict) and "name" in part else None
 
-    state = {"stored": info.get("outcome"), "open": "detached"}.get(entry.state, entry.state)
+    looked_on = "running" if is_alive(info.get("controller")) else "detached"
+    state = {"stored": info.get("outcome"), "open": looked_on}.get(entry.state, entry.state)
     return {
         "run_id": entry.run_id,
         "state": state,
@@ -106,11 +109,15 @@ def collect(
 def export(
     run: RunNames = None,
     format_: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="parquet (a folder), csv, or llama-bench (JSON).")
+        str,
+        typer.Option("--format", metavar="FORMAT", help="parquet (a folder), csv, llama-bench or llama-bench-jsonl."),
     ] = "csv",
     out: Annotated[
         str | None, typer.Option("--out", metavar="PATH", help="Where to; csv and JSON go to stdout without it.")
     ] = None,
+    table: Annotated[
+        str, typer.Option("--table", metavar="NAME", help="What csv holds: runs_wide, latency, energy, requests, ...")
+    ] = "runs_wide",
     data: Data = None,
 ) -> None:
     """Export runs as Parquet, CSV, or JSON as llama-bench writes it."""
@@ -120,7 +127,8 @@ def export(
     store = open_store(data)
     stored = store.stored_ids()
     ids = [store.resolve(name, among=stored).run_id for name in run] if run else stored
-    exporting.export(store, ids, format_, out)
+    for path in exporting.export(store, ids, format_, out, table=table):
+        typer.echo(str(path), err=True)
 
 
 def verify(run: RunNames = None, data: Data = None, as_json: Json = False) -> None:
@@ -132,10 +140,10 @@ def verify(run: RunNames = None, data: Data = None, as_json: Json = False) -> No
     ids = [store.resolve(name, among=stored).run_id for name in run] if run else None
     findings = verifying.verify(store, ids)
     if as_json:
-        print_json([{"run_id": f.run_id, "file": f.file, "problem": f.problem} for f in findings])
+        print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            typer.echo(f"{finding.run_id}  {finding.file}  {finding.problem}")
+            typer.echo(f"{finding.file}  {finding.problem}  {finding.detail}")
         typer.echo(f"{len(ids) if ids is not None else len(stored)} runs checked, {len(findings)} findings", err=True)
     if findings:
         raise typer.Exit(1)
@@ -146,8 +154,10 @@ def rebuild(data: Data = None, as_json: Json = False) -> None:
     from meltbench.store import index, open_store
 
     store = open_store(data)
-    count = index.rebuild(store)
+    done = index.rebuild(store)
     if as_json:
-        print_json({"index": str(store.index), "runs": count})
-    else:
-        typer.echo(f"{store.index}: {count} runs")
+        print_json({"index": str(store.index), "runs": len(done.added), "notes": list(done.notes)})
+        return
+    for note in done.notes:
+        typer.echo(note, err=True)
+    typer.echo(f"{store.index}: {len(done.added)} runs")

@@ -113,7 +113,8 @@ class Model:
     def stands_for(self) -> str | None:
         """The sentence to say when an alias was typed, else None."""
         is_alias = self.asked != self.name and not isinstance(self.source, FileSource)
-        return f"{self.asked} stands for {self.name}" if is_alias else None
+        weight = f", {self.bits_per_weight:g} bits per weight" if self.bits_per_weight else ""
+        return f"{self.asked} stands for {self.name}{weight}" if is_alias else None
 
 
 def catalogue() -> dict[str, Entry]:
