@@ -106,7 +106,8 @@ def _attach(connection: duckdb.DuckDBPyConnection, path: Path, *, write: bool) -
     try:
         connection.execute(_attach_sql(path, write=write))
         connection.execute("USE idx")
-        found = connection.execute("SELECT max(version) FROM schema_version").fetchone()
+        # Fetched to the end: a DuckDB 2 connection does nothing else while a result is unfinished.
+        found = connection.execute("SELECT max(version) FROM schema_version").fetchall()
     except duckdb.Error as error:
         if "Could not set lock" in str(error):
             raise StoreError(
@@ -114,7 +115,7 @@ def _attach(connection: duckdb.DuckDBPyConnection, path: Path, *, write: bool) -
                 hint="close it there, or open it read-only (duckdb -readonly)",
             ) from error
         raise Unusable("it was damaged") from error
-    version = found[0] if found else None
+    version = found[0][0]
     if version is not None and version > schema.INDEX_VERSION:
         raise StoreError(
             f"{path} has schema {version}, this meltbench knows {schema.INDEX_VERSION}",
