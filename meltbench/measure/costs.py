@@ -72,9 +72,9 @@ def _names() -> list[tuple[str, str, str, str]]:
     return [
         ("energy_j", "J", "run", "value"),
         ("net_energy_j", "J", "run", "value"),
-        ("mean_power_w", "W", "run", "mean"),
-        ("idle_power_w", "W", "idle_before", "mean"),
-        ("idle_power_w", "W", "idle_after", "mean"),
+        ("mean_power_w", "W", "run", "value"),
+        ("idle_power_w", "W", "idle_before", "value"),
+        ("idle_power_w", "W", "idle_after", "value"),
         ("energy_j", "J", "load", "value"),
         *(("energy_j", "J", name, "value") for name in _SUMMED),
         *((name, unit, "run", "ratio_of_sums") for name, unit in _RATIOS),
@@ -97,12 +97,12 @@ def _baseline(trace: Trace, spans: dict[str, Phase], clock_bound_s: float) -> tu
         )
         if isinstance(one, str):
             problem = problem or f"no_baseline: {name}: {one.removeprefix('no_baseline: ')}"
-            measures.append(_like(trace, "idle_power_w", "W", reason=one, phase=name, stat="mean"))
+            measures.append(_like(trace, "idle_power_w", "W", reason=one, phase=name))
             continue
         watts, u_w, n = one
         found.append((watts, u_w))
         u = combine_k2(trace.series.klass, watts, u_w)
-        measures.append(_like(trace, "idle_power_w", "W", watts, u_k2=u, phase=name, stat="mean", n=n))
+        measures.append(_like(trace, "idle_power_w", "W", watts, u_k2=u, phase=name, n=n))
     if problem:
         return measures, problem
     (before, u_before), (after, u_after) = found
@@ -150,9 +150,9 @@ def _net(trace: Trace, gross: Measure, seconds: float, baseline: _Baseline | str
 
 def _power(gross: Measure, seconds: float) -> Measure:
     if gross.value is None:
-        return replace(gross, name="mean_power_w", unit="W", stat="mean")
+        return replace(gross, name="mean_power_w", unit="W")
     u = None if gross.u_k2 is None else gross.u_k2 / seconds
-    return replace(gross, name="mean_power_w", unit="W", stat="mean", value=gross.value / seconds, u_k2=u)
+    return replace(gross, name="mean_power_w", unit="W", value=gross.value / seconds, u_k2=u)
 
 
 def _phase_sum(

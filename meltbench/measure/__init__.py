@@ -1,0 +1,124 @@
+"""Samples and requests become numbers with uncertainty, and named reasons against their validity. Pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from meltbench.measure.costs import energy_measures
+from meltbench.measure.findings import (
+    StreamStats,
+    clock_reasons,
+    frequency_reasons,
+    measure_reasons,
+    request_reasons,
+    sampler_reasons,
+    source_reasons,
+)
+from meltbench.measure.gauges import frequency_measures, load_measures, memory_measures, thermal_measures
+from meltbench.measure.latency import latency_measures
+from meltbench.measure.total import MAX_POWER_W, Total, total
+from meltbench.measure.validity import FOREIGN_CORES, reason, state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from meltbench.records import Measure, Phase, Reason, Request, Series, SourceStatus, State
+
+__all__ = ["Limits", "RunInputs", "StreamStats", "measure_run"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a device profile may state better than the defaults.
+
+    ``foreign_cores``: cores others may use; ``max_power_w``: more than the machine can draw, which also bounds what
+    counts as a wrap; ``clock_bound_s``: offset between the clocks of samples and phases, 0 where the probe took both.
+    """
+
+    foreign_cores: float = FOREIGN_CORES
+    max_power_w: float = MAX_POWER_W
+    clock_bound_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """All evidence of a run, already parsed.
+
+    ``load_label``: cold, warm or mixed page cache. ``maxrss_bytes``: of the process under test by rusage.
+    ``failure``: code and detail of a run that is not done. ``conditions``: codes and details the conductor of the run
+    already knows (not_gated, warm_start, settings_not_applied ...). ``clocks``: (boot, mono, wall) in ns in order.
+    ``asked``: exact number of tokens by request index, where the engine was made to produce so many.
+    ``energy_source``: the source marked as the total, None when the profile has none.
+    """
+
+    series: Sequence[Series]
+    sources: Sequence[SourceStatus]
+    phases: Sequence[Phase]
+    requests: Sequence[Request] = ()
+    load_s: float | None = None
+    load_label: str | None = None
+    maxrss_bytes: int | None = None
+    failure: tuple[str, str] | None = None
+    conditions: Sequence[tuple[str, str]] = ()
+    clocks: Sequence[tuple[int, int, int]] = ()
+    streams: Sequence[StreamStats] = ()
+    asked: Mapping[int, int] = field(default_factory=dict)
+    energy_source: str | None = "rapl"
+    limits: Limits = Limits()
+
+
+def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
+    """Every measure of a run, the reasons against its validity, and the state they come to."""
+    run = next((phase for phase in inputs.phases if phase.name == "run"), None)
+    rail = designated(inputs)
+    limits = inputs.limits
+    measures = [
+        *latency_measures(inputs.requests, inputs.load_s, inputs.load_label),
+        *load_measures(inputs.series, run),
+        *memory_measures(inputs.series, run, inputs.maxrss_bytes),
+        *energy_measures(
+            rail.series,
+            rail.reason,
+            inputs.phases,
+            inputs.requests,
+            clock_bound_s=limits.clock_bound_s,
+            max_power_w=limits.max_power_w,
+        ),
+        *thermal_measures(inputs.series, run),
+        *frequency_measures(inputs.series, run),
+    ]
+    told = [inputs.failure, *inputs.conditions] if inputs.failure else list(inputs.conditions)
+    found = [
+        *(reason(code, detail) for code, detail in told if code),
+        *clock_reasons(inputs.clocks),
+        *request_reasons(inputs.requests, inputs.asked),
+        *sampler_reasons(inputs.streams),
+        *source_reasons(inputs.sources),
+        *frequency_reasons(inputs.series, run),
+        *measure_reasons(measures, limits.foreign_cores, limits.max_power_w),
+        *([reason("partial_total", rail.partial)] if rail.partial else []),
+    ]
+    first: dict[str, Reason] = {}
+    for one in found:
+        first.setdefault(one.code, one)  # whoever names a code first saw it closest
+    reasons = list(first.values())
+    return measures, reasons, state(reasons)
+
+
+def designated(inputs: RunInputs) -> Total:
+    """The total of the source the profile marks as such, or why there is none."""
+    source = next((one for one in inputs.sources if one.source == inputs.energy_source), None)
+    if source is None:
+        return Total(None, "no_energy_source: the profile of this device names none")
+    if source.status == "denied":
+        return Total(
+            None, f"sensor_denied: {source.source} exists and may not be read: run as root or add the udev rule"
+        )
+    if source.status == "absent":
+        return Total(None, f"no_energy_source: {source.detail}")
+    if source.status in ("gated", "again"):
+        return Total(None, f"sensor_gated: {source.source}: {source.detail}")
+    if source.status != "ok":
+        return Total(None, f"sensor_unreadable: {source.source}: {source.detail}")
+    return total([one for one in inputs.series if one.source == source.source], inputs.limits.max_power_w)

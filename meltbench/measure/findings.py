@@ -1,0 +1,137 @@
+"""Looks through the evidence of a run for reasons against full validity. Each finder is pure and knows one subject."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from meltbench.measure.gauges import within
+from meltbench.measure.validity import LATE_SHARE, MISSED_SHARE, STEP_S, SUSPEND_S, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from meltbench.records import Measure, Phase, Reason, Request, Series, SourceStatus
+
+    ClockPair = tuple[int, int, int]
+
+MIN_EXPECTED = 20  # readings; of fewer, a share says nothing
+_ENERGY_CODES = ("low_coverage", "stale_sensor", "counter_reset")
+
+
+@dataclass(frozen=True)
+class StreamStats:
+    """How well one stream kept its deadlines: readings ``expected`` by its period and ``seen``, ``late``, skipped."""
+
+    name: str
+    expected: int
+    seen: int
+    late: int = 0
+    overruns: int = 0
+
+
+def clock_reasons(pairs: Sequence[ClockPair]) -> list[Reason]:
+    """Suspend, wall clock steps and reboots from (boot, monotonic, wall) nanoseconds in order of recording."""
+    out: list[Reason] = []
+    if not pairs:
+        return out
+    if any(now[0] < before[0] for before, now in pairwise(pairs)):
+        return [reason("device_rebooted", "CLOCK_BOOTTIME ran backwards within the run")]
+    asleep = [boot - mono for boot, mono, _ in pairs]
+    slept_s = (max(asleep) - min(asleep)) / 1e9
+    if slept_s > SUSPEND_S:
+        out.append(reason("suspended", f"the target slept for {slept_s:.3g} s within the run"))
+    offset = [wall - boot for boot, _, wall in pairs]
+    moved_s = (max(offset) - min(offset)) / 1e9
+    if moved_s > STEP_S:
+        out.append(reason("clock_stepped", f"the wall clock moved by {moved_s:.3g} s"))
+    return out
+
+
+def sampler_reasons(streams: Sequence[StreamStats]) -> list[Reason]:
+    """Deadlines missed or met late by more than the table allows; the worst stream is named first."""
+    bad = []
+    for one in streams:
+        if one.expected < MIN_EXPECTED:
+            continue
+        missed = max(one.overruns, one.expected - one.seen) / one.expected
+        late = one.late / one.expected
+        if missed > MISSED_SHARE or late > LATE_SHARE:
+            bad.append((missed + late, f"{one.name}: {max(missed, 0.0):.0%} missed, {late:.0%} late"))
+    return _joined("sampler_starved", [words for _, words in sorted(bad, reverse=True)])
+
+
+def source_reasons(sources: Sequence[SourceStatus]) -> list[Reason]:
+    """Sources that may not be read, or that said only that they are off. Absence is no reason."""
+    denied = [one.source for one in sources if one.status == "denied"]
+    gated = [one.source for one in sources if one.status in ("gated", "again")]
+    return _joined("sensor_denied", denied) + _joined("sensor_gated", gated)
+
+
+def frequency_reasons(series: Sequence[Series], run: Phase | None) -> list[Reason]:
+    """Policies whose cap lay below the hardware's maximum in the run."""
+    if run is None:
+        return []
+    highest = {
+        one.name.removesuffix(".hw_max_hz"): float(values.max())
+        for one in series
+        if one.name.endswith(".hw_max_hz") and len(values := within(one, None))
+    }
+    capped = []
+    for one in series:
+        policy = one.name.removesuffix(".max_hz")
+        values = within(one, run)
+        if one.name.endswith(".max_hz") and policy in highest and len(values) and values.min() < highest[policy]:
+            what = policy.removeprefix("cpufreq.")
+            capped.append(f"{what}: {values.min() / 1e9:.2f} GHz of {highest[policy] / 1e9:.2f} GHz")
+    return _joined("frequency_capped", capped)
+
+
+def request_reasons(requests: Sequence[Request], asked: Mapping[int, int]) -> list[Reason]:
+    """Failed requests, and answers of another length than asked. ``asked``: tokens to be produced, by request index,
+    of the requests that were made to produce exactly so many."""
+    timed = [request for request in requests if request.role == "timed"]
+    good = [request for request in timed if request.status == "ok"]
+    bad = [request for request in timed if request.status != "ok"]
+    if timed and not good:
+        return [reason("no_timed_request", f"all {len(timed)} failed; the first: {_said(bad[0])}")]
+    short = [
+        f"{request.item}: {request.n_out} of {asked[request.index]} tokens"
+        for request in good
+        if request.index in asked and request.n_out != asked[request.index]
+    ]
+    failed = [reason("request_failed", f"{len(bad)} of {len(timed)}; the first: {_said(bad[0])}")] if bad else []
+    return failed + _joined("truncated_output", short)
+
+
+def measure_reasons(measures: Sequence[Measure], foreign_cores: float, max_power_w: float) -> list[Reason]:
+    """What the numbers themselves speak against: background load, heat unseen, short or implausible energy."""
+    found = {(one.name, one.phase, one.source): one for one in reversed(measures)}
+    out: list[Reason] = []
+    foreign = found.get(("foreign_cores", "run", ""))
+    if foreign is not None and foreign.value is not None and foreign.value > foreign_cores:
+        out.append(reason("background_load", f"others used {foreign.value:.2f} cores"))
+    heat = found.get(("max_temp_c", "run", ""))
+    if heat is not None and heat.value is None:
+        out.append(reason("no_thermal_sensor", "no zone gave a temperature in the run"))
+    energy, power = found.get(("energy_j", "run", "total")), found.get(("mean_power_w", "run", "total"))
+    if energy is not None and energy.reason is not None:
+        code, _, words = energy.reason.partition(": ")
+        if code in _ENERGY_CODES:
+            out.append(reason(code, words))
+    if power is not None and power.value is not None and not 0 < power.value <= max_power_w:
+        out.append(reason("implausible_power", f"{power.value:.3g} W over the run"))
+    return out
+
+
+def _said(request: Request) -> str:
+    return f"{request.item}: {request.status}" + (f": {request.detail}" if request.detail else "")
+
+
+def _joined(code: str, details: Sequence[str]) -> list[Reason]:
+    """One reason for all that share a code, at most four of them told."""
+    if not details:
+        return []
+    more = f" and {len(details) - 4} more" if len(details) > 4 else ""
+    return [reason(code, ", ".join(details[:4]) + more)]

@@ -1,0 +1,202 @@
+"""What gauges and counters say beside energy: memory, heat, clocks, processor load, pressure.
+
+Every function takes the run's series and gives measures; one that cannot be told is None with a reason.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from meltbench.measure.counters import difference, middle_ns, unwrap
+from meltbench.records import Measure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import numpy.typing as npt
+
+    from meltbench.records import Phase, Scope, Series
+
+    Floats = npt.NDArray[np.float64]
+
+MIN_SLOPE_SAMPLES = 10
+# name, series, how it is condensed, in the run window only, scope
+_OTHER_MEMORY: tuple[tuple[str, str, str, bool, Scope], ...] = (
+    ("pss_file_bytes", "process.pss_file_bytes", "max", False, "process"),
+    ("swap_bytes", "process.swap_bytes", "max", False, "process"),
+    ("memory_available_bytes", "memory.available_bytes", "min", True, "system"),
+)
+_BY_RUSAGE = "largest resident set by rusage at exit"
+
+
+def named(series: Iterable[Series], name: str) -> list[Series]:
+    """Every series of one name: a process that was started twice has two."""
+    return [one for one in series if one.name == name]
+
+
+def within(one: Series, phase: Phase | None) -> Floats:
+    """The readable values of a series, inside a phase where one is given."""
+    good = np.isfinite(one.value)
+    if phase is not None:
+        t = middle_ns(one)
+        good &= (t >= phase.t0_ns) & (t <= phase.t1_ns)
+    return one.value[good]
+
+
+def _extreme(series: Sequence[Series], name: str, phase: Phase | None, how: str) -> tuple[float | None, int]:
+    found = [within(one, phase) for one in named(series, name)]
+    values = np.concatenate(found) if found else np.empty(0)
+    if not len(values):
+        return None, 0
+    return float(values.max() if how == "max" else values.min()), len(values)
+
+
+def memory_measures(series: Sequence[Series], run: Phase | None, maxrss_bytes: int | None) -> list[Measure]:
+    """Peaks of the process under test over its whole life, and the least memory the machine had left in the run.
+
+    ``peak_pss_bytes`` is the largest Pss + SwapPss of one reading: Pss alone hides what was swapped out.
+    ``pss_file_bytes`` stands apart: mapped weights that the kernel could drop and read again.
+    """
+    peak, n = _extreme(series, "process.hwm_bytes", None, "max")
+    if peak is not None and (maxrss_bytes is None or peak >= maxrss_bytes):
+        rss = Measure("peak_rss_bytes", peak, "B", "max", scope="process", n=n, method="VmHWM")
+    elif maxrss_bytes:
+        rss = Measure("peak_rss_bytes", float(maxrss_bytes), "B", "max", scope="process", n=1, method=_BY_RUSAGE)
+    else:
+        rss = Measure(
+            "peak_rss_bytes", None, "B", "max", scope="process", reason="no_reading: neither VmHWM nor rusage"
+        )
+    pss, n_pss = _peak_pss(series)
+    why = "no_reading: smaps_rollup of the process was not read"
+    out = [
+        rss,
+        Measure("peak_pss_bytes", pss, "B", "max", scope="process", n=n_pss, method="Pss + SwapPss")
+        if pss is not None
+        else Measure("peak_pss_bytes", None, "B", "max", scope="process", reason=why),
+    ]
+    for name, source, how, phase, scope in _OTHER_MEMORY:
+        value, count = _extreme(series, source, run if phase else None, how)
+        reason = None if value is not None else f"no_reading: {source} was not read"
+        out.append(Measure(name, value, "B", how, scope=scope, source=source, n=count, reason=reason))
+    return out
+
+
+def _peak_pss(series: Sequence[Series]) -> tuple[float | None, int]:
+    """Pss and SwapPss of one text belong together; a reading that lacks either is no reading."""
+    swaps = {one.path: one for one in named(series, "process.swap_pss_bytes")}
+    sums = [
+        one.value + swaps[one.path].value
+        for one in named(series, "process.pss_bytes")
+        if one.path in swaps and len(swaps[one.path].value) == len(one.value)
+    ]
+    values = np.concatenate(sums) if sums else np.empty(0)
+    values = values[np.isfinite(values)]
+    return (float(values.max()), len(values)) if len(values) else (None, 0)
+
+
+def thermal_measures(series: Sequence[Series], run: Phase | None) -> list[Measure]:
+    """Hottest first: the temperature at the start of the run, its maximum, its slope; then one maximum a zone."""
+    zones = [one for one in series if one.name.startswith("thermal.") and one.unit == "degC"]
+    hot = {one.name: values for one in zones if run is not None and len(values := within(one, run))}
+    if run is None or not hot:
+        why = "no_thermal_sensor: no zone gave a temperature in the run"
+        return [
+            Measure("start_temp_c", None, "degC", reason=why),
+            Measure("max_temp_c", None, "degC", "max", reason=why),
+            Measure("temp_slope_c_per_s", None, "degC/s", "slope", reason=why),
+        ]
+    hottest = max(hot, key=lambda name: float(hot[name].max()))
+    one = next(zone for zone in zones if zone.name == hottest)
+    method = f"hottest of {len(hot)} zones: {hottest.removeprefix('thermal.')}"
+    out = [
+        _start_temp(one, run, method),
+        Measure("max_temp_c", float(hot[hottest].max()), "degC", "max", n=len(hot[hottest]), method=method),
+        _slope(one, run, method),
+    ]
+    for name, values in hot.items():
+        out.append(Measure("max_temp_c", float(values.max()), "degC", "max", source=name, n=len(values)))
+    return out
+
+
+def _start_temp(one: Series, run: Phase, method: str) -> Measure:
+    """The last reading before the run."""
+    before = np.flatnonzero(np.isfinite(one.value) & (middle_ns(one) <= run.t0_ns))
+    if not len(before):
+        return Measure("start_temp_c", None, "degC", reason="low_coverage: no reading before the run", method=method)
+    return Measure("start_temp_c", float(one.value[before[-1]]), "degC", n=1, method=method)
+
+
+def _slope(one: Series, run: Phase, method: str) -> Measure:
+    """Least squares over the run."""
+    t = middle_ns(one)
+    good = np.isfinite(one.value) & (t >= run.t0_ns) & (t <= run.t1_ns)
+    n, x = int(good.sum()), (t[good] - run.t0_ns) / 1e9
+    x = x - x.mean()
+    spread = float((x * x).sum())
+    if n < MIN_SLOPE_SAMPLES or spread <= 0:
+        why = f"low_coverage: {n} readings, {MIN_SLOPE_SAMPLES} are needed"
+        return Measure("temp_slope_c_per_s", None, "degC/s", "slope", n=n, reason=why, method=method)
+    value = float((x * one.value[good]).sum()) / spread
+    return Measure("temp_slope_c_per_s", value, "degC/s", "slope", n=n, method=f"least squares, {method}")
+
+
+def frequency_measures(series: Sequence[Series], run: Phase | None) -> list[Measure]:
+    """The lowest and highest clock seen in the run and the lowest cap, one of each a policy."""
+    out = []
+    for one in series:
+        if run is None or not one.name.startswith("cpufreq."):
+            continue
+        values = within(one, run)
+        if not len(values):
+            continue
+        if one.name.endswith(".cur_hz"):
+            out.append(Measure("cpu_freq_hz", float(values.min()), "Hz", "min", source=one.name, n=len(values)))
+            out.append(Measure("cpu_freq_hz", float(values.max()), "Hz", "max", source=one.name, n=len(values)))
+        elif one.name.endswith(".max_hz"):
+            out.append(Measure("cpu_freq_cap_hz", float(values.min()), "Hz", "min", source=one.name, n=len(values)))
+    return out or [Measure("cpu_freq_hz", None, "Hz", "max", reason="no_reading: no clock was read in the run")]
+
+
+def _rise(series: Sequence[Series], name: str, run: Phase | None) -> float | str:
+    """How far a counter rose in the run; of several streams the one that encloses it."""
+    if run is None:
+        return "no_timed_request: there is no run window"
+    answer: float | str = f"no_reading: {name} was not read"
+    for one in named(series, name):
+        answer = difference(unwrap(one), run.t0_ns, run.t1_ns)
+        if not isinstance(answer, str):
+            return answer
+    return answer
+
+
+def load_measures(series: Sequence[Series], run: Phase | None) -> list[Measure]:
+    """Processor seconds of the process under test, cores that others used, and pressure, over the run.
+
+    ``foreign_cores`` = (busy + stolen - own) / wall: steal counts, for a core the host gave to somebody else is
+    lost to the engine like any other. Ticks of 10 ms make it slightly negative on an idle machine; it is not clipped.
+    """
+    own, busy = _rise(series, "process.cpu_s", run), _rise(series, "cpu.busy_s", run)
+    steal = _rise(series, "cpu.steal_s", run)
+    wall = run.duration_s if run is not None else 0.0
+    out = [
+        _of("cpu_s", own, "s", "process"),
+        _of("wall_s", wall if wall > 0 else "no_timed_request: no run window", "s"),
+    ]
+    foreign: float | str
+    if isinstance(busy, str) or isinstance(own, str):
+        foreign = busy if isinstance(busy, str) else str(own)
+    else:
+        foreign = (busy + (0.0 if isinstance(steal, str) else steal) - own) / wall
+    out.append(_of("foreign_cores", foreign, "1", "system"))
+    for what in ("cpu", "memory", "io"):
+        stalled = _rise(series, f"pressure.{what}.some_s", run)
+        share = stalled if isinstance(stalled, str) else stalled / wall
+        out.append(_of(f"pressure_{what}_some", share, "1", "system", method="stalled time / wall time"))
+    return out
+
+
+def _of(name: str, found: float | str, unit: str, scope: Scope = "none", method: str = "") -> Measure:
+    value, reason = (None, found) if isinstance(found, str) else (found, None)
+    return Measure(name, value, unit, scope=scope, reason=reason, method=method)

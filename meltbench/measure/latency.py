@@ -1,0 +1,113 @@
+"""Latency and throughput over the timed requests that ended ok; warm-up is kept in the record and left out here.
+
+Percentiles: linear interpolation between order statistics (numpy's default, Hyndman and Fan type 7). ``u_k2`` stands
+at means alone: the half-width of the 95 % t interval over this run's requests. Those are not independent runs, so it
+says how well the mean of these requests is known and is no basis for comparing devices.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from meltbench.records import Measure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meltbench.records import Request
+
+# name, unit: fields of Request of the same name
+_FIELDS = (
+    ("ttft_s", "s"),
+    ("tpot_s", "s"),
+    ("prefill_tps", "tok/s"),
+    ("decode_tps", "tok/s"),
+    ("e2e_s", "s"),
+    ("engine_prefill_tps", "tok/s"),
+    ("engine_decode_tps", "tok/s"),
+)
+_LINEAR = "linear interpolation"
+# Student's t, two-sided 95 %, by degrees of freedom 1 to 30; beyond, 1.96 + 2.4 / df is right to 0.2 %.
+_T95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+
+
+def t95(df: int) -> float:
+    """Student's t for a two-sided 95 % interval; ``df`` >= 1."""
+    return _T95[df - 1] if df <= len(_T95) else 1.96 + 2.4 / df
+
+
+def latency_measures(requests: Sequence[Request], load_s: float | None, load_label: str | None = None) -> list[Measure]:
+    """Counts, load time, and the distributions of every latency; ``load_label`` is cold, warm or mixed."""
+    timed = [request for request in requests if request.role == "timed"]
+    good = [request for request in timed if request.status == "ok"]
+    out = [
+        _load(load_s, load_label),
+        Measure("requests_timed", float(len(timed)), "1", "count", n=len(timed)),
+        Measure("requests_failed", float(len(timed) - len(good)), "1", "count", n=len(timed)),
+    ]
+    if not timed:
+        return out  # a run without requests has no latencies: there is nothing to miss
+    for name, unit in _FIELDS:
+        values = [value for request in good if (value := getattr(request, name)) is not None]
+        out += _distribution(name, unit, values, len(good), _method(name, good))
+    gaps = [gap for request in good for gap in itl_s(request)]
+    out += _distribution("itl_s", "s", gaps, len(good), "gap between chunks / tokens of the chunk")
+    for name in ("n_in", "n_out"):
+        counts = [count for request in good if (count := getattr(request, name)) is not None]
+        whole = good and len(counts) == len(good)
+        reason = None if whole else _why(len(good), "its count of tokens")
+        out.append(Measure(name, float(sum(counts)) if whole else None, "tok", "sum", n=len(counts), reason=reason))
+    return out
+
+
+def itl_s(request: Request) -> list[float]:
+    """Seconds between consecutive tokens; the gap before a chunk of several tokens is shared among them."""
+    times, counts = request.token_t_ns, request.token_n
+    out: list[float] = []
+    for before, now, tokens in zip(times, times[1:], counts[1:], strict=False):
+        if tokens > 0:
+            out += [(now - before) / 1e9 / tokens] * tokens
+    return out
+
+
+def _load(load_s: float | None, label: str | None) -> Measure:
+    if load_s is None:
+        return Measure("load_s", None, "s", reason="no_reading: no engine became ready")
+    return Measure("load_s", load_s, "s", n=1, method=f"{label} page cache" if label else "page cache state unknown")
+
+
+def _method(name: str, good: Sequence[Request]) -> str:
+    if name.startswith("engine_"):
+        return "as the engine reports it"
+    if name == "prefill_tps":
+        return "/".join(sorted({request.prefill_source or "unknown" for request in good}))
+    return "observed on the target"
+
+
+def _why(good: int, what: str) -> str:
+    return "no_timed_request: none succeeded" if good == 0 else f"no_reading: no timed request has {what}"
+
+
+def _distribution(name: str, unit: str, values: Sequence[float], good: int, method: str) -> list[Measure]:
+    """Median, p90, p99, mean, min and max; one missing median where there is no value."""
+    n = len(values)
+    if n == 0:
+        return [Measure(name, None, unit, "median", n=0, reason=_why(good, name))]
+    x = np.asarray(values, dtype=np.float64)
+    how = f"{method}; {_LINEAR}"
+    u = t95(n - 1) * float(x.std(ddof=1)) / math.sqrt(n) if n >= 2 and name != "itl_s" else None
+    middle, p90, p99 = np.percentile(x, (50, 90, 99)).tolist()
+    return [
+        Measure(name, middle, unit, "median", n=n, method=how),
+        Measure(name, p90, unit, "p90", n=n, method=how),
+        Measure(name, p99, unit, "p99", n=n, method=how),
+        Measure(name, float(x.mean()), unit, "mean", n=n, u_k2=u, method=f"{method}; 95 % t interval over requests"),
+        Measure(name, float(x.min()), unit, "min", n=n, method=method),
+        Measure(name, float(x.max()), unit, "max", n=n, method=method),
+    ]

@@ -1,0 +1,220 @@
+"""Named reasons against full validity: one table of threshold, resulting state and advice.
+
+A run is ``valid`` when nothing speaks against it, ``degraded`` when its numbers hold under a condition the reader must
+know, ``invalid`` when no aggregate may take it in unasked. That a target has no energy counter is no reason: its
+energies are None and say so. docs/measuring.md shows this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meltbench.errors import InternalError
+from meltbench.records import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from meltbench.records import State
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a reason applies, what it does to the run, and what to do about it."""
+
+    threshold: str
+    state: State
+    advice: str
+
+
+# Thresholds that code compares against; the table's words are made from them.
+SUSPEND_S = 0.010  # both clocks are read within microseconds, and they drift apart in suspend alone
+STEP_S = 0.050  # BOOTTIME is slewed with the wall clock, so that only steps and leap seconds part them
+MISSED_SHARE = 0.05
+LATE_SHARE = 0.20
+SEEN_SHARE = 0.90
+# Engines work in lock step: a core lost for a share x of the time slows every thread by about x. At 0.1 core the
+# harm is bounded by 10 %, and it lies a decade above the probe's own use and the 10 ms tick over a run.
+FOREIGN_CORES = 0.10
+
+_TABLE: dict[str, tuple[str, State, str]] = {
+    "engine_failed": (
+        "the engine died, never became ready, or answered none or only some of the requests",
+        "invalid",
+        "Read the engine's last lines with the run's log, and try a smaller context or model.",
+    ),
+    "command_failed": (
+        "the command under test ended with a status other than 0, or by a signal",
+        "invalid",
+        "Run the command by hand on the target.",
+    ),
+    "oom_killed": (
+        "the kernel killed the process under test for memory",
+        "invalid",
+        "Use a smaller model, context or KV type, or close other programs.",
+    ),
+    "aborted": ("the run was ended by the user", "invalid", "Run it again."),
+    "probe_killed": (
+        "the probe was killed, or its journal has no end",
+        "invalid",
+        "Look for what kills programs on the target (memory, battery manager, power), then run again.",
+    ),
+    "journal_full": (
+        "the journal reached its limit, or the target's disk was full",
+        "invalid",
+        "Free space on the target, sample more slowly, or make the run shorter.",
+    ),
+    "device_rebooted": (
+        "the boot id changed, or CLOCK_BOOTTIME ran backwards",
+        "invalid",
+        "Run again; look for a watchdog or a loose supply.",
+    ),
+    "suspended": (
+        f"CLOCK_BOOTTIME and CLOCK_MONOTONIC drifted apart by more than {SUSPEND_S * 1e3:.0f} ms",
+        "invalid",
+        "Keep the target awake: wake lock, systemd-inhibit, lid open.",
+    ),
+    "clock_stepped": (
+        f"the wall clock moved against CLOCK_BOOTTIME by more than {STEP_S * 1e3:.0f} ms",
+        "degraded",
+        "Numbers hold, for they use CLOCK_BOOTTIME; do not align this run with other logs by wall time.",
+    ),
+    "clock_unsynced": (
+        "an external meter's clock could not be tied to the target's",
+        "degraded",
+        "Repeat the clock exchange before and after the window over one open channel.",
+    ),
+    "request_failed": (
+        "a timed request did not end ok",
+        "invalid",
+        "Read the request's detail; an aggregate over the rest would be of the easier ones.",
+    ),
+    "no_timed_request": (
+        "a workload of requests has no timed one that ended ok",
+        "invalid",
+        "Read the first request's detail.",
+    ),
+    "truncated_output": (
+        "a timed request gave another number of tokens than it was made to give",
+        "degraded",
+        "Make the engine ignore the end-of-text token, or enlarge its context.",
+    ),
+    "sampler_starved": (
+        f"a stream missed more than {MISSED_SHARE:.0%} of its deadlines or was late at more than {LATE_SHARE:.0%}",
+        "degraded",
+        "Sample more slowly, or leave the probe a core.",
+    ),
+    "low_coverage": (
+        f"readings cover less than {SEEN_SHARE:.0%} of the run, or do not enclose it",
+        "degraded",
+        "Lengthen the idle windows, or look at the source's errors.",
+    ),
+    "stale_sensor": (
+        "the energy source gave too few fresh values in the run",
+        "degraded",
+        "Make the run longer, or use a source that updates more often.",
+    ),
+    "sensor_denied": (
+        "a source exists and may not be read",
+        "degraded",
+        "Run as root, or give the probe's user leave to read it (for RAPL a udev rule).",
+    ),
+    "sensor_gated": (
+        "a source answered only that it is powered off or busy",
+        "degraded",
+        "Wake the part it belongs to, or leave the source out of the profile.",
+    ),
+    "counter_reset": (
+        "an energy counter fell without having wrapped, or may have wrapped unseen",
+        "degraded",
+        "Energy is None over the reset; keep drivers loaded and sample within half the counter's range.",
+    ),
+    "implausible_power": (
+        "mean power is not above zero, or beyond what the machine can draw",
+        "invalid",
+        "Check the unit, sign and scale of the source in the device profile.",
+    ),
+    "partial_total": (
+        "the total leaves out a load that is there",
+        "degraded",
+        "Compare it only with totals of the same parts.",
+    ),
+    "background_load": (
+        f"others used more than {FOREIGN_CORES:g} of a core over the run",
+        "degraded",
+        "Close other programs, and look at the machine's scheduled jobs.",
+    ),
+    "not_gated": (
+        "the run started without waiting for a settled temperature",
+        "degraded",
+        "Use a workload or profile with a thermal gate for numbers that are compared.",
+    ),
+    "warm_start": (
+        "the thermal gate timed out and the run started warm",
+        "degraded",
+        "Wait longer, cool the device, or raise the gate's target.",
+    ),
+    "no_thermal_sensor": (
+        "no zone gave a temperature in the run",
+        "degraded",
+        "Nothing to do on a virtual machine; elsewhere check that thermal zones are readable.",
+    ),
+    "throttled": (
+        "the target reports thermal throttling within the run",
+        "degraded",
+        "Cool the device, or report it as a sustained run.",
+    ),
+    "frequency_capped": (
+        "scaling_max_freq of a policy lay below the hardware's maximum in the run",
+        "degraded",
+        "Lift the cap (governor, power profile), or wait for the device to cool.",
+    ),
+    "under_voltage": (
+        "the target reports under-voltage within the run",
+        "invalid",
+        "Use a stronger supply and a shorter cable.",
+    ),
+    "charging": (
+        "the battery was being charged while it was the energy source",
+        "invalid",
+        "Cut the supply: a hub with switched ports, or wireless adb.",
+    ),
+    "charge_state_contradictory": (
+        "status, supply and current of the battery contradict each other",
+        "invalid",
+        "Trust the current after a calibration, not the status field.",
+    ),
+    "low_battery": (
+        "the battery was below 20 % within the run",
+        "degraded",
+        "Charge first: devices save power when the battery is low.",
+    ),
+    "settings_not_applied": (
+        "a setting the run asked for was not in force",
+        "invalid",
+        "Read the set events: the path may be read-only or need root.",
+    ),
+}
+TABLE: dict[str, Rule] = {code: Rule(*row) for code, row in _TABLE.items()}
+
+_RANK: dict[State, int] = {"valid": 0, "degraded": 1, "invalid": 2}
+
+
+def reason(code: str, detail: str) -> Reason:
+    """The reason of that name with what was seen. Raises InternalError for a code that is not in the table."""
+    rule = TABLE.get(code)
+    if rule is None:
+        raise InternalError(f"no rule for the validity reason {code!r}", hint="add it to meltbench.measure.validity")
+    return Reason(code, rule.state, detail, rule.advice)
+
+
+def state(reasons: Iterable[Reason]) -> State:
+    """The worst state any reason gives; valid when there is none."""
+    return max((one.state for one in reasons), key=_RANK.__getitem__, default="valid")
+
+
+def table_markdown() -> str:
+    """The table as docs/measuring.md shows it."""
+    rows = [f"| `{code}` | {rule.threshold} | {rule.state} | {rule.advice} |" for code, rule in TABLE.items()]
+    return "\n".join(["| reason | applies when | state | advice |", "|---|---|---|---|", *rows]) + "\n"
