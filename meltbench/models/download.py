@@ -46,11 +46,14 @@ class Patience:
 class Remote:
     """What to fetch: ``size_bytes`` is what it must have, where that is known.
 
+    ``hash_known`` says that the caller will check the bytes against a hash from elsewhere; then a part is continued
+    also where the server gives its files no version.
     ``auth`` adds credentials to a prepared request (for the host of ``url`` only); ``verify`` is a CA bundle or True.
     """
 
     url: str
     size_bytes: int | None = None
+    hash_known: bool = False
     auth: Callable[[Any], Any] | None = None
     verify: str | bool = True
     hint_denied: str = "check your credentials"
@@ -134,14 +137,14 @@ def check_space(folder: Path, needed_bytes: int) -> None:
 def _attempt(remote: Remote, part: Path, progress: Progress, patience: Patience, extra_bytes: int) -> str | None:
     import requests
 
-    have, validator, whole = _standing(part)
+    have, validator, whole = _standing(part, remote.hash_known)
     if have and have == whole:
         progress(have, whole)
         return None
     # Compressed transfer would make lengths and ranges mean something else than the file.
     headers = {"Accept-Encoding": "identity"}
-    if have and validator:
-        headers |= {"Range": f"bytes={have}-", "If-Range": validator}
+    if have:
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": validator} if validator else {})
     try:
         with requests.get(
             remote.url,
@@ -151,7 +154,7 @@ def _attempt(remote: Remote, part: Path, progress: Progress, patience: Patience,
             stream=True,
             timeout=(patience.connect_s, patience.read_s),
         ) as response:
-            start, total = _accept(remote, response, have, part)
+            start, total = _accept(remote, response, part, have, whole)
             check_space(part.parent, (total or 0) - start + extra_bytes)
             if not start:
                 # Emptied before the sidecar names the new version: a kill between must not leave old bytes under it.
@@ -170,7 +173,9 @@ def _attempt(remote: Remote, part: Path, progress: Progress, patience: Patience,
         raise FetchError(f"cannot fetch {shown(remote.url)}: {reason(error)}") from error
 
 
-def _accept(remote: Remote, response: requests.Response, have: int, part: Path) -> tuple[int, int | None]:
+def _accept(
+    remote: Remote, response: requests.Response, part: Path, have: int, whole: int | None
+) -> tuple[int, int | None]:
     """Return where this answer starts in the file and how long the file is; raise when it is not the file."""
     url, status = shown(remote.url), response.status_code
     if remote.url.startswith("https:") and not response.url.startswith("https:"):
@@ -189,7 +194,7 @@ def _accept(remote: Remote, response: requests.Response, have: int, part: Path) 
     start, total = 0, _number(response.headers.get("Content-Length"))
     if status == 206:
         found = re.match(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})$", response.headers.get("Content-Range", ""))
-        if not found or int(found[1]) != have:
+        if not found or int(found[1]) != have or (whole is not None and int(found[2]) != whole):
             drop(part)
             raise _TryAgainError("the server sent another range than was asked for", 0.0)
         start, total = have, int(found[2])
@@ -229,15 +234,18 @@ def _copy(remote: Remote, part: Path, progress: Progress, extra_bytes: int) -> G
     return Got(joined=False)
 
 
-def _standing(part: Path) -> tuple[int, str | None, int | None]:
+def _standing(part: Path, hash_known: bool) -> tuple[int, str | None, int | None]:
     """Return how much of ``part`` can be continued, the version it is of, and its whole size: 0 to start over."""
     try:
         note: Any = json.loads(_sidecar(part).read_bytes())
     except (OSError, ValueError):
         return 0, None, None
-    if not isinstance(note, dict) or not isinstance(note.get("validator"), str):
-        return 0, None, None
-    return _size(part), note["validator"], note.get("total")
+    validator, whole = (note.get("validator"), note.get("total")) if isinstance(note, dict) else (None, None)
+    whole = whole if isinstance(whole, int) else None
+    if isinstance(validator, str):
+        return _size(part), validator, whole
+    # Without a version only the hash can tell a spliced file, and only the size that it may be the same one.
+    return (_size(part), None, whole) if hash_known and whole is not None else (0, None, None)
 
 
 def _stated_sha256(response: requests.Response) -> str | None:

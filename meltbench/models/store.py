@@ -8,7 +8,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from meltbench.errors import FetchError, MeltbenchError, UserError
@@ -154,6 +154,7 @@ def _from_hub(model: Model, source: HubSource, scratch: Path, call: _Call) -> Pa
 
 def _checked(call: _Call, remote: Remote, part: Path, sha256: str | None, what: str, extra_bytes: int = 0) -> Got:
     """Download ``remote``; on a wrong hash drop it, and once try anew if it was put together from several answers."""
+    remote = replace(remote, hash_known=sha256 is not None)
     got = download(remote, part, call.progress, call.patience, extra_bytes)
     found = _digest(part)
     if sha256 is not None and found != sha256 and got.joined:

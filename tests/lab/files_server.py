@@ -66,7 +66,7 @@ class Files:
         etag = f'"{hashlib.md5(served.content).hexdigest()}"'
         headers = dict(served.headers) | ({"ETag": etag} if served.etag else {})
         start, status, asked = 0, 200, request.headers.get("Range")
-        if asked and served.ranges and request.headers.get("If-Range") == etag:
+        if asked and served.ranges and request.headers.get("If-Range", etag) == etag:
             start, status = int(asked.removeprefix("bytes=").rstrip("-")), 206
             if start >= len(served.content):
                 return self.answer(request, path, 416, b"")

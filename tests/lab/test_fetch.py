@@ -90,11 +90,33 @@ def test_an_earlier_part_is_continued_by_the_next_call(files, home):
     assert files.log[-1][1] == "bytes=983040-"
 
 
-@pytest.mark.parametrize("how", [{"ranges": False}, {"etag": False}])
-def test_a_server_without_ranges_or_versions_starts_over(files, home, how):
-    files.put(FILE, MODEL, script=["cut:983040"], **how)
+def test_a_server_without_ranges_starts_over(files, home):
+    files.put(FILE, MODEL, script=["cut:983040"], ranges=False)
     assert ensure(known(), patience=QUICK).read_bytes() == MODEL
     assert files.statuses(FILE) == [200, 200]
+
+
+def test_without_versions_only_a_known_hash_lets_a_part_be_continued(files, home):
+    files.put(FILE, MODEL, script=["cut:983040"], etag=False)
+    path = ensure(known(), patience=QUICK)
+    assert files.statuses(FILE) == [200, 206]
+    path.unlink()
+    files.put(FILE, MODEL, script=["cut:983040"], etag=False)
+    ensure(resolve("o/r:m.gguf"), patience=QUICK)
+    assert files.statuses(FILE)[2:] == [200, 200]
+
+
+def test_a_splice_without_versions_is_found_by_the_hash(files, home):
+    served = files.put(FILE, OTHER, script=["cut:983040", "503", "503", "503"], etag=False)
+    with pytest.raises(FetchError):
+        ensure(known(), patience=QUICK)
+    served.content, served.script = MODEL, []
+    assert ensure(known(), patience=QUICK).read_bytes() == MODEL
+    assert files.statuses(FILE)[-2:] == [206, 200]
+    cached(known()).unlink()
+    served.content, served.script = MODEL[:-32] + bytes(64), ["cut:983040", "ok"]
+    with pytest.raises(FetchError, match="is not the file it was"):
+        ensure(known(), patience=QUICK)
 
 
 def test_a_file_replaced_meanwhile_is_not_spliced(files, home):
