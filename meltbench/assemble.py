@@ -11,7 +11,7 @@ import numpy as np
 from meltbench.compose import ENGINE
 from meltbench.engines import protocol
 from meltbench.engines.prompts import Ask, Sent
-from meltbench.measure import RunInputs, measure_run
+from meltbench.measure import RunInputs, StreamStats, measure_run
 from meltbench.measure.outcome import Outcome, outcome
 from meltbench.measure.phases import phases
 from meltbench.readings import read
@@ -20,7 +20,7 @@ from meltbench.targets import printable
 
 if TYPE_CHECKING:
     from meltbench.probe.journal import Journal
-    from meltbench.records import Series, SourceStatus
+    from meltbench.records import Phase, Series, SourceStatus
 
 _LOG_CHARS = 8192
 _NO_CHUNKS = Readings(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), [])
@@ -44,6 +44,49 @@ def assemble(ticket: dict[str, Any], journal: Journal) -> RunRecord:
         measures=measures,
         reasons=reasons,
     )
+
+
+def _inputs(
+    ticket: dict[str, Any],
+    journal: Journal,
+    requests: list[Request],
+    series: list[Series],
+    sources: list[SourceStatus],
+    spans: list[Phase],
+    verdict: Outcome,
+) -> RunInputs:
+    load = next((span.duration_s for span in spans if span.name == "load"), None)
+    gone = next((e for e in journal.named("exit") if e.get("proc") == ENGINE), {})
+    rss = gone.get("maxrss_bytes")
+    clocks = [(e["boot_ns"], e["mono_ns"], e["wall_ns"]) for e in journal.events if "mono_ns" in e and "wall_ns" in e]
+    return RunInputs(
+        series=series,
+        sources=sources,
+        phases=spans,
+        requests=requests,
+        load_s=load,
+        load_label=load_label(journal.first("pages") or {}),
+        maxrss_bytes=int(rss) if rss else None,
+        failure=(verdict.code, verdict.detail or "") if verdict.code else None,
+        # The thermal gate is the controller's and not built yet, so no run can claim to have passed one.
+        conditions=[("not_gated", "the run started without waiting for a steady temperature")],
+        clocks=clocks,
+        streams=[
+            StreamStats(
+                stream.path, len(stream.readings) + stream.overruns, len(stream.readings), stream.late, stream.overruns
+            )
+            for stream in journal.streams.values()
+            if stream.kind == "file"
+        ],
+        asked={r.index: entry["n_out"] for r in requests if (entry := _entry(ticket, r)) and entry["ignore_eos"]},
+        energy_source=next((source["name"] for source in ticket["sources"] if source["total"]), None),
+    )
+
+
+def _entry(ticket: dict[str, Any], request: Request) -> dict[str, Any] | None:
+    """What was asked; requests are made in the order of the asks."""
+    asks = ticket["asks"]
+    return asks[request.index] if request.index < len(asks) and asks[request.index]["item"] == request.item else None
 
 
 def engine_log(journal: Journal) -> str:
