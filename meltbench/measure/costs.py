@@ -174,9 +174,11 @@ def _phase_sum(
         why = f"{short[0].reason} ({len(short)} of {len(found)} {name} phases)"
         return _like(trace, "energy_j", "J", reason=why, phase=name, n=n)
     value = sum(one.energy_j or 0.0 for one in found)
-    parts = [part for one in found for part in (one.u_edge_j, one.u_alias_j)]
+    # Interpolation smears every prefill into its neighbours with the same sign: edges add up, they do not average out.
+    edges = sum(one.u_edge_j for one in found)
+    alias = math.hypot(*(one.u_alias_j for one in found))
     return _like(
-        trace, "energy_j", "J", value, phase=name, n=n, u_k2=combine_k2(trace.series.klass, value, *parts),
+        trace, "energy_j", "J", value, phase=name, n=n, u_k2=combine_k2(trace.series.klass, value, edges, alias),
         method=f"sum over {len(found)} timed requests: {found[0].method}",
         coverage=min(one.coverage or 0.0 for one in found),
     )  # fmt: skip

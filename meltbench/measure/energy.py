@@ -1,9 +1,10 @@
 """Energy of a window: the difference of a counter, or the trapezoid of a gauge, interpolated at both edges.
 
 Uncertainty (k = 2): u^2 = (gain E)^2 + sum over edges (d |P_left - P_right|)^2 + alias^2, with
-gain = class limit / sqrt(3) and d = clock offset bound + stamp error + the most that interpolating within one
-interval between updates can displace a step of power. The repetition term s^2/n of the full formula is 0 here: one
-window is measured once, and the spread between runs belongs to the analysis of runs.
+gain = class limit / sqrt(3) and d = clock offset bound + width of the stamp + the most that interpolating within one
+interval between updates can displace a step of power. An edge of a counter adds (P width)^2 / 12 for scatter. The
+repetition term s^2/n of the full formula is 0 here: one window is measured once, and the spread between runs belongs
+to the analysis of runs.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ GAP_FACTOR = 3.0  # a pause longer than this many usual periods is lost evidence
 
 @dataclass(frozen=True)
 class Trace:
-    """A series made ready once, for many windows. Counter: ``t``/``v`` are its updates. Gauge: its samples."""
+    """A series made ready once, for many windows. Counter: ``t``/``v`` are its updates. Gauge: its samples.
+
+    ``stamp_s`` is the width of the interval in which each of them really happened.
+    """
 
     series: Series
     counter: Counter | None
@@ -59,12 +63,12 @@ def prepare(series: Series, max_power_w: float | None = None) -> Trace:
     """Unwraps a counter, or drops a gauge's unreadable samples."""
     if series.kind != "counter":
         good = usable(series)
-        stamp = (series.t1_ns - series.t0_ns)[good] / 2e9
+        stamp = (series.t1_ns - series.t0_ns)[good] / 1e9
         return Trace(series, None, middle_ns(series)[good], series.value[good], stamp)
     counter = unwrap(series, max_power_w)
     at = np.flatnonzero(counter.fresh)
     good = usable(series)
-    stamp = (series.t1_ns - series.t0_ns)[good][at] / 2e9
+    stamp = (series.t1_ns - series.t0_ns)[good][at] / 1e9
     # A counter read more often than it changes: the change is up to one reading older than its first sight.
     if len(at) < 0.9 * (len(counter.t_ns) - 1):
         stamp = stamp + (counter.t_ns[at] - counter.t_ns[at - 1]) / 1e9
@@ -100,15 +104,19 @@ def _counter_window(trace: Trace, counter: Counter, t0: int, t1: int, clock_s: f
 
 
 def _counter_edge(trace: Trace, edge: int, clock_s: float) -> float:
-    """d |P_left - P_right| at one edge, from the mean powers of the intervals beside the one the edge lies in."""
+    """The uncertainty of one edge, from the mean powers of the intervals beside the one the edge lies in.
+
+    d |P_left - P_right| for all that displaces the edge, and P x width / sqrt(12) for stamps that scatter: unlike
+    an offset common to both edges, scatter stretches the window, which costs energy at constant power too.
+    """
     t, v = trace.t, trace.v
     k = int(np.clip(np.searchsorted(t, edge, "right"), 1, len(t) - 1))  # the edge lies between updates k-1 and k
     span = (t[k] - t[k - 1]) / 1e9
     share = (edge - t[k - 1]) / 1e9 / span
     power = np.diff(v[max(k - 2, 0) : k + 2]) / (np.diff(t[max(k - 2, 0) : k + 2]) / 1e9)
-    step = float(power.max() - power.min()) if len(power) else 0.0
-    d = clock_s + float(max(trace.stamp_s[k - 1], trace.stamp_s[k])) + share * (1 - share) * span
-    return float(d * step)
+    width = float(max(trace.stamp_s[k - 1], trace.stamp_s[k]))
+    d = clock_s + width + share * (1 - share) * span
+    return math.hypot(d * float(power.max() - power.min()), float(power.max()) * width / math.sqrt(12))
 
 
 def _gauge_window(trace: Trace, t0: int, t1: int, clock_s: float) -> Window:

@@ -1,0 +1,126 @@
+"""Memory, heat, clocks and load beside energy."""
+
+import numpy as np
+import pytest
+from evidence_kit import phase, series
+
+from meltbench.measure.gauges import frequency_measures, load_measures, memory_measures, thermal_measures
+
+RUN = phase("run", 10, 20)
+T = np.arange(0, 30, 0.5)
+
+
+def gauge(name, values, unit="B", path=""):
+    one = series(name, T[: len(values)], values, kind="gauge", unit=unit)
+    return one if not path else one.__class__(**{**one.__dict__, "path": path})
+
+
+def by(measures):
+    return {(m.name, m.stat, m.source): m for m in measures}
+
+
+def test_peak_memory_by_the_kernels_high_water_mark():
+    got = by(memory_measures([gauge("process.hwm_bytes", [1e9, 2e9, np.nan])], RUN, 1_500_000_000))
+    peak = got["peak_rss_bytes", "max", ""]
+    assert (peak.value, peak.method, peak.n) == (2e9, "VmHWM", 2)
+
+
+def test_peak_memory_by_rusage_when_the_process_was_too_quick_for_the_sampler():
+    got = by(memory_measures([gauge("process.hwm_bytes", [1e9])], RUN, 3_000_000_000))["peak_rss_bytes", "max", ""]
+    assert (got.value, got.method) == (3e9, "largest resident set by rusage at exit")
+    assert by(memory_measures([], RUN, 7))["peak_rss_bytes", "max", ""].value == 7
+
+
+def test_trap_40_swapped_pages_count_in_the_peak_and_mapped_weights_stand_apart():
+    parts = [
+        gauge("process.pss_bytes", [500.0, 300.0, 900.0]),
+        gauge("process.swap_pss_bytes", [0.0, 400.0, np.nan]),
+        gauge("process.pss_file_bytes", [200.0, 100.0, 0.0]),
+    ]
+    got = by(memory_measures(parts, RUN, None))
+    assert got["peak_pss_bytes", "max", ""].value == 700
+    assert got["pss_file_bytes", "max", "process.pss_file_bytes"].value == 200
+
+
+def test_least_available_memory_is_of_the_run_alone():
+    values = np.full(60, 5e9)
+    values[2], values[30] = 1e9, 2e9
+    got = by(memory_measures([gauge("memory.available_bytes", values)], RUN, None))
+    assert got["memory_available_bytes", "min", "memory.available_bytes"].value == 2e9
+
+
+def test_trap_44_unread_memory_is_none_and_not_zero():
+    got = memory_measures([], RUN, 0)
+    assert len(got) == 5
+    assert all(m.value is None and m.reason for m in got)
+
+
+def test_heat_names_the_hottest_zone():
+    zones = [
+        gauge("thermal.soc", 40 + T / 10, "degC"),
+        gauge("thermal.gpu", 41 + T, "degC"),
+        gauge("thermal.off", T * np.nan, "degC"),
+    ]
+    got = by(thermal_measures(zones, RUN))
+    assert got["max_temp_c", "max", ""].value == 61
+    assert got["max_temp_c", "max", ""].method == "hottest of 2 zones: gpu"
+    assert got["max_temp_c", "max", "thermal.soc"].value == 42
+    assert got["start_temp_c", "value", ""].value == 51
+    assert got["temp_slope_c_per_s", "slope", ""].value == pytest.approx(1)
+
+
+def test_trap_11_a_gated_sensor_is_no_sensor():
+    for zones in ([], [gauge("thermal.soc", T * np.nan, "degC")]):
+        got = thermal_measures(zones, RUN)
+        assert {m.name for m in got} == {"start_temp_c", "max_temp_c", "temp_slope_c_per_s"}
+        assert all(m.value is None and m.reason.startswith("no_thermal_sensor") for m in got)
+
+
+def test_few_or_late_temperatures_leave_slope_and_start_open():
+    late = series("thermal.soc", [12, 13], [50, 51], kind="gauge", unit="degC")
+    got = by(thermal_measures([late], RUN))
+    assert got["max_temp_c", "max", ""].value == 51
+    assert got["start_temp_c", "value", ""].reason.startswith("low_coverage")
+    assert got["temp_slope_c_per_s", "slope", ""].reason.startswith("low_coverage")
+
+
+def test_clocks_of_the_run():
+    clock = np.where((T > 11) & (T < 19), 1e9, 2e9)
+    parts = [gauge("cpufreq.policy0.cur_hz", clock, "Hz"), gauge("cpufreq.policy0.max_hz", clock + 1e9, "Hz")]
+    got = by([*frequency_measures(parts, RUN)])
+    assert got["cpu_freq_hz", "min", "cpufreq.policy0.cur_hz"].value == 1e9
+    assert got["cpu_freq_hz", "max", "cpufreq.policy0.cur_hz"].value == 2e9
+    assert got["cpu_freq_cap_hz", "min", "cpufreq.policy0.max_hz"].value == 2e9
+    assert frequency_measures([], RUN)[0].reason
+
+
+def rising(name, rate):
+    return series(name, T, rate * T, unit="s")
+
+
+def test_foreign_load_is_what_the_machine_did_beyond_the_engine():
+    parts = [
+        rising("cpu.busy_s", 2.4),
+        rising("cpu.steal_s", 0.1),
+        rising("process.cpu_s", 2.0),
+        rising("pressure.cpu.some_s", 0.25),
+    ]
+    got = {m.name: m for m in load_measures(parts, RUN)}
+    assert got["foreign_cores"].value == pytest.approx(0.5)
+    assert got["cpu_s"].value == pytest.approx(20)
+    assert got["wall_s"].value == 10
+    assert got["pressure_cpu_some"].value == pytest.approx(0.25)
+    assert got["pressure_io_some"].reason.startswith("no_reading")
+
+
+def test_foreign_load_needs_both_counters_and_a_run():
+    got = {m.name: m for m in load_measures([rising("cpu.busy_s", 1)], RUN)}
+    assert got["foreign_cores"].reason.startswith("no_reading: process.cpu_s")
+    got = {m.name: m for m in load_measures([rising("cpu.busy_s", 1)], None)}
+    assert all(m.value is None and m.reason for m in got.values())
+
+
+def test_of_a_process_started_twice_the_stream_that_encloses_the_run_counts():
+    first = series("process.cpu_s", [0, 5], [0, 1], unit="s")
+    got = {m.name: m for m in load_measures([first, rising("process.cpu_s", 3)], RUN)}
+    assert got["cpu_s"].value == pytest.approx(30)

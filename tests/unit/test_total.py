@@ -1,0 +1,91 @@
+"""The designated total: which RAPL domains add up, and what happens when one of them fails."""
+
+import numpy as np
+import pytest
+from evidence_kit import phase, series
+
+from meltbench.measure.energy import energy
+from meltbench.measure.total import total
+
+T = np.arange(0, 30, 0.05)
+RANGE_J = 1000.0
+
+
+def domain(name, watts, start=0.0, lag=0.0, **more):
+    t = T + lag
+    return series(f"rapl.{name}", t, (start + watts * t) % RANGE_J, wrap=RANGE_J, source="rapl", **more)
+
+
+def joules(found, t0=5, t1=25):
+    return energy(found.series, phase("run", t0, t1)).value
+
+
+def test_rule_8_psys_stands_alone():
+    found = total([domain("psys", 30, scope="module"), domain("package-0", 20), domain("package-0.dram", 3)])
+    assert found.members == ("rapl.psys",)
+    assert joules(found) == pytest.approx(600)
+    assert found.series.scope == "module"
+
+
+def test_trap_25_packages_of_two_sockets_and_dram_add_up_and_their_parts_do_not():
+    found = total(
+        [
+            domain("package-0", 20, lag=0.001),
+            domain("package-1", 10, start=900, lag=0.002),
+            domain("package-0.core", 15),
+            domain("package-0.uncore", 2),
+            domain("package-0.dram", 3, lag=0.003),
+            domain("package-1.dram", 1),
+        ]
+    )
+    assert joules(found) == pytest.approx(20 * 34)
+    assert set(found.members) == {"rapl.package-0", "rapl.package-1", "rapl.package-0.dram", "rapl.package-1.dram"}
+    assert (found.series.scope, found.series.klass, found.series.name) == ("soc", "B", "total")
+
+
+def test_trap_25_dies_count_as_packages():
+    found = total([domain("package-0-die-0", 5), domain("package-0-die-1", 6)])
+    assert joules(found) == pytest.approx(220)
+
+
+def test_trap_25_a_reset_of_one_part_is_a_reset_of_the_sum():
+    fallen = domain("package-1", 10)
+    fallen.value[T >= 12] = 10 * (T[T >= 12] - 12)
+    again = domain("package-0", 10)
+    again.value[T >= 20] = 1.0 + T[T >= 20]
+    found = total([domain("package-0", 500, start=0), fallen])
+    assert energy(found.series, phase("run", 5, 25)).reason.startswith("counter_reset")
+    assert joules(found, 14, 25) == pytest.approx(11 * 510)
+    assert joules(found, 2, 11) == pytest.approx(9 * 510)
+    both = total([fallen, again])
+    for span in ((5, 15), (15, 25), (5, 25)):
+        assert energy(both.series, phase("run", *span)).reason.startswith("counter_reset")
+
+
+def test_trap_26_a_package_that_may_not_be_read_leaves_no_total():
+    hidden = series("rapl.package-1", [], [], source="rapl")
+    found = total([domain("package-0", 20), hidden])
+    assert found.series is None
+    assert found.reason.startswith("sensor_denied: rapl.package-1")
+    failing = series("rapl.package-1", T, np.full(len(T), np.nan), source="rapl")
+    assert total([domain("package-0", 20), failing]).reason.startswith("low_coverage: rapl.package-1")
+
+
+def test_a_psys_that_cannot_be_read_gives_way_to_the_packages():
+    hidden = series("rapl.psys", [], [], source="rapl")
+    assert joules(total([hidden, domain("package-0", 20)])) == pytest.approx(400)
+    assert total([hidden]).reason.startswith("sensor_denied: rapl.psys")
+
+
+def test_rule_8_a_sum_without_its_dram_is_partial():
+    hidden = series("rapl.package-0.dram", [], [], source="rapl")
+    found = total([domain("package-0", 20), hidden])
+    assert joules(found) == pytest.approx(400)
+    assert found.partial == "without rapl.package-0.dram"
+
+
+def test_no_domain_and_no_common_time():
+    assert total([]).reason.startswith("no_energy_source")
+    assert total([domain("core", 3)]).reason.startswith("no_energy_source")
+    late = domain("package-1", 10, lag=100)
+    assert total([domain("package-0", 20), late]).reason.startswith("low_coverage")

@@ -1,0 +1,226 @@
+"""Reasons against validity: the table, what finds them, and a whole run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evidence_kit import SECOND, phase, request, series
+
+from meltbench.errors import InternalError
+from meltbench.measure import RunInputs, StreamStats, measure_run
+from meltbench.measure.findings import (
+    clock_reasons,
+    frequency_reasons,
+    request_reasons,
+    sampler_reasons,
+    source_reasons,
+)
+from meltbench.measure.validity import TABLE, reason, state, table_markdown
+from meltbench.records import SourceStatus
+
+DOC = Path(__file__).parent.parent.parent / "docs" / "measuring.md"
+NAMED_BY_THE_LAW = [
+    "warm_start",
+    "throttled",
+    "frequency_capped",
+    "under_voltage",
+    "charging",
+    "charge_state_contradictory",
+    "low_battery",
+    "clock_stepped",
+    "device_rebooted",
+    "oom_killed",
+    "engine_failed",
+    "truncated_output",
+    "sampler_starved",
+    "suspended",
+    "not_gated",
+    "no_thermal_sensor",
+    "low_coverage",
+    "stale_sensor",
+    "sensor_denied",
+    "sensor_gated",
+    "counter_reset",
+    "implausible_power",
+    "background_load",
+    "settings_not_applied",
+    "partial_total",
+    "clock_unsynced",
+]
+T = np.arange(0, 40, 0.1)
+PHASES = [phase("idle_before", 0, 9), phase("run", 10, 30), phase("idle_after", 31, 39)]
+REQUESTS = [request(0, 10, 20), request(1, 20, 30)]
+
+
+def codes(reasons):
+    return [one.code for one in reasons]
+
+
+def test_the_table_names_every_reason_and_the_document_shows_it():
+    assert set(NAMED_BY_THE_LAW) <= set(TABLE)
+    assert table_markdown() in DOC.read_text()
+    assert all(rule.threshold and rule.advice.endswith(".") for rule in TABLE.values())
+
+
+def test_states_and_unknown_codes():
+    assert state([]) == "valid"
+    assert state([reason("not_gated", "quick")]) == "degraded"
+    assert state([reason("not_gated", "quick"), reason("suspended", "1 s")]) == "invalid"
+    with pytest.raises(InternalError, match="no_such_code"):
+        reason("no_such_code", "")
+
+
+def pairs(*steps):
+    return [(b * SECOND, m * SECOND, w * SECOND + 1_790_000_000 * SECOND) for b, m, w in steps]
+
+
+def test_trap_15_suspend_step_and_reboot_are_told_apart():
+    assert clock_reasons([]) == []
+    assert clock_reasons(pairs((1, 1, 1), (100, 100, 100))) == []
+    assert codes(clock_reasons(pairs((1, 1, 1), (100, 90, 100)))) == ["suspended"]
+    assert codes(clock_reasons(pairs((1, 1, 1), (100, 100, 3700)))) == ["clock_stepped"]
+    assert codes(clock_reasons(pairs((100, 100, 100), (1, 1, 101)))) == ["device_rebooted"]
+
+
+def test_a_starved_sampler():
+    assert sampler_reasons([StreamStats("cpu", 100, 97, late=15, overruns=3), StreamStats("name", 2, 0)]) == []
+    found = sampler_reasons([StreamStats("cpu", 100, 90, overruns=10), StreamStats("rapl", 100, 100, late=60)])
+    assert codes(found) == ["sampler_starved"]
+    assert found[0].detail == "rapl: 0% missed, 60% late, cpu: 10% missed, 0% late"
+
+
+def test_trap_26_denied_counts_and_absent_does_not():
+    found = source_reasons(
+        [
+            SourceStatus("rapl", "denied", 1, 0),
+            SourceStatus("psi", "absent", 0, 0),
+            SourceStatus("gpu", "again", 1, 9),
+            SourceStatus("cpu", "ok", 1, 9),
+        ]
+    )
+    assert [(one.code, one.detail) for one in found] == [("sensor_denied", "rapl"), ("sensor_gated", "gpu")]
+
+
+def test_a_cap_below_the_hardwares_maximum():
+    caps = series("cpufreq.policy0.max_hz", T, np.where((T > 15) & (T < 16), 1.5e9, 2e9), kind="gauge", unit="Hz")
+    top = series("cpufreq.policy0.hw_max_hz", [0], [2e9], kind="gauge", unit="Hz")
+    found = frequency_reasons([caps, top], PHASES[1])
+    assert [(one.code, one.detail) for one in found] == [("frequency_capped", "policy0: 1.50 GHz of 2.00 GHz")]
+    assert frequency_reasons([caps, top], phase("run", 20, 30)) == []
+    assert frequency_reasons([caps], PHASES[1]) == frequency_reasons([caps, top], None) == []
+
+
+def test_trap_43_an_early_end_is_told():
+    short = [request(0, 10, 20, n_out=64), request(1, 20, 30, n_out=12)]
+    found = request_reasons(short, {0: 64, 1: 64})
+    assert [(one.code, one.detail) for one in found] == [("truncated_output", "item1: 12 of 64 tokens")]
+    assert request_reasons(short, {}) == []
+
+
+def test_failed_requests():
+    bad = request(1, 20, 30, status="http_500", detail="out of memory")
+    assert codes(request_reasons([REQUESTS[0], bad], {})) == ["request_failed"]
+    none = request_reasons([bad], {})
+    assert (codes(none), none[0].detail) == (
+        ["no_timed_request"],
+        "all 1 failed; the first: item1: http_500: out of memory",
+    )
+
+
+def evidence(**more):
+    """A run on a quiet machine with a counter and a thermometer."""
+    given = {
+        "series": [
+            series("rapl.package-0", T, 7 * T + 0.001, source="rapl", wrap=262143.0),
+            series("thermal.soc", T, 40 + T / 10, kind="gauge", unit="degC"),
+            series("cpu.busy_s", T, 2.02 * T, unit="s"),
+            series("process.cpu_s", T, 2.0 * T, unit="s"),
+        ],
+        "sources": [SourceStatus("rapl", "ok", 1, 400)],
+        "phases": PHASES,
+        "requests": REQUESTS,
+        "load_s": 1.0,
+        "clocks": pairs((1, 1, 1), (39, 39, 39)),
+        "streams": [StreamStats("rapl", 400, 400)],
+        "asked": {0: 50, 1: 50},
+    }
+    return RunInputs(**{**given, **more})
+
+
+def value(measures, name, stat="value"):
+    return next(m for m in measures if (m.name, m.stat, m.phase) == (name, stat, "run"))
+
+
+def test_a_sound_run_is_valid():
+    measures, reasons, verdict = measure_run(evidence())
+    assert (verdict, reasons) == ("valid", [])
+    assert value(measures, "energy_j").value == pytest.approx(140)
+    assert value(measures, "net_energy_j").value == pytest.approx(0, abs=1e-6)
+    assert value(measures, "j_per_output_token", "ratio_of_sums").value == pytest.approx(1.4)
+    assert all((m.value is None) == (m.reason is not None) for m in measures)
+
+
+def test_no_energy_source_is_no_reason_against_validity():
+    given = evidence().series[1:]
+    absent = [SourceStatus("rapl", "absent", 0, 0, "no /sys/class/powercap/intel-rapl:* on this machine")]
+    measures, _, verdict = measure_run(evidence(series=given, sources=absent))
+    assert verdict == "valid"
+    assert value(measures, "energy_j").reason == "no_energy_source: no /sys/class/powercap/intel-rapl:* on this machine"
+    measures, _, verdict = measure_run(evidence(series=given, sources=[], energy_source=None))
+    assert (verdict, value(measures, "energy_j").reason.partition(":")[0]) == ("valid", "no_energy_source")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reasons"),
+    [
+        ("denied", "sensor_denied", ["sensor_denied"]),
+        ("again", "sensor_gated", ["sensor_gated"]),
+        ("unparsed", "sensor_unreadable", []),
+    ],
+)
+def test_an_energy_source_that_gave_nothing_says_why(status, code, reasons):
+    given = evidence(series=evidence().series[1:], sources=[SourceStatus("rapl", status, 1, 0)])
+    measures, found, _ = measure_run(given)
+    assert value(measures, "energy_j").reason.partition(":")[0] == code
+    assert codes(found) == reasons
+
+
+def replaced(name, values):
+    return [
+        one if one.name != name else series(name, T, values, source=one.source, wrap=one.wrap)
+        for one in evidence().series
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "verdict"),
+    [
+        ({"failure": ("oom_killed", "the kernel killed the engine")}, "oom_killed", "invalid"),
+        ({"conditions": [("not_gated", "quick runs have no gate")]}, "not_gated", "degraded"),
+        ({"clocks": pairs((1, 1, 1), (39, 30, 39))}, "suspended", "invalid"),
+        ({"asked": {0: 64}}, "truncated_output", "degraded"),
+        ({"streams": [StreamStats("rapl", 400, 200)]}, "sampler_starved", "degraded"),
+        ({"series": replaced("cpu.busy_s", 2.2 * T)}, "background_load", "degraded"),
+        ({"series": replaced("rapl.package-0", 7 * T + 0 * T // 1 - 100 * (T > 20))}, "counter_reset", "degraded"),
+        ({"series": replaced("rapl.package-0", np.full(len(T), 5.0))}, "stale_sensor", "degraded"),
+        ({"series": replaced("rapl.package-0", 5000 * T)}, "implausible_power", "invalid"),
+        ({"series": [one for one in evidence().series if one.unit != "degC"]}, "no_thermal_sensor", "degraded"),
+        ({"phases": [phase("run", 10, 50)]}, "low_coverage", "degraded"),
+        (
+            {"series": [*evidence().series, series("rapl.package-0.dram", [], [], source="rapl")]},
+            "partial_total",
+            "degraded",
+        ),
+    ],
+)
+def test_each_finding_reaches_the_verdict(given, code, verdict):
+    _, reasons, found = measure_run(evidence(**given))
+    assert code in codes(reasons)
+    assert found == verdict
+    assert len(set(codes(reasons))) == len(reasons)
+
+
+def test_a_run_of_nothing_gives_reasons_and_no_numbers():
+    measures, reasons, verdict = measure_run(RunInputs([], [], [], failure=("probe_killed", "the journal has no end")))
+    assert (verdict, codes(reasons)) == ("invalid", ["probe_killed", "no_thermal_sensor"])
+    assert {m.name for m in measures if m.value is not None} == {"requests_timed", "requests_failed"}
