@@ -1,0 +1,62 @@
+// Events: one JSON object a frame, in printable ASCII.
+#include "probe.h"
+
+#include <string.h>
+
+#define STRING_MAX 16384   // an event stays far below the longest frame
+
+void ev_new(struct ev *e, const char *name) { *e = (struct ev){.name = name, .t = boot_ns()}; }
+
+static void key_of(struct ev *e, const char *key) {
+    sb_text(&e->b, ",\"");
+    sb_text(&e->b, key);
+    sb_text(&e->b, "\":");
+}
+
+void ev_str(struct ev *e, const char *key, const char *value) {
+    key_of(e, key);
+    sb_json(&e->b, value, strnlen(value, STRING_MAX));
+}
+
+void ev_int(struct ev *e, const char *key, int64_t value) {
+    key_of(e, key);
+    sb_int(&e->b, value);
+}
+
+void ev_raw(struct ev *e, const char *key, const char *json) {
+    key_of(e, key);
+    sb_text(&e->b, json);
+}
+
+void ev_null(struct ev *e, const char *key) { ev_raw(e, key, "null"); }
+void ev_bool(struct ev *e, const char *key, bool value) { ev_raw(e, key, value ? "true" : "false"); }
+
+void ev_clocks(struct ev *e) {
+    ev_int(e, "mono_ns", clock_ns(CLOCK_MONOTONIC));
+    ev_int(e, "wall_ns", clock_ns(CLOCK_REALTIME));
+}
+
+// Events without which the end of a run cannot be understood: kept when nothing else is.
+static bool closes(const char *name) {
+    static const char *const names[] = {"full", "stopping", "exit", "step", "set", "undo", "end", NULL};
+    for (int i = 0; names[i]; i++)
+        if (strcmp(names[i], name) == 0) return true;
+    return false;
+}
+
+void ev_put(struct ev *e) {
+    struct sb head = {0};
+    journal_lock();
+    sb_text(&head, "{\"event\":\"");
+    sb_text(&head, e->name);
+    sb_text(&head, "\",\"seq\":");
+    sb_int(&head, journal_next_seq());
+    sb_text(&head, ",\"boot_ns\":");
+    sb_int(&head, e->t);
+    sb_text(&e->b, "}");
+    struct iovec part[2] = {{head.p, head.n}, {e->b.p, e->b.n}};
+    journal_frame(1, part, 2, closes(e->name));
+    journal_unlock();
+    sb_free(&head);
+    sb_free(&e->b);
+}

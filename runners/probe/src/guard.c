@@ -1,0 +1,229 @@
+// The guard: starts the worker, waits for it, and does its duty should it die. Also: stop, recover.
+#include "probe.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+char RUN_DIR[PATH_MAX], ROOT_DIR[PATH_MAX];
+
+static int complain(int code, const char *what, const char *why) {
+    dprintf(2, "meltprobe: %s: %s\n", what, why);
+    return code;
+}
+
+bool resolve_dir(const char *dir) {
+    if (!realpath(dir, RUN_DIR)) return false;
+    strcpy(ROOT_DIR, RUN_DIR);
+    char *slash = strrchr(ROOT_DIR, '/');
+    slash[slash == ROOT_DIR] = 0;
+    return true;
+}
+
+// -1 with errno EWOULDBLOCK while another job holds it.
+int lock_root(const char *root) {
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "%s/lock", root);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0 && errno == EACCES) fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0) return fd;
+    int err = errno;
+    close(fd);
+    errno = err;
+    return -1;
+}
+
+// What the worker would have done: kill, restore, close the journal. Harmless when it is done already.
+int mend(const char *dir) {
+    char path[PATH_BYTES], reserve[PATH_BYTES];
+    struct job job;
+    struct sb why = {0};
+    bool ended;
+    strcpy(RUN_DIR, dir);
+    snprintf(path, sizeof path, "%s/job", dir);
+    bool known = job_load(path, &job, &why) == 0;
+    sb_free(&why);
+    proc_init(known ? job.run_id : "");
+    if (known) kill_marked(job.run_id, 0);
+    snprintf(path, sizeof path, "%s/journal", dir);
+    snprintf(reserve, sizeof reserve, "%s/reserve", dir);
+    int err = journal_reopen(path, reserve, &ended);
+    if (err) return err;
+    undo_restore(dir);
+    struct ev e;
+    ev_new(&e, "end");
+    ev_str(&e, "result", "failed");
+    ev_str(&e, "reason", "probe_killed");
+    ev_null(&e, "step");
+    ev_clocks(&e);
+    if (ended) sb_free(&e.b);
+    else ev_put(&e);
+    err = journal_close();
+    unlink(reserve);
+    state_write(dir, &(struct state){.state = "ended", .op = "", .name = "", .result = "failed"});
+    return err;
+}
+
+static int recover_all(const char *root, const char *except) {
+    DIR *dir = opendir(root);
+    if (!dir) return errno;
+    struct dirent *d;
+    int err = 0;
+    while ((d = readdir(dir))) {
+        char path[PATH_BYTES], text[4096], keep[PATH_MAX];
+        if (d->d_name[0] == '.') continue;
+        snprintf(path, sizeof path, "%s/%s", root, d->d_name);
+        if ((except && strcmp(path, except) == 0) || !state_text(path, text, sizeof text) || state_ended(text)) continue;
+        strcpy(keep, RUN_DIR);
+        int e = mend(path);
+        strcpy(RUN_DIR, keep);
+        if (e) err = e;
+    }
+    closedir(dir);
+    return err;
+}
+
+int cmd_recover(const char *root) {
+    signal(SIGPIPE, SIG_IGN);
+    if (!realpath(root, ROOT_DIR)) return complain(EXIT_WRITE, root, strerror(errno));
+    int lock = lock_root(ROOT_DIR);
+    if (lock < 0) return complain(errno == EWOULDBLOCK ? EXIT_BUSY : EXIT_WRITE, root, errno == EWOULDBLOCK ? "a job is running" : strerror(errno));
+    int err = recover_all(ROOT_DIR, NULL);
+    close(lock);
+    return err ? complain(EXIT_WRITE, root, strerror(err)) : 0;
+}
+
+static sigset_t watched(void) {
+    const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGALRM, SIGCHLD};
+    sigset_t set;
+    sigemptyset(&set);
+    for (int i = 0; i < 6; i++) sigaddset(&set, signals[i]);
+    return set;
+}
+
+// Until the worker ends; signals to the guard are the worker's.
+static int guard_wait(pid_t worker) {
+    sigset_t set = watched();
+    for (;;) {
+        int status, sig = sigwaitinfo(&set, NULL);
+        pid_t pid;
+        while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+            if (pid == worker) return status;
+        if (sig > 0 && sig != SIGCHLD && sig != SIGALRM) kill(worker, sig);
+    }
+}
+
+static int guard_main(struct job *job, int told) {
+    sigset_t set = watched();
+    pid_t guard = getpid();
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_CHILD_SUBREAPER, 1);   // what the worker leaves comes to the guard
+    pid_t worker = fork();
+    if (worker < 0) return complain(EXIT_WRITE, "fork", strerror(errno));
+    if (worker == 0) {
+        state_write(RUN_DIR, &(struct state){"starting", "", "", "", 0, job->n_steps, 0, 0, getpid(), guard});
+        if (told >= 0) close(told);
+        _exit(worker_main(job, guard));
+    }
+    if (told >= 0) close(told);
+    struct pstat st = {0};
+    pstat_read(worker, &st);   // a zombie at the worst: nobody else waits for it
+    if (guard_wait(worker) == 0) return 0;
+    kill_descendants(guard, st.start_ticks);
+    return mend(RUN_DIR) ? EXIT_WRITE : 0;
+}
+
+void close_inherited(void) {
+    DIR *dir = opendir("/proc/self/fd");
+    struct dirent *d;
+    while (dir && (d = readdir(dir))) {
+        int fd = atoi(d->d_name);
+        if (fd > 2 && fd != dirfd(dir)) close(fd);
+    }
+    if (dir) closedir(dir);
+    // A closed standard descriptor would be given to the journal.
+    int fd;
+    while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= 2) {}
+    close(fd);
+}
+
+// Returns in the guard; the caller's process waits until the worker's pid is in the state, and leaves.
+static int go_behind(void) {
+    int told[2];
+    if (pipe2(told, O_CLOEXEC) != 0) return -1;
+    pid_t pid = fork();
+    if (pid < 0) return -1;
+    if (pid > 0) {
+        char byte;
+        close(told[1]);
+        while (read(told[0], &byte, 1) < 0 && errno == EINTR) {}
+        _exit(0);
+    }
+    close(told[0]);
+    setsid();
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int fd = 0; fd < 3; fd++) dup2(null, fd);
+    if (null > 2) close(null);
+    return told[1];
+}
+
+static int prepare(struct job *job) {
+    char path[PATH_BYTES], reserve[PATH_BYTES];
+    struct sb why = {0};
+    snprintf(path, sizeof path, "%s/job", RUN_DIR);
+    int bad = job_load(path, job, &why);
+    if (bad) return complain(bad, "malformed job", why.p);
+    if (lock_root(ROOT_DIR) < 0) return complain(errno == EWOULDBLOCK ? EXIT_BUSY : EXIT_WRITE, ROOT_DIR, errno == EWOULDBLOCK ? "another job is running" : strerror(errno));
+    recover_all(ROOT_DIR, RUN_DIR);
+    snprintf(path, sizeof path, "%s/journal", RUN_DIR);
+    snprintf(reserve, sizeof reserve, "%s/reserve", RUN_DIR);
+    if (access(path, F_OK) == 0) return complain(EXIT_WRITE, path, "exists: a run is never repeated in its folder");
+    // The state comes first: a death from here on is seen by recover.
+    state_write(RUN_DIR, &(struct state){.state = "starting", .op = "", .name = "", .result = "", .steps = job->n_steps});
+    int err = journal_create(path, reserve, job->journal_bytes);
+    snprintf(reserve, sizeof reserve, "%s/state", RUN_DIR);
+    if (err) unlink(reserve);
+    return err ? complain(EXIT_WRITE, path, strerror(err)) : 0;
+}
+
+int cmd_run(int argc, char **argv) {
+    bool detach = argc == 4 && strcmp(argv[3], "--detach") == 0;
+    static struct job job;
+    if (argc != 3 && !detach) return complain(EXIT_USAGE, "usage", "meltprobe run DIR [--detach]");
+    close_inherited();
+    if (!resolve_dir(argv[2])) return complain(EXIT_WRITE, argv[2], strerror(errno));
+    int err = prepare(&job);
+    if (err) return err;
+    int told = detach ? go_behind() : -1;
+    if (detach && told < 0) return complain(EXIT_WRITE, "fork", strerror(errno));
+    return guard_main(&job, told);
+}
+
+int cmd_stop(const char *dir) {
+    char text[4096];
+    if (!resolve_dir(dir) || !state_text(RUN_DIR, text, sizeof text)) return complain(EXIT_WRITE, dir, "no job was started here");
+    for (int i = 0; i < 1200; i++) {
+        if (!state_text(RUN_DIR, text, sizeof text) || (state_ended(text) && !state_pid(text) && !state_guard(text))) return 0;
+        pid_t worker = state_pid(text), guard = state_guard(text);
+        int lock = worker || guard ? -1 : lock_root(ROOT_DIR);
+        if (lock >= 0) {
+            int err = mend(RUN_DIR);
+            close(lock);
+            return err ? complain(EXIT_WRITE, dir, strerror(err)) : 0;
+        }
+        if (worker && i % 100 == 0) kill(worker, i < 600 ? SIGUSR2 : SIGKILL);   // the guard mends
+        usleep(50000);
+    }
+    return complain(EXIT_BUSY, dir, "the job does not end");
+}

@@ -1,0 +1,244 @@
+// meltprobe: what every file shares. The formats are in docs/probe.md.
+#ifndef PROBE_H
+#define PROBE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <time.h>
+
+#define PROBE_VERSION "1"
+#ifndef PROBE_TARGET
+#define PROBE_TARGET "unknown"
+#endif
+#ifndef PROBE_SOURCE
+#define PROBE_SOURCE "unknown"
+#endif
+
+#define PATH_BYTES 4200
+#define NS_MS 1000000LL
+#define NS_S 1000000000LL
+#define RAW_MAX 65536u         // longest raw text of a reading
+#define LINE_BYTES 4096u       // longest line kept
+#define TAIL_BYTES 8192u       // last bytes kept of an output stream past its bound
+#define RESERVE_BYTES 65536    // given back when the disk is full
+#define CLOSING_BYTES 65536    // of the journal's bound, kept for the events that close it
+#define FRAME_MAX (1u << 20)   // no frame is longer
+#define FRAME_HEAD 16u
+#define STREAMS_MAX 2048       // file streams open at one time
+#define EXIT_USAGE 64
+#define EXIT_WRITE 73
+#define EXIT_BUSY 75
+
+// The journal is little-endian and is written straight from memory.
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "little-endian targets only");
+
+// ---- util.c: clocks, strings, small files
+int64_t clock_ns(clockid_t clock);
+int64_t boot_ns(void);
+struct timespec to_timespec(int64_t ns);
+void *xrealloc(void *old, size_t bytes);   // never returns NULL: out of memory aborts, and the guard mends
+char *xstrdup(const char *text);
+uint32_t crc32_of(uint32_t crc, const void *data, size_t n);
+int write_all(int fd, const void *data, size_t n);                  // 0 or an errno
+ssize_t read_text(const char *path, char *buf, size_t cap);         // bytes (a NUL follows) or -errno
+int write_atomic(const char *path, const void *data, size_t n);     // 0 or an errno
+void boot_id(char out[64]);
+void trim_end(char *text);
+const char *status_of(int err);            // ok denied absent again error
+
+struct sb { char *p; size_t n, cap; };     // a string that grows
+void sb_add(struct sb *b, const void *data, size_t n);
+void sb_text(struct sb *b, const char *text);
+void sb_int(struct sb *b, int64_t value);
+void sb_json(struct sb *b, const void *data, size_t n);   // quoted, printable ASCII
+void sb_word(struct sb *b, const char *text);             // a word of a job file, %XX where needed
+void sb_free(struct sb *b);
+
+// ---- journal.c, event.c, walk.c
+int journal_create(const char *path, const char *reserve, int64_t limit);   // 0 or an errno
+int journal_reopen(const char *path, const char *reserve, bool *ended);     // cuts a torn frame; 0 or an errno
+int journal_start_writer(void);
+bool journal_frame(uint16_t kind, const struct iovec *part, int parts, bool closing);
+int64_t journal_next_seq(void);
+void journal_lock(void);
+void journal_unlock(void);
+void journal_sync(void);                   // everything so far is on the disk
+int journal_close(void);                   // 0, or the errno that kept the end event from the disk
+
+typedef int (*frame_fn)(uint16_t kind, const char *payload, size_t n, void *arg);   // nonzero: stop
+int journal_walk(int fd, int64_t *offset, frame_fn each, void *arg);   // offset: after the last whole frame
+
+struct ev { struct sb b; const char *name; int64_t t; };
+void ev_new(struct ev *e, const char *name);
+void ev_str(struct ev *e, const char *key, const char *value);
+void ev_int(struct ev *e, const char *key, int64_t value);
+void ev_raw(struct ev *e, const char *key, const char *json);
+void ev_null(struct ev *e, const char *key);
+void ev_bool(struct ev *e, const char *key, bool value);
+void ev_clocks(struct ev *e);
+void ev_put(struct ev *e);
+
+// ---- stream.c: numbered rows of readings, buffered by column
+struct buffer;
+struct stream {
+    uint32_t number;
+    struct buffer *buf;
+    uint64_t readings, late, overruns, dropped;
+    int64_t max_late;
+};
+struct buffer *buffer_new(uint32_t rows, uint32_t raw_bytes);
+void buffer_free(struct buffer *b);
+void stream_open(struct stream *s, struct buffer *buf, const char *channel, const char *kind, const char *path, int err);
+void stream_put(struct stream *s, int64_t t0, int64_t t1, int err, const void *raw, size_t n);
+void stream_flush(struct stream *s);
+void stream_end(struct stream *s);         // the buffer stays with its owner
+// Books a reading taken at t0..t1 for deadline *next; moves *next to the first multiple after t1.
+void stream_deadline(struct stream *s, int64_t *next, int64_t period, int64_t t0, int64_t t1);
+
+// ---- job.c, words.c: the job file
+enum kind { CH_FILE, CH_POLL, CH_LINES };
+struct channel {
+    enum kind kind;
+    char *name;
+    char *path;                // CH_FILE: as written, not yet expanded
+    char **argv;               // CH_POLL, CH_LINES: as written, NULL at the end
+    int64_t period, offset, deadline_ms;
+};
+struct step { const struct op *op; char *name; char **w; int n, line; };
+struct job {
+    char *run_id;
+    int64_t journal_bytes, duration_ms, log_bytes;
+    struct channel *channels;
+    struct step *steps;
+    int n_channels, n_steps;
+};
+struct op { const char *word, *form, *usage; int (*fn)(struct step *s, struct sb *why); };
+extern const struct op OPS[];
+int job_load(const char *path, struct job *job, struct sb *why);   // 0, or EXIT_USAGE with one line in why
+int64_t word_int(const char *word);        // -1 when it is not a plain number
+char *word_expand(const char *word, struct sb *why);               // malloc'd; NULL with a reason
+char *word_pattern(const char *word, struct sb *why);              // the same, as a pattern for glob
+bool word_names(const char *word, const char *what, const char *name);   // does it hold {what:name}
+char **words_expand(char **words, struct sb *why);
+void words_free(char **words);
+bool word_plain(const char *word);         // holds no {pid:} or {port:}
+bool port_set(const char *name, int port);                         // false: too many ports
+int port_get(const char *name);            // 0 when there is none
+
+// ---- sampler.c: file channels
+void sampler_start(const struct job *job);
+void sampler_open(const char *process);    // channels that name this process; NULL: those that name none
+void sampler_close(const char *process);
+void sampler_transition(void);
+void sampler_stop(void);
+
+// ---- proc.c, pump.c, polls.c: processes and what they print
+enum owner { OWN_STEP, OWN_LINES, OWN_POLL };
+struct proc {
+    char *name;
+    enum owner owner;
+    pid_t pid;
+    uint64_t start_ticks;
+    atomic_bool running, by_us;
+    bool gone;                 // the group has been seen empty: its number may be another's now
+    int status;
+    int64_t t_spawn, t_exit, oom_before;
+    struct stream *out, *err;
+    struct proc *next;
+};
+struct proc *proc_find(const char *name);                          // the newest of that name, or NULL
+int proc_exec(char **argv, char **env, int in, int out, int err, pid_t *pid);   // 0 or an errno
+struct proc *proc_start(const char *name, enum owner owner, char **argv, char **env, int *error);
+void proc_stop(struct proc *p, int64_t grace_ms);
+void proc_stop_all(int64_t grace_ms);
+void proc_reap(void);
+bool proc_ended(void *p);
+void proc_reason(const struct proc *p, struct sb *why);
+void proc_init(const char *run_id);
+
+void pump_lock(void);
+void pump_unlock(void);
+void pump_cond_wait(pthread_cond_t *cond);  // with the lock held once
+void pump_start(const struct job *job);
+void pump_wake(void);
+void pump_add(int fd, const char *channel, const char *kind, bool bounded, struct stream **out);
+void pump_stop(void);
+void polls_start(const struct job *job, int64_t base);
+void polls_kick(bool wait);
+int64_t polls_run(int64_t now);            // starts what is due; returns the next deadline
+int polls_fds(int *fds, int max);
+void polls_ready(void);
+void polls_reaped(pid_t pid, int status);
+void polls_stop(void);
+
+// ---- leftover.c: what is still alive
+struct pstat { pid_t pid, ppid, pgid; char state; uint64_t start_ticks; };
+bool pstat_read(pid_t pid, struct pstat *out);
+bool is_same(pid_t pid, uint64_t start_ticks);
+int descendants(pid_t root, uint64_t since, struct pstat *out, int max);
+void kill_descendants(pid_t root, uint64_t since);
+void kill_marked(const char *run_id, pid_t spare);
+int64_t oom_kills(void);                   // -1 when the kernel does not say
+
+// ---- http.c, request.c
+struct request { const char *file; char *bytes; size_t n; int index; bool played; struct stream s; };
+const char *http_play(struct request *r, int port, int64_t deadline_ms, int64_t max_bytes, struct buffer *buf, int step);
+void http_skip(struct request *r, int step, const char *why);       // one that was never sent
+int http_get_status(int port, const char *path, int64_t deadline);  // 0 while nothing answers
+bool http_prepare(struct step *s, struct sb *why);
+struct answer { int phase, status; int64_t left; char line[256]; uint32_t n; bool chunked, sized; };
+bool answer_feed(struct answer *a, const char *p, size_t n);        // true when the answer is complete
+const char *answer_eof(const struct answer *a);                     // "" when the end of file ends it
+
+// ---- steps.c, probes.c, undo.c, run.c
+extern char RUN_DIR[4096], ROOT_DIR[4096];
+bool steps_run(struct job *job, struct sb *why);                    // false with the reason
+void transition(bool wait_polls);
+void run_progress(int64_t done, int64_t of);
+int step_http(struct step *s, struct sb *why);
+int step_ready(struct step *s, struct sb *why);
+int step_mark(struct step *s, struct sb *why);
+int step_gate(struct step *s, struct sb *why);
+int step_pages(struct step *s, struct sb *why);
+int step_port(struct step *s, struct sb *why);
+int step_set(struct step *s, struct sb *why);
+int step_undo(struct step *s, struct sb *why);
+void undo_restore(const char *dir);         // in reverse, verified, told in the journal; a second time does nothing
+void close_inherited(void);
+int glob_each(const char *pattern, int (*each)(const char *path, void *arg), void *arg);   // matches
+
+enum stop { STOP_NONE, STOP_SIGNAL, STOP_COMMAND, STOP_DURATION, STOP_FULL, STOP_GUARD };
+void stop_request(enum stop why);          // async-signal-safe
+enum stop stop_wanted(void);
+int stop_fd(void);                         // readable once a stop is wanted
+void main_wake(void);
+enum waited { WAIT_DONE, WAIT_LATE, WAIT_STOP };
+enum waited main_wait(int64_t until, bool (*done)(void *), void *arg);
+int step_now(void);
+
+// ---- guard.c, state.c, facts.c: the commands
+struct state { const char *state, *op, *name, *result; int step, steps; int64_t done, of; pid_t pid, guard; };
+void state_write(const char *dir, const struct state *s);
+bool state_text(const char *dir, char *buf, size_t cap);
+bool state_ended(const char *text);
+pid_t state_pid(const char *text);         // the worker when it lives, else 0
+pid_t state_guard(const char *text);       // the guard when it lives, else 0
+int worker_main(struct job *job, pid_t guard);
+bool resolve_dir(const char *dir);         // RUN_DIR and ROOT_DIR
+int lock_root(const char *root);           // a descriptor, or -1 while another holds it
+int mend(const char *dir);
+int cmd_run(int argc, char **argv);
+int cmd_status(const char *dir);
+int cmd_attach(const char *dir);
+int cmd_stop(const char *dir);
+int cmd_recover(const char *root);
+int cmd_facts(int argc, char **argv);
+int cmd_clock(void);
+
+#endif

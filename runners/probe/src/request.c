@@ -1,0 +1,165 @@
+// The step http: request files into memory, then N workers play them; and the step ready.
+#include "probe.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WORKERS_MAX 256
+#define REQUESTS_MAX (256u << 20)   // bytes of all requests of a step
+
+struct play {
+    struct request *r;
+    int n, port, step;
+    int64_t deadline_ms, max_bytes;
+    const struct proc *server;
+    atomic_int next, done, failed, workers;
+};
+
+static struct play P;   // one http step at a time
+
+static void *play_main(void *arg) {
+    struct play *p = arg;
+    struct buffer *buf = buffer_new(1024, RAW_MAX);
+    for (int i; (i = atomic_fetch_add(&p->next, 1)) < p->n && !stop_wanted();) {
+        if (p->server && !p->server->running) break;
+        const char *why = http_play(&p->r[i], p->port, p->deadline_ms, p->max_bytes, buf, p->step);
+        p->r[i].played = true;
+        if (*why) atomic_fetch_add(&p->failed, 1);
+        atomic_fetch_add(&p->done, 1);
+        main_wake();
+    }
+    buffer_free(buf);
+    atomic_fetch_sub(&p->workers, 1);
+    main_wake();
+    return NULL;
+}
+
+static bool load(struct request *r, int index, const char *word, size_t *total, struct sb *why) {
+    char path[4200];
+    struct request q = {.index = index, .file = word};
+    char *file = word_expand(word, why);
+    if (!file) return false;
+    snprintf(path, sizeof path, "%s%s%s", *file == '/' ? "" : RUN_DIR, *file == '/' ? "" : "/", file);
+    size_t cap = 65536;
+    ssize_t n;
+    do {
+        cap *= 4;
+        q.bytes = xrealloc(q.bytes, cap);
+        n = read_text(path, q.bytes, cap);
+    } while (n + 1 >= (ssize_t)cap && cap < REQUESTS_MAX);
+    free(file);
+    if (n > 0) *total += (size_t)n;
+    if (n < 0 || *total >= REQUESTS_MAX) {
+        sb_text(why, "request ");
+        sb_text(why, word);
+        sb_text(why, ": ");
+        sb_text(why, n < 0 ? strerror((int)-n) : "too large");
+        free(q.bytes);
+        return false;
+    }
+    q.n = (size_t)n;
+    q.bytes = xrealloc(q.bytes, q.n);
+    *r = q;
+    return true;
+}
+
+// The process that was given this port, the newest if several.
+static const struct proc *server_of(struct step *s, const char *port) {
+    struct step *first = s - step_now();
+    for (struct step *t = s - 1; t >= first; t--) {
+        if (strcmp(t->op->word, "spawn") != 0) continue;
+        for (int i = 0; i < t->n; i++)
+            if (word_names(t->w[i], "port", port)) return proc_find(t->name);
+    }
+    return NULL;
+}
+
+struct look { struct play *p; int seen; };
+
+static bool moved(void *arg) {
+    struct look *k = arg;
+    return k->p->workers == 0 || k->p->done != k->seen;
+}
+
+static void unload(struct play *p) {
+    for (int i = 0; i < p->n; i++) free(p->r[i].bytes);
+    free(p->r);
+    *p = (struct play){0};
+}
+
+// Before the step: no request is read from the disk, and no stream opened, while the clock runs.
+bool http_prepare(struct step *s, struct sb *why) {
+    P = (struct play){.r = xrealloc(NULL, (size_t)s->n * sizeof *P.r), .step = step_now()};
+    size_t total = 0;
+    for (int i = 4; i < s->n; i++, P.n++) {
+        if (!load(&P.r[P.n], P.n, s->w[i], &total, why)) {
+            unload(&P);
+            return false;
+        }
+    }
+    for (int i = 0; i < P.n; i++) stream_open(&P.r[i].s, NULL, s->name, "http", P.r[i].file, 0);
+    return true;
+}
+
+static void run_workers(int concurrency) {
+    pthread_t threads[WORKERS_MAX];
+    int n = concurrency > P.n ? P.n : concurrency, made = 0;
+    P.workers = n;
+    while (made < n && pthread_create(&threads[made], NULL, play_main, &P) == 0) made++;
+    atomic_fetch_sub(&P.workers, n - made);
+    for (struct look k = {&P, 0}; main_wait(INT64_MAX, moved, &k) == WAIT_DONE && P.workers; run_progress(k.seen, P.n)) k.seen = P.done;
+    for (int i = 0; i < made; i++) pthread_join(threads[i], NULL);
+}
+
+int step_http(struct step *s, struct sb *why) {
+    P.port = port_get(s->w[0]);
+    P.deadline_ms = word_int(s->w[2]);
+    P.max_bytes = word_int(s->w[3]);
+    P.server = server_of(s, s->w[0]);
+    int64_t concurrency = word_int(s->w[1]);
+    run_workers(concurrency < 1 ? 1 : concurrency > WORKERS_MAX ? WORKERS_MAX : (int)concurrency);
+    int failed = P.failed;
+    for (int i = 0; i < P.n; i++) {
+        if (P.r[i].played) continue;
+        http_skip(&P.r[i], P.step, stop_wanted() ? "stopped" : "process_ended");
+        failed++;
+    }
+    bool dead = P.server && !P.server->running;
+    if (dead) proc_reason(P.server, why);
+    else if (failed == P.n) sb_text(why, "all requests failed");
+    bool bad = dead || failed == P.n;
+    unload(&P);
+    return bad;
+}
+
+int step_ready(struct step *s, struct sb *why) {
+    struct proc *p = proc_find(s->name);
+    int port = port_get(s->w[0]), polls = 0, status = 0;
+    int64_t deadline = boot_ns() + word_int(s->w[2]) * NS_MS, now = boot_ns();
+    char *path = word_expand(s->w[1], why);
+    if (!p || !path) return 1;
+    while (p->running && !stop_wanted() && (now = boot_ns()) < deadline) {
+        polls++;
+        status = http_get_status(port, path, deadline);
+        now = boot_ns();
+        // Asked less often the longer it takes: the load time stays good to a hundredth, the load undisturbed.
+        int64_t pause = (now - p->t_spawn) / 100;
+        pause = pause < 10 * NS_MS ? 10 * NS_MS : pause > 200 * NS_MS ? 200 * NS_MS : pause;
+        if (status == 200 || main_wait(now + pause, proc_ended, p) != WAIT_LATE) break;
+    }
+    free(path);
+    struct ev e;
+    ev_new(&e, "ready");
+    e.t = now;
+    ev_str(&e, "proc", s->name);
+    status ? ev_int(&e, "status", status) : ev_null(&e, "status");
+    ev_int(&e, "polls", polls);
+    status == 200 ? ev_int(&e, "load_ns", now - p->t_spawn) : ev_null(&e, "load_ns");
+    ev_put(&e);
+    if (status == 200) return 0;
+    if (!p->running) proc_reason(p, why);
+    else sb_text(why, "not ready in time");
+    return 1;
+}
