@@ -22,7 +22,7 @@ def test_csv_of_runs_wide_and_of_requests(tmp_path, capsys):
     store = store_at(tmp_path / "data", runs=2)
     ids = store.run_ids()
     (path,) = export(store, ids, "csv", tmp_path / "sub" / "out.csv")
-    rows = list(csv.DictReader(path.open(newline="", encoding="utf-8")))
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     assert [row["run_id"] for row in rows] == ids
     assert (rows[0]["energy_j"], rows[0]["energy_reason"]) == ("", "sensor_denied")
     assert export(store, ids[:1], "csv", table="requests") == []
