@@ -59,10 +59,15 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
+def native_target() -> str | None:
+    """The target of this machine; None where the probe does not run."""
+    return _MACHINES.get(platform.machine().lower()) if platform.system() == "Linux" else None
+
+
 def host_target() -> str:
     """The target of this machine. Raises UserError where the probe does not run."""
-    target = _MACHINES.get(platform.machine().lower())
-    if target is None or platform.system() != "Linux":
+    target = native_target()
+    if target is None:
         from meltbench.errors import UserError
 
         raise UserError(
