@@ -17,7 +17,7 @@ from meltbench.measure.findings import (
 )
 from meltbench.measure.gauges import frequency_measures, load_measures, memory_measures, thermal_measures
 from meltbench.measure.latency import latency_measures
-from meltbench.measure.total import MAX_POWER_W, Total, total
+from meltbench.measure.total import MAX_POWER_W, RAPL_UPDATE_S, Total, total
 from meltbench.measure.validity import FOREIGN_CORES, reason, state
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ class Limits:
     """What a device profile may state better than the defaults.
 
     ``foreign_cores``: cores others may use; ``max_power_w``: more than the machine can draw, which also bounds what
-    counts as a wrap; ``clock_bound_s``: offset between the clocks of samples and phases, 0 where the probe took both.
+    counts as a wrap; ``clock_bound_s``: offset between the clocks of samples and phases, 0 where the probe took both;
+    ``update_s``: how often the total's register moves, which slower readings cannot show.
     """
 
     foreign_cores: float = FOREIGN_CORES
     max_power_w: float = MAX_POWER_W
     clock_bound_s: float = 0.0
+    update_s: float = RAPL_UPDATE_S
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
             inputs.requests,
             clock_bound_s=limits.clock_bound_s,
             max_power_w=limits.max_power_w,
+            update_s=limits.update_s,
         ),
         *thermal_measures(inputs.series, run),
         *frequency_measures(inputs.series, run),

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from meltbench.measure.energy import Trace, combine_k2, energy, gain_u, mean_power, prepare, window
-from meltbench.measure.total import MAX_POWER_W, TOTAL
+from meltbench.measure.total import MAX_POWER_W, RAPL_UPDATE_S, TOTAL
 from meltbench.records import Measure
 
 if TYPE_CHECKING:
@@ -47,11 +47,12 @@ def energy_measures(
     *,
     clock_bound_s: float = 0.0,
     max_power_w: float = MAX_POWER_W,
+    update_s: float = RAPL_UPDATE_S,
 ) -> list[Measure]:
     """Every energy measure of a run; with no total each is None with ``absent_reason``."""
     if total is None:
         return [_none(name, unit, absent_reason, phase, stat) for name, unit, phase, stat in _names()]
-    trace = prepare(total, max_power_w)
+    trace = prepare(total, max_power_w, update_s)
     spans = {phase.name: phase for phase in phases}
     run = spans.get("run")
     if run is None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 GAIN_LIMIT = {"A": 0.01, "B": 0.05, "C": 0.10, "D": 0.20}  # E, a model or an estimate, has no limit to state
 MIN_GAUGE_UPDATES = 10
 MIN_COVERAGE = 0.9
+STEADY_SHARE = 0.99  # of readings that are new; polling at 97 ms a register of 100 ms repeats 3 % of its values
 GAP_FACTOR = 3.0  # a pause longer than this many usual periods is lost evidence
 
 
@@ -59,8 +60,12 @@ class Window:
     method: str = ""
 
 
-def prepare(series: Series, max_power_w: float | None = None) -> Trace:
-    """Unwraps a counter, or drops a gauge's unreadable samples."""
+def prepare(series: Series, max_power_w: float | None = None, update_s: float = 0.0) -> Trace:
+    """Unwraps a counter, or drops a gauge's unreadable samples.
+
+    ``update_s``: how old a counter's value can be when it is read. Where readings are slower than the register no
+    reading shows that age, so it must be known (RAPL: 976 us); faster ones show it by repeating values.
+    """
     if series.kind != "counter":
         good = usable(series)
         stamp = (series.t1_ns - series.t0_ns)[good] / 1e9
@@ -69,8 +74,9 @@ def prepare(series: Series, max_power_w: float | None = None) -> Trace:
     at = np.flatnonzero(counter.fresh)
     good = usable(series)
     stamp = (series.t1_ns - series.t0_ns)[good][at] / 1e9
-    # A counter read more often than it changes: the change is up to one reading older than its first sight.
-    if len(at) < 0.9 * (len(counter.t_ns) - 1):
+    stamp = stamp + update_s
+    # Repeated values: the register is slower than, or as slow as, the readings, and a change is up to one of them old.
+    if len(at) < STEADY_SHARE * (len(counter.t_ns) - 1):
         stamp = stamp + (counter.t_ns[at] - counter.t_ns[at - 1]) / 1e9
     return Trace(series, counter, counter.t_ns[at], counter.value[at], stamp)
 

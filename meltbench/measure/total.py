@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from meltbench.records import Scope
 
 TOTAL = "total"
+RAPL_UPDATE_S = 976e-6  # the register's tick (Intel SDM, volume 3B, 16.10)
 MAX_POWER_W = 2000.0  # more than any single machine in scope draws from its processors
 
 
