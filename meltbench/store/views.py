@@ -22,7 +22,7 @@ WIDE = {
     "wall_s": "value",
 }
 # Parts are never summed into a total: of these, only the row of the designated total counts.
-TOTAL_ONLY = ("energy_j", "net_energy_j")
+TOTAL_ONLY = ("energy_j", "net_energy_j", "j_per_output_token")
 TOTAL_SOURCE = "total"
 
 _RUN_COLUMNS = ("device", "model", "runner", "workload", "validity")
