@@ -36,8 +36,14 @@ int lock_root(const char *root) {
     snprintf(path, sizeof path, "%s/lock", root);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0 && errno == EACCES) fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0) return fd;
-    int err = errno;
+    if (fd < 0) return -1;
+    // A job that was killed a moment ago holds it until the kernel has taken it apart.
+    int err = EWOULDBLOCK;
+    for (int i = 0; i < 20 && err == EWOULDBLOCK; i++) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0) return fd;
+        err = errno;
+        usleep(25000);
+    }
     close(fd);
     errno = err;
     return -1;

@@ -151,11 +151,12 @@ static int check_form(struct parse *p, struct step *s) {
         }
         if (at >= p->n) return bad(p, "too few words", NULL, s->op->usage);
         const char *w = p->w[at];
+        int64_t number;
         if (*f == 'f') return 0;
         if (*f == 'i' && word_int(w) < 0) return bad(p, "not a number:", w, s->op->usage);
         if (*f == 'd' && strcmp(w, "measure") != 0 && strcmp(w, "drop") != 0) return bad(p, "unknown", w, "measure drop");
         if (*f == 'b' && strcmp(w, "below") != 0 && strcmp(w, "above") != 0) return bad(p, "unknown", w, "below above");
-        if (*f == 'n' && (*w == '-' ? !w[1] : !*w)) return bad(p, "not a number:", w, s->op->usage);
+        if (*f == 'n' && !decimal(w, &number)) return bad(p, "not a number:", w, s->op->usage);
         if (*f == 'o' && !known(p, w, true, p->job->n_steps - 1)) return bad(p, "no earlier step port", w, s->op->usage);
         if (*f == 'r' && !known(p, w, false, p->job->n_steps - 1)) return bad(p, "no earlier step spawn", w, s->op->usage);
     }

@@ -32,6 +32,7 @@ static int make_reserve(void) {
     if (fd < 0) return errno;
     // Written, not only allocated, where the file system cannot allocate.
     int err = posix_fallocate(fd, 0, RESERVE_BYTES);
+    if (err < 0) err = errno;   // some libcs answer so, against POSIX
     if (err == EOPNOTSUPP || err == EINVAL || err == ENOSYS) {
         static char zero[4096];
         err = 0;

@@ -204,6 +204,7 @@ void run_progress(int64_t done, int64_t of);
 int step_http(struct step *s, struct sb *why);
 int step_ready(struct step *s, struct sb *why);
 int step_mark(struct step *s, struct sb *why);
+bool decimal(const char *text, int64_t *millionths);                // false when there is no plain number
 int step_gate(struct step *s, struct sb *why);
 int step_pages(struct step *s, struct sb *why);
 int step_port(struct step *s, struct sb *why);

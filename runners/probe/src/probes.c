@@ -93,8 +93,7 @@ int step_pages(struct step *s, struct sb *why) {
 
 struct gate { bool below, all_pass, any; int64_t limit, worst; };   // in millionths
 
-// A plain decimal number in millionths; false when there is none.
-static bool millionths(const char *text, int64_t *out) {
+bool decimal(const char *text, int64_t *out) {
     while (*text == ' ') text++;
     int64_t sign = *text == '-' ? -1 : 1, v = 0;
     if (*text == '-' || *text == '+') text++;
@@ -112,7 +111,7 @@ static int gate_look(const char *path, void *arg) {
     struct gate *g = arg;
     char text[64];
     int64_t v;
-    if (read_text(path, text, sizeof text) <= 0 || !millionths(text, &v)) {
+    if (read_text(path, text, sizeof text) <= 0 || !decimal(text, &v)) {
         g->all_pass = false;
         return 0;
     }
@@ -132,7 +131,7 @@ int step_gate(struct step *s, struct sb *why) {
     enum waited w = WAIT_LATE;
     for (; !held; now = boot_ns()) {
         g = (struct gate){.below = strcmp(s->w[1], "below") == 0, .all_pass = true};
-        millionths(s->w[2], &g.limit);
+        decimal(s->w[2], &g.limit);
         if (glob_each(pattern, gate_look, &g) == 0) g.all_pass = false;
         if (!g.all_pass || !g.any) since = -1;
         else if (since < 0) since = now;
