@@ -60,6 +60,7 @@ def _inputs(
     rss = gone.get("maxrss_bytes")
     clocks = [(e["boot_ns"], e["mono_ns"], e["wall_ns"]) for e in journal.events if "mono_ns" in e and "wall_ns" in e]
     return RunInputs(
+        kind=ticket["workload"]["kind"],
         series=series,
         sources=sources,
         phases=spans,
@@ -67,6 +68,7 @@ def _inputs(
         load_s=load,
         load_label=load_label(journal.first("pages") or {}),
         maxrss_bytes=int(rss) if rss else None,
+        life_cpu_s=(gone["utime_ns"] + gone["stime_ns"]) / 1e9 if "utime_ns" in gone and "stime_ns" in gone else None,
         failure=(verdict.code, verdict.detail or "") if verdict.code else None,
         # The thermal gate is the controller's and not built yet, so no run can claim to have passed one.
         conditions=[("not_gated", "the run started without waiting for a steady temperature")],

@@ -134,7 +134,9 @@ def _serve(job: Job, plan: Plan, cell: Cell, knobs: dict[str, Scalar], model: Lo
     assert plan.engine is not None
     n_vocab = model.gguf.vocab_size
     if plan.work.workload.kind == "grid" and not n_vocab:
-        raise UserError(f"{model.path} does not say how large its vocabulary is", hint="a grid needs it; use another workload")
+        raise UserError(
+            f"{model.path} does not say how large its vocabulary is", hint="a grid needs it; use another workload"
+        )
     speak = protocol(plan.recipe.protocol)
     asks = plan.work.asks(n_vocab or 0, cell.seed)
     for ask in asks:

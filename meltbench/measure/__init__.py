@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from meltbench.measure.costs import energy_measures
 from meltbench.measure.findings import (
@@ -15,8 +15,14 @@ from meltbench.measure.findings import (
     sampler_reasons,
     source_reasons,
 )
-from meltbench.measure.gauges import frequency_measures, load_measures, memory_measures, thermal_measures
-from meltbench.measure.latency import latency_measures
+from meltbench.measure.gauges import (
+    frequency_measures,
+    load_measures,
+    memory_measures,
+    process_memory_measures,
+    thermal_measures,
+)
+from meltbench.measure.latency import count_measures, latency_measures, load_measure, point_measures
 from meltbench.measure.total import MAX_POWER_W, RAPL_UPDATE_S, Total, total
 from meltbench.measure.validity import FOREIGN_CORES, reason, state
 
@@ -24,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meltbench.records import Measure, Phase, Reason, Request, Series, SourceStatus, State
+
+Workload = Literal["generate", "grid", "idle", "exec"]
 
 __all__ = ["Limits", "RunInputs", "StreamStats", "measure_run"]
 
@@ -47,13 +55,16 @@ class Limits:
 class RunInputs:
     """All evidence of a run, already parsed.
 
-    ``load_label``: cold, warm or mixed page cache. ``maxrss_bytes``: of the process under test by rusage.
+    ``kind`` says what was under test: a server that was asked (``generate``, ``grid``), a command (``exec``), or
+    nothing (``idle``); measures that make no sense for it are not made. ``load_label``: cold, warm or mixed page
+    cache. ``maxrss_bytes`` and ``life_cpu_s``: of the process under test, by rusage at its exit.
     ``failure``: code and detail of a run that is not done. ``conditions``: codes and details the conductor of the run
     already knows (not_gated, warm_start, settings_not_applied ...). ``clocks``: (boot, mono, wall) in ns in order.
     ``asked``: exact number of tokens by request index, where the engine was made to produce so many.
     ``energy_source``: the source marked as the total, None when the profile has none.
     """
 
+    kind: Workload
     series: Sequence[Series]
     sources: Sequence[SourceStatus]
     phases: Sequence[Phase]
@@ -61,6 +72,7 @@ class RunInputs:
     load_s: float | None = None
     load_label: str | None = None
     maxrss_bytes: int | None = None
+    life_cpu_s: float | None = None
     failure: tuple[str, str] | None = None
     conditions: Sequence[tuple[str, str]] = ()
     clocks: Sequence[tuple[int, int, int]] = ()
@@ -76,9 +88,10 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     rail = designated(inputs)
     limits = inputs.limits
     measures = [
-        *latency_measures(inputs.requests, inputs.load_s, inputs.load_label),
-        *load_measures(inputs.series, run),
-        *memory_measures(inputs.series, run, inputs.maxrss_bytes),
+        *_served(inputs),
+        *load_measures(inputs.series, run, *_own_cpu(inputs)),
+        *(process_memory_measures(inputs.series, inputs.maxrss_bytes) if inputs.kind != "idle" else ()),
+        *memory_measures(inputs.series, run),
         *energy_measures(
             rail.series,
             rail.reason,
@@ -107,6 +120,22 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         first.setdefault(one.code, one)  # whoever names a code first saw it closest
     reasons = list(first.values())
     return measures, reasons, state(reasons)
+
+
+def _served(inputs: RunInputs) -> list[Measure]:
+    """What is known of a server's answers; a grid's points are told apart, for a median over them means nothing."""
+    if inputs.kind not in ("generate", "grid"):
+        return []
+    loaded = load_measure(inputs.load_s, inputs.load_label)
+    measured = point_measures if inputs.kind == "grid" else latency_measures
+    return [loaded, *count_measures(inputs.requests), *measured(inputs.requests)]
+
+
+def _own_cpu(inputs: RunInputs) -> tuple[float | None, str]:
+    """Processor seconds under test known without sampling: none when idle, the whole life's for a command."""
+    if inputs.kind == "idle":
+        return 0.0, "nothing is under test"
+    return (inputs.life_cpu_s if inputs.kind == "exec" else None), "user + system time by rusage at exit"
 
 
 def designated(inputs: RunInputs) -> Total:

@@ -22,12 +22,8 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 MIN_SLOPE_SAMPLES = 10
-# name, series, how it is condensed, in the run window only, scope
-_OTHER_MEMORY: tuple[tuple[str, str, str, bool, Scope], ...] = (
-    ("pss_file_bytes", "process.pss_file_bytes", "max", False, "process"),
-    ("swap_bytes", "process.swap_bytes", "max", False, "process"),
-    ("memory_available_bytes", "memory.available_bytes", "min", True, "system"),
-)
+# Measure and the series behind it.
+_PROCESS_MEMORY = (("pss_file_bytes", "process.pss_file_bytes"), ("swap_bytes", "process.swap_bytes"))
 _BY_RUSAGE = "largest resident set by rusage at exit"
 
 
@@ -53,8 +49,8 @@ def _extreme(series: Sequence[Series], name: str, phase: Phase | None, how: str)
     return float(values.max() if how == "max" else values.min()), len(values)
 
 
-def memory_measures(series: Sequence[Series], run: Phase | None, maxrss_bytes: int | None) -> list[Measure]:
-    """Peaks of the process under test over its whole life, and the least memory the machine had left in the run.
+def process_memory_measures(series: Sequence[Series], maxrss_bytes: int | None) -> list[Measure]:
+    """Peaks of the process under test over its whole life.
 
     ``peak_pss_bytes`` is the largest Pss + SwapPss of one reading: Pss alone hides what was swapped out.
     ``pss_file_bytes`` stands apart: mapped weights that the kernel could drop and read again.
@@ -76,11 +72,20 @@ def memory_measures(series: Sequence[Series], run: Phase | None, maxrss_bytes: i
         if pss is not None
         else Measure("peak_pss_bytes", None, "B", "max", scope="process", reason=why),
     ]
-    for name, source, how, phase, scope in _OTHER_MEMORY:
-        value, count = _extreme(series, source, run if phase else None, how)
-        reason = None if value is not None else f"no_reading: {source} was not read"
-        out.append(Measure(name, value, "B", how, scope=scope, source=source, n=count, reason=reason))
-    return out
+    return out + [_extreme_bytes(series, name, source, "max", "process") for name, source in _PROCESS_MEMORY]
+
+
+def memory_measures(series: Sequence[Series], run: Phase | None) -> list[Measure]:
+    """The least memory the machine had left in the run."""
+    return [_extreme_bytes(series, "memory_available_bytes", "memory.available_bytes", "min", "system", run)]
+
+
+def _extreme_bytes(
+    series: Sequence[Series], name: str, source: str, how: str, scope: Scope, phase: Phase | None = None
+) -> Measure:
+    value, count = _extreme(series, source, phase, how)
+    reason = None if value is not None else f"no_reading: {source} was not read"
+    return Measure(name, value, "B", how, scope=scope, source=source, n=count, reason=reason)
 
 
 def _peak_pss(series: Sequence[Series]) -> tuple[float | None, int]:
@@ -171,17 +176,21 @@ def _rise(series: Sequence[Series], name: str, run: Phase | None) -> float | str
     return answer
 
 
-def load_measures(series: Sequence[Series], run: Phase | None) -> list[Measure]:
+def load_measures(
+    series: Sequence[Series], run: Phase | None, known_s: float | None = None, known_by: str = ""
+) -> list[Measure]:
     """Processor seconds of the process under test, cores that others used, and pressure, over the run.
 
     ``foreign_cores`` = (busy + stolen - own) / wall: steal counts, for a core the host gave to somebody else is
     lost to the engine like any other. Ticks of 10 ms make it slightly negative on an idle machine; it is not clipped.
+    ``known_s``: processor seconds under test where something better than sampling knows them, ``known_by`` it.
     """
-    own, busy = _rise(series, "process.cpu_s", run), _rise(series, "cpu.busy_s", run)
+    own = _rise(series, "process.cpu_s", run) if known_s is None else known_s
+    busy = _rise(series, "cpu.busy_s", run)
     steal = _rise(series, "cpu.steal_s", run)
     wall = run.duration_s if run is not None else 0.0
     out = [
-        _of("cpu_s", own, "s", "process"),
+        _of("cpu_s", own, "s", "process", known_by if known_s is not None else "sampled"),
         _of("wall_s", wall if wall > 0 else "no_timed_request: no run window", "s"),
     ]
     foreign: float | str

@@ -8,6 +8,7 @@ says how well the mean of these requests is known and is no basis for comparing 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,27 +43,58 @@ def t95(df: int) -> float:
     return _T95[df - 1] if df <= len(_T95) else 1.96 + 2.4 / df
 
 
-def latency_measures(requests: Sequence[Request], load_s: float | None, load_label: str | None = None) -> list[Measure]:
-    """Counts, load time, and the distributions of every latency; ``load_label`` is cold, warm or mixed."""
+def _timed(requests: Sequence[Request]) -> tuple[list[Request], list[Request]]:
+    """The timed requests, and those of them that were answered."""
     timed = [request for request in requests if request.role == "timed"]
-    good = [request for request in timed if request.status == "ok"]
+    return timed, [request for request in timed if request.status == "ok"]
+
+
+def count_measures(requests: Sequence[Request]) -> list[Measure]:
+    """How many requests were timed and failed, and the tokens they took in and gave out."""
+    timed, good = _timed(requests)
     out = [
-        _load(load_s, load_label),
         Measure("requests_timed", float(len(timed)), "1", "count", n=len(timed)),
         Measure("requests_failed", float(len(timed) - len(good)), "1", "count", n=len(timed)),
     ]
-    if not timed:
-        return out  # a run without requests has no latencies: there is nothing to miss
-    for name, unit in _FIELDS:
-        values = [value for request in good if (value := getattr(request, name)) is not None]
-        out += _distribution(name, unit, values, len(good), _method(name, good))
-    gaps = [gap for request in good for gap in itl_s(request)]
-    out += _distribution("itl_s", "s", gaps, len(good), "gap between chunks / tokens of the chunk")
     for name in ("n_in", "n_out"):
         counts = [count for request in good if (count := getattr(request, name)) is not None]
         whole = good and len(counts) == len(good)
         reason = None if whole else _why(len(good), "its count of tokens")
         out.append(Measure(name, float(sum(counts)) if whole else None, "tok", "sum", n=len(counts), reason=reason))
+    return out
+
+
+def latency_measures(requests: Sequence[Request]) -> list[Measure]:
+    """The distributions of every latency over the timed requests."""
+    _, good = _timed(requests)
+    out: list[Measure] = []
+    for name, unit in _FIELDS:
+        values = [value for request in good if (value := getattr(request, name)) is not None]
+        out += _distribution(name, unit, values, len(good), _method(name, good))
+    gaps = [gap for request in good for gap in itl_s(request)]
+    return out + _distribution("itl_s", "s", gaps, len(good), "gap between chunks / tokens of the chunk")
+
+
+def point_measures(requests: Sequence[Request]) -> list[Measure]:
+    """The rates of each point of a grid, under the point's name as phase.
+
+    A point that generates nothing has no decode rate, and one that fills nothing fresh but the token a generation
+    starts from has no prefill rate: llama-bench reports neither.
+    """
+    _, good = _timed(requests)
+    out: list[Measure] = []
+    for item in dict.fromkeys(request.item for request in requests if request.role == "timed"):
+        mine = [request for request in good if request.item == item]
+        fills = any((request.n_in or 0) - (request.n_cached or 0) > 1 for request in mine)
+        generates = any((request.n_out or 0) > 1 for request in mine)
+        for name, unit in _FIELDS:
+            if ("prefill" in name and not fills) or ("decode" in name and not generates):
+                continue
+            values = [value for request in mine if (value := getattr(request, name)) is not None]
+            found = _distribution(name, unit, values, len(mine), _method(name, mine)) if values else []
+            out += [replace(measure, phase=item) for measure in found]
+        if not mine:
+            out.append(Measure("e2e_s", None, "s", "median", item, n=0, reason=_why(0, "")))
     return out
 
 
@@ -76,7 +108,8 @@ def itl_s(request: Request) -> list[float]:
     return out
 
 
-def _load(load_s: float | None, label: str | None) -> Measure:
+def load_measure(load_s: float | None, label: str | None) -> Measure:
+    """Engine start to ready; ``label`` says what the page cache held of the model: cold, warm or mixed."""
     if load_s is None:
         return Measure("load_s", None, "s", reason="no_reading: no engine became ready")
     return Measure("load_s", load_s, "s", n=1, method=f"{label} page cache" if label else "page cache state unknown")

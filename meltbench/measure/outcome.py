@@ -34,12 +34,13 @@ def outcome(events: Sequence[Event], requests: Sequence[Request], asked: int, pr
         found = next((e for e in events if e["event"] == name), None)
         if found is not None and (judgement := judged(found)) is not None:
             return judgement
+    if kind == "exec" and gone is not None and not gone.get("by_us"):
+        return _of_command(gone)
     if end.get("result") != "done":
         reason = str(end.get("reason") or "unknown")
-        code = "probe_killed" if reason == "probe_killed" else "engine_failed"
+        failed = "command_failed" if kind == "exec" else "engine_failed"
+        code = "probe_killed" if reason == "probe_killed" else failed
         return Outcome("failed", code, _explain(events, end, gone, reason))
-    if kind == "exec":
-        return _of_command(gone)
     good = sum(r.status == "ok" for r in requests)
     if good < asked:
         bad = next((r for r in requests if r.status != "ok"), None)
@@ -62,9 +63,7 @@ def _stopped(event: Event) -> Outcome | None:
     )
 
 
-def _of_command(gone: Event | None) -> Outcome:
-    if gone is None:
-        return Outcome("failed", "command_failed", "the command never ended")
+def _of_command(gone: Event) -> Outcome:
     if gone.get("signal"):
         return Outcome("failed", "command_failed", f"the command was ended by signal {gone['signal']}")
     if gone.get("code"):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from meltbench.targets import Transport
 
 _CALL_S = 20.0
-_BUSY, _USAGE, _NO_JOURNAL = 75, 64, 73
+_BUSY, _USAGE = 75, 64
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,15 @@ class Probe:
         self.transport.push(job.text().encode(), f"{folder}/job", deadline)
         done = self.transport.run([self.path, "run", folder, "--detach"], deadline)
         if done.code == _BUSY:
-            raise TargetBusy(f"the target is busy: {done.complaint()}", hint="wait for that run, or `meltbench collect`")
+            raise TargetBusy(
+                f"the target is busy: {done.complaint()}", hint="wait for that run, or `meltbench collect`"
+            )
         if done.code == _USAGE:
             raise InternalError(f"the probe refused the job: {done.complaint()}", hint="please report this")
         if done.code != 0:
-            raise DeviceError(f"the probe could not start: {done.complaint()}", hint="free space on the target, or set its workdir")
+            raise DeviceError(
+                f"the probe could not start: {done.complaint()}", hint="free space on the target, or set its workdir"
+            )
         return folder
 
     def status(self, folder: str) -> dict[str, Any]:
@@ -91,9 +95,9 @@ class Probe:
             raise DeviceError(f"meltprobe stop: {done.complaint()}")
 
     def recover(self) -> None:
-        """Mend every run on this target whose probe died."""
+        """Mend every run on this target whose probe died. While a job is running there is none to mend."""
         done = self.transport.run([self.path, "recover", self.root], Deadline.after(_CALL_S))
-        if done.code not in (0, _NO_JOURNAL):
+        if done.code not in (0, _BUSY):
             raise DeviceError(f"meltprobe recover: {done.complaint()}")
 
     def fetch(self, folder: str, destination: Path) -> None:

@@ -19,9 +19,7 @@ def word(text: str | int) -> str:
     """
     raw = str(text).encode("utf-8", "surrogateescape")
     return (
-        b"".join(
-            c if _PLAIN.match(c) else b"%%%02X" % c[0] for c in (raw[i : i + 1] for i in range(len(raw)))
-        ).decode()
+        b"".join(c if _PLAIN.match(c) else b"%%%02X" % c[0] for c in (raw[i : i + 1] for i in range(len(raw)))).decode()
         or "%"
     )
 
@@ -87,9 +85,7 @@ class Job:
         """Play request files, ``concurrency`` at a time."""
         self._add("step", "http", name, port, concurrency, milliseconds(deadline_s), max_bytes, *files)
 
-    def execute(
-        self, name: str, deadline_s: float, argv: Sequence[str], env: Mapping[str, str] | None = None
-    ) -> None:
+    def execute(self, name: str, deadline_s: float, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         """Run a program to its end."""
         self._add("step", "exec", name, milliseconds(deadline_s), *_env(env), "--", *argv)
 

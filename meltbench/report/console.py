@@ -51,7 +51,9 @@ def title(manifest: dict[str, Any]) -> str:
     model, runner = manifest.get("model") or {}, manifest.get("runner") or {}
     parts = [
         str(model.get("name") or ""),
-        f"{runner.get('engine')} {runner.get('version')} ({runner.get('accelerator')}, {runner.get('mode')})" if runner else "",
+        f"{runner.get('engine')} {runner.get('version')} ({runner.get('accelerator')}, {runner.get('mode')})"
+        if runner
+        else "",
         str((manifest.get("workload") or {}).get("name") or ""),
         str((manifest.get("device") or {}).get("name") or ""),
     ]
@@ -67,6 +69,17 @@ def chosen(record: RunRecord) -> list[tuple[str, Measure]]:
     return [(h, m) for h, m in rows if h != "energy" or m.value is not None or m is absent[0]]
 
 
+def points(record: RunRecord) -> list[tuple[str, Measure]]:
+    """The rates of a grid, point by point."""
+    names = {request.item for request in record.requests}
+    wanted = ("prefill_tps", "decode_tps")
+    return [
+        (m.phase, m)
+        for m in record.measures
+        if m.phase in names and (m.name in wanted or m.reason) and m.stat == "median"
+    ]
+
+
 def run_table(record: RunRecord) -> Table:
     """The table that ``meltbench run`` prints."""
     from rich import box
@@ -76,7 +89,7 @@ def run_table(record: RunRecord) -> Table:
     for column, justify in (("", "left"), ("measure", "left"), ("value", "right"), ("", "left")):
         table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
     last = ""
-    for heading, measure in chosen(record):
+    for heading, measure in [*points(record), *chosen(record)]:
         value = "—" if measure.value is None else quantity(measure.value, measure.unit)
         if measure.value is not None and measure.u_k2 is not None:
             value += f" ± {quantity(measure.u_k2, measure.unit)}"
@@ -158,7 +171,9 @@ def request_table(record: RunRecord) -> Table:
     from rich.table import Table
 
     shown = record.requests[:_MAX_ROWS]
-    title = "requests" if len(shown) == len(record.requests) else f"first {_MAX_ROWS} of {len(record.requests)} requests"
+    title = (
+        "requests" if len(shown) == len(record.requests) else f"first {_MAX_ROWS} of {len(record.requests)} requests"
+    )
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
     columns = ("#", "item", "role", "in", "cached", "out", "ttft", "prefill", "decode", "engine's decode", "status")
     for column in columns:

@@ -41,10 +41,14 @@ def request(index, t0_s, t1_s, *, role="timed", status="ok", ttft_s=None, n_in=1
     e2e = t1_s - t0_s
     ttft = ttft_s if ttft_s is not None else e2e / 4
     if status != "ok":
-        return Request(index, f"item{index}", role, status, round(t0_s * SECOND), round(t1_s * SECOND), **more)
+        item = more.pop("item", f"item{index}")
+        return Request(index, item, role, status, round(t0_s * SECOND), round(t1_s * SECOND), **more)
+    rates = {"prefill_tps": n_in / ttft}
+    if n_out >= 2:
+        rates |= {"tpot_s": (e2e - ttft) / (n_out - 1), "decode_tps": (n_out - 1) / (e2e - ttft)}
     return Request(
         index,
-        f"item{index}",
+        more.pop("item", f"item{index}"),
         role,
         status,
         round(t0_s * SECOND),
@@ -53,8 +57,5 @@ def request(index, t0_s, t1_s, *, role="timed", status="ok", ttft_s=None, n_in=1
         n_out=n_out,
         ttft_s=ttft,
         e2e_s=e2e,
-        tpot_s=(e2e - ttft) / (n_out - 1),
-        decode_tps=(n_out - 1) / (e2e - ttft),
-        prefill_tps=n_in / ttft,
-        **more,
+        **rates | more,
     )

@@ -74,11 +74,15 @@ def test_denied_is_told_and_missing_is_none() -> None:
 
 JSON = st.recursive(
     st.none() | st.integers() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["status", "text", "free_bytes"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["status", "text", "free_bytes"]), inner)
+    ),
 )
 
 
-@given(st.dictionaries(st.sampled_from(["uname", "files", "disk", "cpus_online", "boot_id"]), JSON), st.binary(max_size=50))
+@given(
+    st.dictionaries(st.sampled_from(["uname", "files", "disk", "cpus_online", "boot_id"]), JSON), st.binary(max_size=50)
+)
 def test_any_answer_gives_facts(said: dict[str, Any], raw: bytes) -> None:
     files = {path: {"status": "ok", "text": raw.decode("latin-1")} for path in GLOBS if "*" not in path}
     for candidate in (said, {"files": files} | said, {"files": files}):

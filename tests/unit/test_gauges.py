@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from evidence_kit import phase, series
 
-from meltbench.measure.gauges import frequency_measures, load_measures, memory_measures, thermal_measures
+from meltbench.measure.gauges import (
+    frequency_measures,
+    load_measures,
+    memory_measures,
+    process_memory_measures,
+    thermal_measures,
+)
 
 RUN = phase("run", 10, 20)
 T = np.arange(0, 30, 0.5)
@@ -20,15 +26,15 @@ def by(measures):
 
 
 def test_peak_memory_by_the_kernels_high_water_mark():
-    got = by(memory_measures([gauge("process.hwm_bytes", [1e9, 2e9, np.nan])], RUN, 1_500_000_000))
+    got = by(process_memory_measures([gauge("process.hwm_bytes", [1e9, 2e9, np.nan])], 1_500_000_000))
     peak = got["peak_rss_bytes", "max", ""]
     assert (peak.value, peak.method, peak.n) == (2e9, "VmHWM", 2)
 
 
 def test_peak_memory_by_rusage_when_the_process_was_too_quick_for_the_sampler():
-    got = by(memory_measures([gauge("process.hwm_bytes", [1e9])], RUN, 3_000_000_000))["peak_rss_bytes", "max", ""]
+    got = by(process_memory_measures([gauge("process.hwm_bytes", [1e9])], 3_000_000_000))["peak_rss_bytes", "max", ""]
     assert (got.value, got.method) == (3e9, "largest resident set by rusage at exit")
-    assert by(memory_measures([], RUN, 7))["peak_rss_bytes", "max", ""].value == 7
+    assert by(process_memory_measures([], 7))["peak_rss_bytes", "max", ""].value == 7
 
 
 def test_trap_40_swapped_pages_count_in_the_peak_and_mapped_weights_stand_apart():
@@ -37,7 +43,7 @@ def test_trap_40_swapped_pages_count_in_the_peak_and_mapped_weights_stand_apart(
         gauge("process.swap_pss_bytes", [0.0, 400.0, np.nan]),
         gauge("process.pss_file_bytes", [200.0, 100.0, 0.0]),
     ]
-    got = by(memory_measures(parts, RUN, None))
+    got = by(process_memory_measures(parts, None))
     assert got["peak_pss_bytes", "max", ""].value == 700
     assert got["pss_file_bytes", "max", "process.pss_file_bytes"].value == 200
 
@@ -45,12 +51,12 @@ def test_trap_40_swapped_pages_count_in_the_peak_and_mapped_weights_stand_apart(
 def test_least_available_memory_is_of_the_run_alone():
     values = np.full(60, 5e9)
     values[2], values[30] = 1e9, 2e9
-    got = by(memory_measures([gauge("memory.available_bytes", values)], RUN, None))
+    got = by(memory_measures([gauge("memory.available_bytes", values)], RUN))
     assert got["memory_available_bytes", "min", "memory.available_bytes"].value == 2e9
 
 
 def test_trap_44_unread_memory_is_none_and_not_zero():
-    got = memory_measures([], RUN, 0)
+    got = [*process_memory_measures([], 0), *memory_measures([], RUN)]
     assert len(got) == 5
     assert all(m.value is None and m.reason for m in got)
 
@@ -124,3 +130,9 @@ def test_of_a_process_started_twice_the_stream_that_encloses_the_run_counts():
     first = series("process.cpu_s", [0, 5], [0, 1], unit="s")
     got = {m.name: m for m in load_measures([first, rising("process.cpu_s", 3)], RUN)}
     assert got["cpu_s"].value == pytest.approx(30)
+
+
+def test_what_rusage_knows_of_a_command_stands_before_what_was_sampled():
+    got = {m.name: m for m in load_measures([rising("cpu.busy_s", 3)], RUN, 2.0, "by rusage")}
+    assert (got["cpu_s"].value, got["cpu_s"].method) == (2.0, "by rusage")
+    assert got["foreign_cores"].value is not None

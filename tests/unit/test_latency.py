@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from evidence_kit import request
 
-from meltbench.measure.latency import itl_s, latency_measures, t95
+from meltbench.measure.latency import count_measures, itl_s, latency_measures, load_measure, point_measures, t95
 
 
 def by(measures):
@@ -15,7 +15,7 @@ def test_distributions_of_timed_requests_alone():
     ttft = [0.1, 0.2, 0.3, 0.4, 1.0]
     timed = [request(i, i * 10, i * 10 + 5, ttft_s=x) for i, x in enumerate(ttft)]
     warm = request(9, 90, 99, role="warmup", ttft_s=8)
-    got = by(latency_measures([warm, *timed], 2.5, "cold"))
+    got = by([load_measure(2.5, "cold"), *count_measures([warm, *timed]), *latency_measures([warm, *timed])])
     assert got["ttft_s", "median"].value == pytest.approx(0.3)
     assert got["ttft_s", "p90"].value == pytest.approx(np.percentile(ttft, 90))
     assert got["ttft_s", "max"].value == 1.0
@@ -28,26 +28,51 @@ def test_distributions_of_timed_requests_alone():
 
 
 def test_trap_44_no_success_is_none_and_not_zero():
-    got = by(latency_measures([request(0, 0, 1, status="http_500")], None))
+    failed = [request(0, 0, 1, status="http_500")]
+    got = by([load_measure(None, None), *count_measures(failed), *latency_measures(failed)])
     assert got["requests_failed", "count"].value == 1
     assert got["ttft_s", "median"].reason == "no_timed_request: none succeeded"
     assert got["n_out", "sum"].reason == "no_timed_request: none succeeded"
     assert got["load_s", "value"].value is None
 
 
-def test_a_single_request_has_no_interval_and_no_requests_no_latency():
-    assert by(latency_measures([request(0, 0, 1)], 1.0))["ttft_s", "mean"].u_k2 is None
-    assert ("ttft_s", "median") not in by(latency_measures([], None))
+def test_a_single_request_has_no_interval():
+    assert by(latency_measures([request(0, 0, 1)]))["ttft_s", "mean"].u_k2 is None
+
+
+def test_the_points_of_a_grid_are_never_mixed():
+    def asked(index, item, n_in, n_cached, n_out, **more):
+        return request(index, index, index + 1, item=item, n_in=n_in, n_cached=n_cached, n_out=n_out, **more)
+
+    got = {
+        (m.phase, m.name): m
+        for m in point_measures(
+            [
+                asked(0, "pp64", 64, 0, 0, role="warmup", prefill_tps=1.0, decode_tps=None),
+                asked(1, "pp64", 64, 0, 0, prefill_tps=100.0, decode_tps=None),
+                asked(2, "tg16", 1, 0, 16, prefill_tps=7.0, decode_tps=50.0),
+                asked(3, "tg16@d128", 129, 128, 16, prefill_tps=7.0, decode_tps=40.0),
+                asked(4, "tg16@d128", 128, 0, 0, role="setup", prefill_tps=90.0),
+                asked(5, "pp8", 8, 0, 0, status="wrong_n_in"),
+            ]
+        )
+        if m.stat == "median"
+    }
+    assert got["pp64", "prefill_tps"].value == 100
+    assert got["tg16", "decode_tps"].value == 50
+    assert got["tg16@d128", "decode_tps"].value == 40
+    assert not {("tg16", "prefill_tps"), ("tg16@d128", "prefill_tps"), ("pp64", "decode_tps")} & set(got)
+    assert got["pp8", "e2e_s"].reason == "no_timed_request: none succeeded"
 
 
 def test_a_chunk_of_several_tokens_shares_its_gap():
     one = request(0, 0, 1, token_t_ns=(0, 100_000_000, 400_000_000), token_n=(1, 1, 3))
     assert itl_s(one) == pytest.approx([0.1, 0.1, 0.1, 0.1])
-    assert by(latency_measures([one], 1.0))["itl_s", "median"].n == 4
+    assert by(latency_measures([one]))["itl_s", "median"].n == 4
 
 
 def test_the_source_of_prefill_speed_is_named():
-    got = by(latency_measures([request(0, 0, 1, prefill_source="client_side")], 1.0))
+    got = by(latency_measures([request(0, 0, 1, prefill_source="client_side")]))
     assert got["prefill_tps", "median"].method.startswith("client_side;")
 
 

@@ -20,7 +20,14 @@ ASK = Ask("00000", "a", "timed", 4, 0, prompt="Hello")
 
 
 def timings(n: int, ms: float, **more: Any) -> dict[str, Any]:
-    return {"cache_n": 0, "prompt_n": 5, "prompt_ms": 50.0, "prompt_per_second": 100.0, "predicted_n": n, "predicted_ms": ms} | more
+    return {
+        "cache_n": 0,
+        "prompt_n": 5,
+        "prompt_ms": 50.0,
+        "prompt_per_second": 100.0,
+        "predicted_n": n,
+        "predicted_ms": ms,
+    } | more
 
 
 def sse(event: object) -> bytes:
@@ -31,7 +38,15 @@ def token(n: int, text: str = "x", **more: Any) -> bytes:
     return sse({"content": text, "tokens": [n], "timings": timings(n, 10.0 * (n - 1))} | more)
 
 
-LAST = sse({"content": "", "tokens": [], "stop": True, "stop_type": "limit", "timings": timings(4, 30, predicted_per_second=100.0)})
+LAST = sse(
+    {
+        "content": "",
+        "tokens": [],
+        "stop": True,
+        "stop_type": "limit",
+        "timings": timings(4, 30, predicted_per_second=100.0),
+    }
+)
 
 
 def ask(*parts: tuple[int, bytes], of: Ask = ASK, error: str = "") -> Request:
@@ -80,7 +95,9 @@ def test_a_chat_answer_reads_its_deltas() -> None:
 
     end = sse({"choices": [], "usage": {}, "timings": timings(2, 10)})
     stop = sse({"choices": [{"delta": {}, "finish_reason": "length"}]})
-    got = ask((1, HEAD + delta(None)), (40, delta("Hi", 1)), (50, delta("!", 2)), (51, stop + end + b"data: [DONE]\n\n"))
+    got = ask(
+        (1, HEAD + delta(None)), (40, delta("Hi", 1)), (50, delta("!", 2)), (51, stop + end + b"data: [DONE]\n\n")
+    )
     assert (got.status, got.answer, got.n_out, got.stop_reason) == ("ok", "Hi!", 2, "length")
     assert got.ttft_s == pytest.approx(0.040)
 
@@ -111,8 +128,14 @@ def test_the_probes_error_wins() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["choices", "content", "tokens", "timings", "delta", "predicted_n", "error"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["choices", "content", "tokens", "timings", "delta", "predicted_n", "error"]),
+            inner,
+            max_size=4,
+        )
+    ),
     max_leaves=8,
 )
 
@@ -129,7 +152,13 @@ def test_requests_are_greedy_seeded_and_sized() -> None:
     sent = json.loads(body)
     assert head.startswith(b"POST /completion HTTP/1.1\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
-    assert (sent["prompt"], sent["n_predict"], sent["seed"], sent["temperature"], sent["cache_prompt"]) == ([1, 2], 7, 3, 0, True)
+    assert (sent["prompt"], sent["n_predict"], sent["seed"], sent["temperature"], sent["cache_prompt"]) == (
+        [1, 2],
+        7,
+        3,
+        0,
+        True,
+    )
     chat = SPEAK.request(Ask("0", "a", "timed", 7, 3, messages=({"role": "user", "content": "é\r\nX: y"},)))
     assert chat.startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
     assert chat.count(b"\r\n\r\n") == 1

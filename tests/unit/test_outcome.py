@@ -29,11 +29,26 @@ def request(status: str = "ok", **more: Any) -> Request:
     [
         ([DONE], [request()], "generate", ("done", None, None)),
         ([], [request()], "generate", ("failed", "probe_killed", "no end")),
-        ([event("end", result="failed", reason="probe_killed")], [], "generate", ("failed", "probe_killed", "probe_killed")),
-        ([event("exit", proc="engine", signal=9, oom=True), FAILED], [], "generate", ("failed", "oom_killed", "memory")),
+        (
+            [event("end", result="failed", reason="probe_killed")],
+            [],
+            "generate",
+            ("failed", "probe_killed", "probe_killed"),
+        ),
+        (
+            [event("exit", proc="engine", signal=9, oom=True), FAILED],
+            [],
+            "generate",
+            ("failed", "oom_killed", "memory"),
+        ),
         ([event("full", reason="enospc"), FAILED], [], "generate", ("failed", "journal_full", "disk")),
         ([event("full", reason="limit"), FAILED], [], "generate", ("failed", "journal_full", "limit")),
-        ([event("stopping", by="stop"), event("end", result="stopped")], [], "generate", ("stopped", "aborted", "ended")),
+        (
+            [event("stopping", by="stop"), event("end", result="stopped")],
+            [],
+            "generate",
+            ("stopped", "aborted", "ended"),
+        ),
         ([event("stopping", by="duration"), FAILED], [], "generate", ("failed", "engine_failed", "longer")),
         ([BAD_STEP, FAILED], [], "generate", ("failed", "engine_failed", "ready engine: deadline")),
         (
@@ -45,6 +60,7 @@ def request(status: str = "ok", **more: Any) -> Request:
         ([DONE], [request("garbage")], "generate", ("failed", "engine_failed", "a: garbage: why")),
         ([DONE], [], "generate", ("failed", "engine_failed", "1 of 1 were never answered")),
         ([event("exit", proc="engine", code=0), DONE], [], "exec", ("done", None, None)),
+        ([BAD_STEP, FAILED], [], "exec", ("failed", "command_failed", "deadline")),
         ([event("exit", proc="engine", code=7), DONE], [], "exec", ("failed", "command_failed", "status 7")),
         ([event("exit", proc="engine", signal=11), DONE], [], "exec", ("failed", "command_failed", "signal 11")),
     ],

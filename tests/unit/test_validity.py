@@ -137,6 +137,7 @@ def evidence(**more):
             series("process.cpu_s", T, 2.0 * T, unit="s"),
         ],
         "sources": [SourceStatus("rapl", "ok", 1, 400)],
+        "kind": "generate",
         "phases": PHASES,
         "requests": REQUESTS,
         "load_s": 1.0,
@@ -221,6 +222,26 @@ def test_each_finding_reaches_the_verdict(given, code, verdict):
 
 
 def test_a_run_of_nothing_gives_reasons_and_no_numbers():
-    measures, reasons, verdict = measure_run(RunInputs([], [], [], failure=("probe_killed", "the journal has no end")))
+    measures, reasons, verdict = measure_run(
+        RunInputs("generate", [], [], [], failure=("probe_killed", "the journal has no end"))
+    )
     assert (verdict, codes(reasons)) == ("invalid", ["probe_killed", "no_thermal_sensor"])
     assert {m.name for m in measures if m.value is not None} == {"requests_timed", "requests_failed"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "absent"),
+    [
+        ("idle", {"load_s", "peak_rss_bytes", "ttft_s"}),
+        ("exec", {"load_s", "ttft_s"}),
+        ("grid", {"ttft_s"}),
+        ("generate", set()),
+    ],
+)
+def test_measures_that_make_no_sense_for_what_ran_are_not_made(kind, absent):
+    measures, _, _ = measure_run(RunInputs(kind, [], [], []))
+    assert {m.name for m in measures} & {"load_s", "peak_rss_bytes", "ttft_s"} == {
+        "load_s",
+        "peak_rss_bytes",
+        "ttft_s",
+    } - absent
