@@ -1,0 +1,5 @@
+"""``python -m meltbench``."""
+
+from meltbench.cli import main
+
+main()

@@ -1,0 +1,105 @@
+"""Runs the real command line in a process of its own, with a store and a target folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+QUICK = ("--set", "idle_s=0.3", "--set", "max_tokens=16")
+
+
+@dataclass
+class Bench:
+    """A place to run meltbench in: model and probe come from the user's cache, everything else is in ``home``."""
+
+    home: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path:
+        return self.home / "data"
+
+    def _environment(self) -> dict[str, str]:
+        own = {"XDG_STATE_HOME": str(self.home / "state"), "MELTBENCH_DATA": str(self.data), "PYTHONWARNINGS": "error"}
+        return {**os.environ, **own, **self.env}
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-m", "meltbench", *args]
+        return subprocess.Popen(
+            argv, env=self._environment(), cwd=self.home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, *args: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        process = self.start(*args)
+        out, err = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    def json(self, *args: str, code: int = 0) -> Any:
+        done = self.run(*args, "--json")
+        assert done.returncode == code, done.stderr + done.stdout
+        return json.loads(done.stdout)
+
+    def jobs(self) -> list[Path]:
+        return sorted((self.home / "state" / "meltbench" / "target" / "runs").glob("*/state"))
+
+    def state(self) -> dict[str, Any]:
+        for path in self.jobs():
+            found: dict[str, Any] = json.loads(path.read_text())
+            return found
+        return {}
+
+    def wait_for(self, what: Callable[[dict[str, Any]], bool], seconds: float = 60) -> dict[str, Any]:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            state = self.state()
+            if state and what(state):
+                return state
+            time.sleep(0.02)
+        raise AssertionError(f"never came: last state {self.state()}")
+
+    def answering(self, done: int = 1) -> dict[str, Any]:
+        """Wait until the engine has answered ``done`` requests and works on the next."""
+        return self.wait_for(lambda s: s.get("op") == "http" and int(s.get("done", 0)) >= done)
+
+    def leftovers(self) -> list[str]:
+        """Command lines of processes that belong to a job of this bench."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (folder / "cmdline").read_bytes()
+                environ = (folder / "environ").read_bytes()
+                stat = (folder / "stat").read_text()
+            except OSError:
+                continue
+            if stat.rpartition(")")[2].split()[0] == "Z":
+                continue
+            job = b"meltprobe" in command and str(self.home).encode() in command
+            if job or (b"MELTBENCH_RUN=" in environ and str(self.home).encode() in environ):
+                found.append(command.replace(b"\0", b" ").decode("utf-8", "replace"))
+        return found
+
+    def no_leftovers(self, seconds: float = 10) -> bool:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if not self.leftovers():
+                return True
+            time.sleep(0.05)
+        raise AssertionError(f"left running: {self.leftovers()}")
+
+    def engine_pid(self) -> int:
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (folder / "cmdline").read_bytes()
+                environ = (folder / "environ").read_bytes()
+            except OSError:
+                continue
+            if b"--ctx-size" in command and str(self.home).encode() in environ:
+                return int(folder.name)
+        raise AssertionError("no engine")

@@ -1,0 +1,217 @@
+"""Bad input gives one line or a stored failure, never a traceback, and nothing is left running.
+
+The engines of this module are programs made to misbehave: faults put in at the edge, on the real road.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli import QUICK, Bench
+
+pytestmark = pytest.mark.usefixtures("default_model")
+FAST = (*QUICK, "--set", "timeout_s=5")
+
+
+def refused(bench: Bench, *args: str, code: int = 2) -> str:
+    done = bench.run(*args)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("meltbench: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--model", "smolm2-135m-q4"), "smollm2-135m-q4"),
+        (("--device", "locl"), "local"),
+        (("--runner", "llama-cpp"), "llamacpp"),
+        (("--workload", "quik"), "quick"),
+        (("--set", "idel_s=3"), "idle_s"),
+        (("--set", "idle_s"), "key=value"),
+        (("--set", "idle_s=soon"), "not a number"),
+        (("--set", "load=hot"), "warm or cold"),
+        (("--threads", "0"), "1 to 4096"),
+        (("--engine", "/nowhere"), "no such engine"),
+        (("--model", "/nowhere/x.gguf"), "/nowhere/x.gguf"),
+    ],
+)
+def test_an_unknown_name_is_one_line_with_the_nearest(bench: Bench, args: tuple[str, ...], said: str) -> None:
+    assert said in refused(bench, "run", *args)
+    assert not bench.jobs()
+
+
+def test_a_truncated_and_a_corrupt_model(bench: Bench, default_model: Path) -> None:
+    cut, broken, page = bench.home / "cut.gguf", bench.home / "broken.gguf", bench.home / "page.gguf"
+    with default_model.open("rb") as whole:
+        head = whole.read(3 << 20)
+    cut.write_bytes(head)
+    broken.write_bytes(head[:100] + b"\xff" * 400 + head[500:])
+    page.write_bytes(b"<!DOCTYPE html><html>no</html>")
+    for path in (cut, broken, page):
+        line = refused(bench, "run", "--model", str(path))
+        assert path.name in line
+    assert bench.json("runs") == []
+
+
+def test_a_model_too_large_for_memory_is_told_before_anything_starts(bench: Bench) -> None:
+    tree = bench.home / "proc"
+    tree.mkdir()
+    (tree / "meminfo").write_text("MemTotal:        200000 kB\nMemAvailable:    100000 kB\n")
+    (bench.home / "devices").mkdir()
+    (bench.home / "devices" / "small.toml").write_text(f'inherits = "local"\n[roots]\nproc = "{tree}"\n')
+    line = refused(bench, "run", "--device", "small")
+    assert "GiB" in line
+    assert "small has 0.1 GiB available" in line
+    assert not bench.jobs()
+
+
+def engine(bench: Bench, script: str) -> str:
+    folder = bench.home / "engine"
+    folder.mkdir(exist_ok=True)
+    program = folder / "llama-server"
+    program.write_text(script)
+    program.chmod(0o755)
+    return str(folder)
+
+
+SERVER = """#!/usr/bin/env python3
+import http.server, sys
+if "--version" in sys.argv: sys.exit(0)
+port = int(sys.argv[sys.argv.index("--port") + 1])
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *a): pass
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+    def do_POST(self):
+        {post}
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [
+        ("#!/bin/sh\necho 'no such tensor: blk.0' >&2\nexit 3\n", "engine_failed", "status 3"),
+        ("#!/bin/sh\nkill -SEGV $$\n", "engine_failed", "signal 11"),
+        ("not a program at all", "engine_failed", "spawn engine"),
+        (SERVER.format(post="self.wfile.write(b'\\x00\\x1b[2J\\xff garbage')"), "engine_failed", "http_garbage"),
+        (SERVER.format(post="self.send_response(500); self.end_headers()"), "engine_failed", "http_500"),
+        (
+            SERVER.format(post="self.wfile.write(b'HTTP/1.1 200 OK\\r\\n\\r\\n' + b'x' * (100 << 20))"),
+            "engine_failed",
+            "of 6 requests",
+        ),
+        (SERVER.format(post="import time; time.sleep(60)"), "engine_failed", "of 6 requests"),
+        (SERVER.format(post="import os; os._exit(9)"), "engine_failed", "status 9"),
+    ],
+)
+def test_a_broken_engine_is_stored_with_its_reason(bench: Bench, script: str, code: str, said: str) -> None:
+    done = bench.run("run", *FAST, "--engine", engine(bench, script), timeout=200)
+    assert done.returncode == 1, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "\x1b[2J" not in done.stdout
+    shown = bench.json("show", "last")
+    assert (shown["outcome"], shown["validity"]) == ("failed", "invalid")
+    assert code in {reason["code"] for reason in shown["reasons"]}
+    assert said in shown["failure"]
+    measured = {m["name"]: m["value"] for m in shown["measures"] if m["stat"] == "median"}
+    assert measured["decode_tps"] is None
+    assert bench.json("verify") == []
+    assert bench.no_leftovers()
+
+
+def test_the_engines_last_words_are_kept_harmless_and_bounded(bench: Bench) -> None:
+    words = "#!/bin/sh\nhead -c 104857600 /dev/zero | tr '\\0' 'x'\nprintf '\\033[31mlast \\377words\\000\\n'\nexit 1\n"
+    done = bench.run("run", *FAST, "--engine", engine(bench, words))
+    assert done.returncode == 1, done.stderr
+    shown = bench.json("show", "last")
+    assert shown["failure_log"].endswith("[31mlast \ufffdwords\ufffd")
+    assert "\x1b" not in shown["failure_log"]
+    folder = Path(shown["stored"])
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 4 << 20
+    assert bench.no_leftovers()
+
+
+def test_a_command_that_floods_its_output_is_bounded(bench: Bench) -> None:
+    shown = bench.json("exec", "--set", "idle_s=0", "--", "sh", "-c", "head -c 200000000 /dev/zero")[0]
+    assert shown["outcome"] == "done"
+    folder = Path(shown["stored"])
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 4 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("a small tmpfs takes root to mount")
+    place = tmp_path / "small"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_data_folder_is_refused_before_anything_starts(bench: Bench, small_disk: Path) -> None:
+    (small_disk / "filler").write_bytes(b"x" * (1 << 20))
+    line = refused(bench, "exec", "--data", str(small_disk), "--", "true", code=1)
+    assert "free space" in line
+    assert not bench.jobs()
+
+
+def test_a_data_folder_that_fills_up_loses_nothing(bench: Bench, small_disk: Path) -> None:
+    (small_disk / "filler").write_bytes(b"x" * ((1 << 20) - (300 << 10)))
+    noisy = ("exec", "--set", "idle_s=0", "--", "sh", "-c", "seq 1 200000")
+    done = bench.run(*noisy, "--data", str(small_disk))
+    assert done.returncode == 1, done.stdout
+    assert "space" in done.stderr
+    assert "Traceback" not in done.stderr
+    (small_disk / "filler").unlink()
+    collected = json.loads(bench.run("collect", "--data", str(small_disk), "--json").stdout)
+    assert [run["outcome"] for run in collected] == ["done"]
+    assert bench.no_leftovers()
+
+
+def test_a_target_that_fills_up_ends_the_run_cleanly(bench: Bench, small_disk: Path) -> None:
+    (bench.home / "devices").mkdir()
+    (bench.home / "devices" / "tiny.toml").write_text(f'inherits = "local"\nworkdir = "{small_disk}"\n')
+    filler = "import sys\nwhile True: sys.stdout.write('x' * 60 + chr(10))"
+    run = ("exec", "--device", "tiny", "--set", "idle_s=0.5", "--", "python3", "-c", filler)
+    done = bench.run(*run, "--set", "timeout_s=20") if False else bench.run(*run)
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stderr
+    assert bench.no_leftovers()
+
+
+def test_an_unwritable_data_folder_is_one_line(bench: Bench) -> None:
+    blocked = bench.home / "file"
+    blocked.write_text("")
+    line = refused(bench, "exec", "--data", str(blocked / "data"), "--", "true", code=1)
+    assert "--data" in line
+
+
+def test_a_lost_run_is_said_and_not_invented(bench: Bench) -> None:
+    controller = bench.start("exec", "--set", "idle_s=0.2", "--", "sleep", "30")
+    bench.wait_for(lambda s: s.get("op") == "exec")
+    controller.kill()
+    controller.communicate()
+    state = bench.jobs()[0]
+    subprocess.run([*next_probe(bench), "stop", str(state.parent)], check=True, timeout=30)
+    shutil.rmtree(state.parent)
+    done = bench.run("collect")
+    assert "lost" in done.stderr
+    assert bench.no_leftovers()
+
+
+def next_probe(bench: Bench) -> list[str]:
+    (path,) = (bench.home / "state" / "meltbench" / "target" / "bin").glob("meltprobe-*")
+    return [str(path)]

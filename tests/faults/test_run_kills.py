@@ -1,0 +1,139 @@
+"""Whatever is killed, the run is stored with the reason, and nothing is left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from cli import QUICK, Bench
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("default_model")]
+
+
+def only(rows: list[dict[str, object]]) -> dict[str, object]:
+    assert len(rows) == 1
+    return rows[0]
+
+
+def codes(run: dict[str, object]) -> set[str]:
+    reasons = run["reasons"]
+    assert isinstance(reasons, list)
+    return {reason["code"] for reason in reasons}
+
+
+def test_the_controller_killed_while_decoding_and_the_run_collected(bench: Bench) -> None:
+    controller = bench.start("run", *QUICK)
+    bench.answering()
+    assert only(bench.json("runs"))["state"] == "running"
+    controller.kill()
+    controller.communicate()
+    assert only(bench.json("runs"))["state"] == "detached"
+    collected = only(bench.json("collect"))
+    assert collected["outcome"] == "done"
+    requests = collected["requests"]
+    assert isinstance(requests, list)
+    assert [r["role"] for r in requests] == ["warmup"] + ["timed"] * 5
+    assert all(r["status"] == "ok" and r["n_out"] == 16 for r in requests)
+    assert only(bench.json("runs"))["state"] == "done"
+    assert bench.json("verify") == []
+    assert bench.no_leftovers()
+    assert bench.jobs() == []
+    assert bench.json("collect") == []
+
+
+def test_the_controller_killed_at_every_stage(bench: Bench) -> None:
+    ops = ("idle", "ready", "http", "stop")
+    for op in ops:
+        controller = bench.start("run", *QUICK)
+        bench.wait_for(lambda s, op=op: s.get("op") == op or (op == "stop" and s.get("name") == "idle_after"))
+        controller.kill()
+        controller.communicate()
+        collected = only(bench.json("collect"))
+        assert collected["outcome"] == "done", op
+    assert len(bench.json("runs")) == len(ops)
+    assert bench.no_leftovers()
+
+
+@pytest.mark.parametrize("victim", ["pid", "guard_pid"])
+def test_the_probe_killed(bench: Bench, victim: str) -> None:
+    controller = bench.start("run", *QUICK, "--json")
+    state = bench.answering()
+    os.kill(int(state[victim]), signal.SIGKILL)
+    out, err = controller.communicate(timeout=60)
+    assert controller.returncode == 1 if victim == "pid" else controller.returncode in (1, 130), err
+    assert bench.no_leftovers()
+    run = only(bench.json("runs"))
+    assert run["state"] in ("failed", "stopped")
+    assert run["validity"] == "invalid"
+    assert run["failure"]
+
+
+def test_probe_and_guard_killed_at_once(bench: Bench) -> None:
+    controller = bench.start("run", *QUICK)
+    state = bench.answering()
+    for victim in ("guard_pid", "pid"):
+        os.kill(int(state[victim]), signal.SIGKILL)
+    controller.communicate(timeout=60)
+    assert controller.returncode == 1
+    assert bench.no_leftovers()
+    shown = bench.json("show", "last")
+    assert "probe_killed" in codes(shown)
+    assert shown["outcome"] == "failed"
+    assert bench.json("verify") == []
+
+
+def test_the_engine_killed(bench: Bench) -> None:
+    controller = bench.start("run", *QUICK)
+    bench.answering()
+    os.kill(bench.engine_pid(), signal.SIGKILL)
+    _, err = controller.communicate(timeout=60)
+    assert controller.returncode == 1, err
+    shown = bench.json("show", "last")
+    assert shown["outcome"] == "failed"
+    assert "engine_failed" in codes(shown)
+    assert "signal 9" in shown["failure"]
+    assert shown["failure_log"]
+    assert bench.no_leftovers()
+
+
+def test_ctrl_c_once_finishes_the_run_and_stops(bench: Bench) -> None:
+    controller = bench.start("run", *QUICK, "--reps", "3")
+    bench.answering()
+    controller.send_signal(signal.SIGINT)
+    out, err = controller.communicate(timeout=60)
+    assert controller.returncode == 130, err
+    assert "finishing this run" in err
+    run = only(bench.json("runs"))
+    assert run["state"] == "done"
+    assert bench.no_leftovers()
+
+
+def test_ctrl_c_twice_aborts_and_stores_what_there_is(bench: Bench) -> None:
+    controller = bench.start("run", *QUICK, "--set", "max_tokens=200", "--reps", "3")
+    bench.answering()
+    controller.send_signal(signal.SIGINT)
+    assert controller.stderr is not None
+    for line in controller.stderr:  # two signals sent at once would be one
+        if "finishing this run" in line:
+            break
+    controller.send_signal(signal.SIGINT)
+    out, err = controller.communicate(timeout=60)
+    assert controller.returncode == 130, err
+    shown = bench.json("show", "last")
+    assert shown["outcome"] == "stopped"
+    assert "aborted" in codes(shown)
+    assert len(bench.json("runs")) == 1
+    assert bench.no_leftovers()
+    assert bench.jobs() == []
+
+
+def test_a_second_run_on_a_busy_target_is_refused(bench: Bench) -> None:
+    first = bench.start("run", *QUICK)
+    bench.answering()
+    second = bench.run("exec", "--", "true")
+    assert second.returncode == 1
+    assert "busy" in second.stderr
+    first.communicate(timeout=60)
+    assert first.returncode == 0
+    assert len(bench.json("runs")) == 1
