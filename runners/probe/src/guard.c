@@ -55,7 +55,6 @@ int mend(const char *dir) {
     struct job job;
     struct sb why = {0};
     bool ended;
-    strcpy(RUN_DIR, dir);
     snprintf(path, sizeof path, "%s/job", dir);
     bool known = job_load(path, &job, &why) == 0;
     sb_free(&why);
@@ -86,13 +85,11 @@ static int recover_all(const char *root, const char *except) {
     struct dirent *d;
     int err = 0;
     while ((d = readdir(dir))) {
-        char path[PATH_BYTES], text[4096], keep[PATH_MAX];
+        char path[PATH_BYTES], text[4096];
         if (d->d_name[0] == '.') continue;
         snprintf(path, sizeof path, "%s/%s", root, d->d_name);
         if ((except && strcmp(path, except) == 0) || !state_text(path, text, sizeof text) || state_ended(text)) continue;
-        strcpy(keep, RUN_DIR);
         int e = mend(path);
-        strcpy(RUN_DIR, keep);
         if (e) err = e;
     }
     closedir(dir);

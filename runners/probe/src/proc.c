@@ -200,8 +200,11 @@ void proc_reason(const struct proc *p, struct sb *why) {
 }
 
 static bool group_gone(struct proc *p) {
+    pump_lock();
     if (!p->gone && !p->running) p->gone = kill(-p->pid, 0) != 0;
-    return p->gone;
+    bool gone = p->gone;
+    pump_unlock();
+    return gone;
 }
 
 // Waits for the group to end, whether a stop is wanted or not. The kernel tells of the leader only.

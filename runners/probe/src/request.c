@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define WORKERS_MAX 256
 #define REQUESTS_MAX (256u << 20)   // bytes of all requests of a step
@@ -19,6 +20,12 @@ struct play {
 
 static struct play P;   // one http step at a time
 
+// A connection that broke may be the first sign of a server's end, which the kernel tells a moment later.
+static void await_end(const struct play *p, const char *why) {
+    bool broken = *why && strcmp(why, "timeout") != 0 && strcmp(why, "too_large") != 0;
+    for (int i = 0; broken && p->server && p->server->running && i < 40; i++) usleep(5000);
+}
+
 static void *play_main(void *arg) {
     struct play *p = arg;
     struct buffer *buf = buffer_new(1024, RAW_MAX);
@@ -27,6 +34,7 @@ static void *play_main(void *arg) {
         const char *why = http_play(&p->r[i], p->port, p->deadline_ms, p->max_bytes, buf, p->step);
         p->r[i].played = true;
         if (*why) atomic_fetch_add(&p->failed, 1);
+        await_end(p, why);
         atomic_fetch_add(&p->done, 1);
         main_wake();
     }
