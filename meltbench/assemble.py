@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,7 +100,7 @@ def engine_log(journal: Journal) -> str:
         if stream.kind in ("out", "err") and stream.channel == ENGINE
         for t, raw in zip(stream.readings.t1_ns, stream.readings.raw, strict=True)
     ]
-    text = "\n".join(printable(raw.decode("utf-8", "replace").rstrip("\r\n")) for _, raw in sorted(lines))
+    text = "\n".join(printable(raw.decode("utf-8", "replace").rstrip("\r\n")) for _, raw in sorted(lines, key=itemgetter(0)))
     return text[-_LOG_CHARS:]
 
 

@@ -147,7 +147,11 @@ def bring_in(store: Store, run_id: str, probe: Probe) -> RunRecord:
     """Fetch the evidence of an ended run, turn it into numbers, commit it, and only then forget it on the target."""
     folder = store.folder(run_id)
     ticket = folder.ticket()
-    probe.fetch(ticket["folder"], folder.evidence)
+    try:
+        probe.fetch(ticket["folder"], folder.evidence)
+    except DeviceError as error:
+        error.hint = f"the run is safe on the target; when that is mended: meltbench collect {run_id}"
+        raise
     record = assemble(ticket, read_journal(folder.evidence / "journal"))
     store.commit(folder, record)
     store.ingest(run_id)

@@ -42,7 +42,7 @@ class Bench:
         return subprocess.CompletedProcess(args, process.returncode, out, err)
 
     def json(self, *args: str, code: int = 0) -> Any:
-        done = self.run(*args, "--json")
+        done = self.run(args[0], "--json", *args[1:])
         assert done.returncode == code, done.stderr + done.stdout
         return json.loads(done.stdout)
 

@@ -36,17 +36,19 @@ def outcome(events: Sequence[Event], requests: Sequence[Request], asked: int, pr
             return judgement
     if kind == "exec" and gone is not None and not gone.get("by_us"):
         return _of_command(gone)
-    if end.get("result") != "done":
-        reason = str(end.get("reason") or "unknown")
-        failed = "command_failed" if kind == "exec" else "engine_failed"
-        code = "probe_killed" if reason == "probe_killed" else failed
-        return Outcome("failed", code, _explain(events, end, gone, reason))
     good = sum(r.status == "ok" for r in requests)
-    if good < asked:
-        bad = next((r for r in requests if r.status != "ok"), None)
-        said = f"{bad.item}: {bad.status}: {bad.detail}" if bad else f"{asked - good} of {asked} were never answered"
-        return Outcome("failed", "engine_failed", f"{good} of {asked} requests were answered; {said}")
-    return Outcome("done")
+    if end.get("result") == "done" and good >= asked:
+        return Outcome("done")
+    reason = str(end.get("reason") or "")
+    code = "command_failed" if kind == "exec" else "engine_failed"
+    bad = next((r for r in requests if r.status != "ok"), None)
+    said = [
+        f"{good} of {asked} requests were answered; {bad.item}: {bad.status}: {bad.detail}" if bad else "",
+        _failed_step(events, end) if reason else "",
+        _how(gone) if gone is not None and not gone.get("by_us") else "",
+    ]
+    detail = "; ".join(part for part in said if part) or f"{good} of {asked} requests were answered"
+    return Outcome("failed", "probe_killed" if reason == "probe_killed" else code, detail)
 
 
 def _full(event: Event) -> Outcome:
@@ -71,13 +73,15 @@ def _of_command(gone: Event) -> Outcome:
     return Outcome("done")
 
 
-def _explain(events: Sequence[Event], end: Event, gone: Event | None, reason: str) -> str:
-    """What the failed step was about, in words."""
+def _failed_step(events: Sequence[Event], end: Event) -> str:
+    """Which step ended the job, and the probe's reason."""
     failed = next(
         (e for e in events if e["event"] == "step" and e.get("state") == "end" and e.get("result") != "ok"), None
     )
     step = f"{failed.get('op')} {failed.get('name')}" if failed else f"step {end.get('step')}"
-    if gone is not None and not gone.get("by_us"):
-        how = f"signal {gone['signal']}" if gone.get("signal") else f"status {gone.get('code')}"
-        return f"{step}: {reason}; the engine ended with {how}"
-    return f"{step}: {reason}"
+    return f"{step}: {end.get('reason')}"
+
+
+def _how(gone: Event) -> str:
+    how = f"signal {gone['signal']}" if gone.get("signal") else f"status {gone.get('code')}"
+    return f"the engine ended with {how}"

@@ -43,6 +43,7 @@ class Probe:
             known = False
         if not known:
             transport.push(binary, path, deadline, executable=True)
+        transport.run(["mkdir", "-p", "--", probe.root], deadline)
         return probe
 
     def folder(self, run_id: str) -> str:

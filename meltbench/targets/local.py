@@ -28,7 +28,7 @@ class LocalTransport:
     def run(self, argv: Sequence[str], deadline: Deadline) -> Completed:
         """Run a command to its end, its output bounded to 8 MiB a stream."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            with _explained(argv):
+            with _explained(argv[0]):
                 process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
             try:
                 code = process.wait(deadline.remaining())
@@ -43,7 +43,7 @@ class LocalTransport:
     def push(self, source: Path | bytes, path: str, deadline: Deadline, *, executable: bool = False) -> None:
         """Copy to a temporary name beside ``path``, then rename."""
         deadline.check(f"copying {path}")
-        with _explained([path]):
+        with _explained(path):
             target = Path(path)
             target.parent.mkdir(parents=True, exist_ok=True)
             _replace(source, target, 0o755 if executable else 0o644)
@@ -51,14 +51,14 @@ class LocalTransport:
     def pull(self, path: str, destination: Path, deadline: Deadline) -> None:
         """Copy a file of the target; it appears under its name only when it is whole."""
         deadline.check(f"fetching {path}")
-        with _explained([path]):
+        with _explained(str(destination)):
             destination.parent.mkdir(parents=True, exist_ok=True)
             _replace(Path(path), destination, 0o644)
 
     def spawn(self, argv: Sequence[str], deadline: Deadline) -> LocalChannel:
         """Start a program that answers lines."""
         deadline.check(f"starting {argv[0]}")
-        with _explained(argv):
+        with _explained(argv[0]):
             return LocalChannel(argv)
 
 
@@ -124,7 +124,7 @@ def _replace(source: Path | bytes, target: Path, mode: int) -> None:
 
 
 @contextlib.contextmanager
-def _explained(what: Sequence[str]) -> Iterator[None]:
+def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -133,4 +133,4 @@ def _explained(what: Sequence[str]) -> Iterator[None]:
             13: "check the permissions of that path",
             2: "check that it is there",
         }.get(error.errno or 0)
-        raise DeviceError(f"{what[0]}: {error.strerror or error}", hint=hint) from error
+        raise DeviceError(f"{error.filename or what}: {error.strerror or error}", hint=hint) from error

@@ -103,7 +103,7 @@ http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
         ("#!/bin/sh\necho 'no such tensor: blk.0' >&2\nexit 3\n", "engine_failed", "status 3"),
         ("#!/bin/sh\nkill -SEGV $$\n", "engine_failed", "signal 11"),
         ("not a program at all", "engine_failed", "spawn engine"),
-        (SERVER.format(post="self.wfile.write(b'\\x00\\x1b[2J\\xff garbage')"), "engine_failed", "http_garbage"),
+        (SERVER.format(post="self.wfile.write(b'\\x00\\x1b[2J\\xff garbage')"), "engine_failed", "no HTTP header"),
         (SERVER.format(post="self.send_response(500); self.end_headers()"), "engine_failed", "http_500"),
         (
             SERVER.format(post="self.wfile.write(b'HTTP/1.1 200 OK\\r\\n\\r\\n' + b'x' * (100 << 20))"),
@@ -130,7 +130,9 @@ def test_a_broken_engine_is_stored_with_its_reason(bench: Bench, script: str, co
 
 
 def test_the_engines_last_words_are_kept_harmless_and_bounded(bench: Bench) -> None:
-    words = "#!/bin/sh\nhead -c 104857600 /dev/zero | tr '\\0' 'x'\nprintf '\\033[31mlast \\377words\\000\\n'\nexit 1\n"
+    words = (
+        "#!/bin/sh\nhead -c 104857600 /dev/zero | tr '\\0' 'x'\nprintf '\\n\\033[31mlast \\377words\\000\\n'\nexit 1\n"
+    )
     done = bench.run("run", *FAST, "--engine", engine(bench, words))
     assert done.returncode == 1, done.stderr
     shown = bench.json("show", "last")
@@ -154,29 +156,39 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a small tmpfs takes root to mount")
     place = tmp_path / "small"
     place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, text=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True, text=True
+    )
     if done.returncode:
         pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+def fill(disk: Path, leave_bytes: int) -> None:
+    stat = os.statvfs(disk)
+    (disk / "filler").write_bytes(bytes(stat.f_bavail * stat.f_frsize - leave_bytes))
+
+
 def test_a_full_data_folder_is_refused_before_anything_starts(bench: Bench, small_disk: Path) -> None:
-    (small_disk / "filler").write_bytes(b"x" * (1 << 20))
+    fill(small_disk, 0)
     line = refused(bench, "exec", "--data", str(small_disk), "--", "true", code=1)
     assert "free space" in line
     assert not bench.jobs()
 
 
 def test_a_data_folder_that_fills_up_loses_nothing(bench: Bench, small_disk: Path) -> None:
-    (small_disk / "filler").write_bytes(b"x" * ((1 << 20) - (300 << 10)))
-    noisy = ("exec", "--set", "idle_s=0", "--", "sh", "-c", "seq 1 200000")
-    done = bench.run(*noisy, "--data", str(small_disk))
+    fill(small_disk, 300 << 10)
+    noisy = ("--set", "idle_s=0", "--", "sh", "-c", "seq 1 200000")
+    done = bench.run("exec", "--data", str(small_disk), *noisy)
     assert done.returncode == 1, done.stdout
-    assert "space" in done.stderr
+    assert "No space left" in done.stderr
+    assert "meltbench collect" in done.stderr
     assert "Traceback" not in done.stderr
     (small_disk / "filler").unlink()
-    collected = json.loads(bench.run("collect", "--data", str(small_disk), "--json").stdout)
+    again = bench.run("collect", "--data", str(small_disk), "--json")
+    assert again.returncode == 0, again.stderr
+    collected = json.loads(again.stdout)
     assert [run["outcome"] for run in collected] == ["done"]
     assert bench.no_leftovers()
 
@@ -184,9 +196,9 @@ def test_a_data_folder_that_fills_up_loses_nothing(bench: Bench, small_disk: Pat
 def test_a_target_that_fills_up_ends_the_run_cleanly(bench: Bench, small_disk: Path) -> None:
     (bench.home / "devices").mkdir()
     (bench.home / "devices" / "tiny.toml").write_text(f'inherits = "local"\nworkdir = "{small_disk}"\n')
+    fill(small_disk, 400 << 10)
     filler = "import sys\nwhile True: sys.stdout.write('x' * 60 + chr(10))"
-    run = ("exec", "--device", "tiny", "--set", "idle_s=0.5", "--", "python3", "-c", filler)
-    done = bench.run(*run, "--set", "timeout_s=20") if False else bench.run(*run)
+    done = bench.run("exec", "--device", "tiny", "--set", "idle_s=0.5", "--", "python3", "-c", filler)
     assert done.returncode == 1, done.stdout
     assert "Traceback" not in done.stderr
     assert bench.no_leftovers()

@@ -60,7 +60,7 @@ def test_the_probe_killed(bench: Bench, victim: str) -> None:
     controller = bench.start("run", *QUICK, "--json")
     state = bench.answering()
     os.kill(int(state[victim]), signal.SIGKILL)
-    out, err = controller.communicate(timeout=60)
+    _, err = controller.communicate(timeout=60)
     assert controller.returncode == 1 if victim == "pid" else controller.returncode in (1, 130), err
     assert bench.no_leftovers()
     run = only(bench.json("runs"))
@@ -101,7 +101,7 @@ def test_ctrl_c_once_finishes_the_run_and_stops(bench: Bench) -> None:
     controller = bench.start("run", *QUICK, "--reps", "3")
     bench.answering()
     controller.send_signal(signal.SIGINT)
-    out, err = controller.communicate(timeout=60)
+    _, err = controller.communicate(timeout=60)
     assert controller.returncode == 130, err
     assert "finishing this run" in err
     run = only(bench.json("runs"))
@@ -118,7 +118,7 @@ def test_ctrl_c_twice_aborts_and_stores_what_there_is(bench: Bench) -> None:
         if "finishing this run" in line:
             break
     controller.send_signal(signal.SIGINT)
-    out, err = controller.communicate(timeout=60)
+    _, err = controller.communicate(timeout=60)
     assert controller.returncode == 130, err
     shown = bench.json("show", "last")
     assert shown["outcome"] == "stopped"

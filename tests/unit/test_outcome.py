@@ -58,7 +58,7 @@ def request(status: str = "ok", **more: Any) -> Request:
             ("failed", "engine_failed", "ended with status 3"),
         ),
         ([DONE], [request("garbage")], "generate", ("failed", "engine_failed", "a: garbage: why")),
-        ([DONE], [], "generate", ("failed", "engine_failed", "1 of 1 were never answered")),
+        ([DONE], [], "generate", ("failed", "engine_failed", "0 of 1 requests were answered")),
         ([event("exit", proc="engine", code=0), DONE], [], "exec", ("done", None, None)),
         ([BAD_STEP, FAILED], [], "exec", ("failed", "command_failed", "deadline")),
         ([event("exit", proc="engine", code=7), DONE], [], "exec", ("failed", "command_failed", "status 7")),
