@@ -1,0 +1,43 @@
+"""Every command the README shows does what it says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from cli import QUICK, Bench
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted({m[1] for m in re.finditer(r"`(meltbench [^`]+)`", README)})
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("default_model")]
+
+
+def test_the_readme_has_exactly_two_commands_of_its_own() -> None:
+    blocks = re.findall(r"^    (pip install|make)\b(.*)$", README, re.MULTILINE)
+    assert blocks == [("pip install", " . && meltbench run"), ("make", " test")]
+
+
+def test_every_command_of_the_readme_runs(bench: Bench) -> None:
+    assert len(COMMANDS) > 12
+    bench.json("run", *QUICK)
+    (bench.home / "prompts.jsonl").write_text('{"prompt": "Hello"}\n')
+    engine = bench.home / "PATH"
+    engine.mkdir()
+    (engine / "llama-server").write_text("#!/bin/sh\nexit 1\n")
+    (engine / "llama-server").chmod(0o755)
+    for command in COMMANDS:
+        _, *args = shlex.split(command)
+        if args[0] == "run":
+            args.append("--dry-run")
+        done = bench.run(*args)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+def test_every_path_the_docs_link_to_is_there() -> None:
+    root = Path(__file__).parents[2]
+    for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
