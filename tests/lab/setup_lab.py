@@ -1,4 +1,5 @@
-"""Sets up what the tests need besides Python: a stock llama-server, built once from its own source and cached.
+"""Sets up what the tests need besides Python: a stock llama-server, built once from its own source and cached, and
+emulators for the probe's other builds, from the distribution where that may be done.
 
 Usage: python tests/lab/setup_lab.py FOLDER. The folder may be deleted at any time; the next call makes it anew.
 What cannot be had is said and left out: the tests that need it then skip, with that reason.
@@ -49,7 +50,19 @@ def stock_engine(lab: Path) -> Path:
             raise RuntimeError(f"no {tool} on this machine: a stock engine cannot be built")
     say(f"building a stock llama-server from {name} {version}: about 14 CPU-minutes, once")
     with tempfile.TemporaryDirectory(dir=lab) as work:
-        run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "-d", work, f"{name}=={version}")
+        run(
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-binary",
+            ":all:",
+            "-d",
+            work,
+            f"{name}=={version}",
+        )
         (sdist,) = Path(work).glob("*.tar.gz")
         with tarfile.open(sdist) as bundle:
             bundle.extractall(work, filter="data")
@@ -67,13 +80,33 @@ def stock_engine(lab: Path) -> Path:
     return target
 
 
+def emulators() -> str:
+    """The folder of qemu's user emulators, installed when root may and apt is there."""
+    if not (found := shutil.which("qemu-aarch64-static")):
+        if os.geteuid() != 0 or shutil.which("apt-get") is None:
+            raise RuntimeError("qemu-user-static is not installed, and only root with apt could do that here")
+        run("apt-get", "update", "-q")
+        run(
+            "apt-get",
+            "install",
+            "-y",
+            "-q",
+            "--no-install-recommends",
+            "qemu-user-static",
+            DEBIAN_FRONTEND="noninteractive",
+        )
+        found = shutil.which("qemu-aarch64-static") or "qemu-user-static"
+    return str(Path(found).parent)
+
+
 def main() -> None:
     lab = Path(sys.argv[1])
     lab.mkdir(parents=True, exist_ok=True)
-    try:
-        say(f"stock engine: {stock_engine(lab)}")
-    except (RuntimeError, OSError) as error:
-        say(f"no stock engine: {error}")
+    for what, make in (("stock engine", lambda: stock_engine(lab)), ("emulators", emulators)):
+        try:
+            say(f"{what}: {make()}")
+        except (RuntimeError, OSError) as error:
+            say(f"no {what}: {error}")
 
 
 if __name__ == "__main__":
