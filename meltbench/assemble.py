@@ -100,7 +100,9 @@ def engine_log(journal: Journal) -> str:
         if stream.kind in ("out", "err") and stream.channel == ENGINE
         for t, raw in zip(stream.readings.t1_ns, stream.readings.raw, strict=True)
     ]
-    text = "\n".join(printable(raw.decode("utf-8", "replace").rstrip("\r\n")) for _, raw in sorted(lines, key=itemgetter(0)))
+    text = "\n".join(
+        printable(raw.decode("utf-8", "replace").rstrip("\r\n")) for _, raw in sorted(lines, key=itemgetter(0))
+    )
     return text[-_LOG_CHARS:]
 
 

@@ -106,7 +106,7 @@ def run_table(record: RunRecord) -> Table:
 def _note(measure: Measure) -> str:
     parts = [measure.stat if measure.stat not in ("value", "ratio_of_sums") else ""]
     parts.append(f"n = {measure.n}" if measure.n is not None and measure.stat in ("median", "p90") else "")
-    parts.append(measure.method)
+    parts.append(measure.method.partition(";")[0])
     return ", ".join(part for part in parts if part)
 
 

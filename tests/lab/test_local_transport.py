@@ -82,8 +82,7 @@ def test_a_channel_answers_line_by_line(local: Transport) -> None:
 def test_a_channel_that_ends_or_hangs_is_said(local: Transport) -> None:
     gone = local.spawn(["true"], soon())
     with pytest.raises(DeviceError, match="ended"):
-        for _ in range(50):
-            gone.ask(b"x", soon())
+        gone.ask(b"x", soon())
     gone.close()
     mute = local.spawn(["sleep", "60"], soon())
     with pytest.raises(DeadlineExceeded):

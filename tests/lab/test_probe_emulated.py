@@ -1,4 +1,4 @@
-"""The probe's other builds, executed by qemu-user. /proc is the host's there; the program's own code is what is tried."""
+"""The probe's other builds, executed by qemu-user: /proc is the host's there, the code that runs is the target's."""
 
 from __future__ import annotations
 
