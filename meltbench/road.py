@@ -18,6 +18,7 @@ from meltbench.deadline import Deadline
 from meltbench.errors import DeviceError, UserError
 from meltbench.models.gguf import read_gguf
 from meltbench.paths import state_dir
+from meltbench.probe import build
 from meltbench.probe.client import Probe
 from meltbench.probe.journal import read_journal
 from meltbench.targets import connect
@@ -33,13 +34,6 @@ if TYPE_CHECKING:
     from meltbench.watch import Watch
 
 _LOOK_S = 0.25
-_TRIPLES = {
-    "x86_64": "x86_64-linux-musl",
-    "aarch64": "aarch64-linux-musl",
-    "armv7l": "arm-linux-musleabihf",
-    "armv8l": "arm-linux-musleabihf",
-    "riscv64": "riscv64-linux-musl",
-}
 
 
 @dataclass(frozen=True)
@@ -65,13 +59,14 @@ def reach(kind: str, workdir: str | None, watch: Watch) -> Probe:
     transport = connect(kind)
     done = transport.run(["uname", "-sm"], Deadline.after(10))
     system, _, machine = done.stdout.decode("ascii", "replace").strip().partition(" ")
-    if system != "Linux" or machine not in _TRIPLES:
+    target = build.target_of(system, machine)
+    if target is None:
+        what = f"{system or 'this system'} on {machine or 'this machine'}"
         raise UserError(
-            f"{system or 'this system'} on {machine or 'this machine'} cannot be measured",
-            hint="the probe is for Linux and Android on x86-64, ARM and RISC-V",
+            f"{what} cannot be measured", hint="the probe is for Linux and Android on x86-64, ARM and RISC-V"
         )
     root = workdir or str(state_dir() / "target")
-    return Probe.install(transport, root, _TRIPLES[machine], watch.say)
+    return Probe.install(transport, root, target, watch.say)
 
 
 def prepare(plan: Plan, watch: Watch) -> Prepared:

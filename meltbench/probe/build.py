@@ -1,7 +1,6 @@
 """The probe's binaries: taken from the wheel, else from the user's cache, else compiled by the ziglang package.
 
-Also loaded by path from ``hatch_build.py``, where meltbench's dependencies are absent: only the standard library is
-imported at the top.
+``hatch_build.py`` uses it where meltbench's dependencies are absent, so it needs the standard library alone.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +24,6 @@ TARGETS = ("x86_64-linux-musl", "aarch64-linux-musl", "arm-linux-musleabihf", "r
 ZIG_VERSION = "0.17.0"
 MAX_BYTES = 150_000
 NAME = "meltprobe"
-HASH_NAME = "source_hash"
 
 # The same bytes come out wherever, whenever and on whatever processor this runs.
 FLAGS = (
@@ -59,9 +56,14 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
+def target_of(system: str, machine: str) -> str | None:
+    """The target of a machine by what ``uname -s`` and ``uname -m`` say; None where the probe does not run."""
+    return _MACHINES.get(machine.lower()) if system == "Linux" else None
+
+
 def native_target() -> str | None:
     """The target of this machine; None where the probe does not run."""
-    return _MACHINES.get(platform.machine().lower()) if platform.system() == "Linux" else None
+    return target_of(platform.system(), platform.machine())
 
 
 def host_target() -> str:
@@ -142,10 +144,9 @@ def binary(target: str, say: Callable[[str], None] | None = None) -> Path:
 
     Raises like ``build``.
     """
-    packaged = _PACKAGE / "definitions" / "probe-bin" / target
-    with contextlib.suppress(OSError):
-        if (packaged / HASH_NAME).read_text().strip() == source_hash():
-            return packaged / NAME
+    packaged = _PACKAGE / "definitions" / "probe-bin" / source_hash() / target / NAME
+    if packaged.is_file():
+        return packaged
     from meltbench import paths
 
     folder = paths.cache_dir() / "probe" / source_hash() / target
@@ -168,14 +169,3 @@ def _only_builder(path: Path) -> Iterator[None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def package(target: str, folder: Path) -> dict[str, Path]:
-    """Compile into ``folder`` for the wheel: the files to include by name. Raises OSError or CalledProcessError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    out, mark = folder / NAME, folder / HASH_NAME
-    compile_probe(target, out, folder / "zig")
-    shutil.rmtree(folder / "zig", ignore_errors=True)
-    out.chmod(0o755)
-    mark.write_text(source_hash() + "\n")
-    return {NAME: out, HASH_NAME: mark}

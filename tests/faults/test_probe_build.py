@@ -68,17 +68,16 @@ def test_a_packaged_binary_is_used_only_when_it_is_of_these_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = build.TARGETS[0]
-    packaged = tmp_path / "definitions" / "probe-bin" / target
+    packaged = tmp_path / "definitions" / "probe-bin" / build.source_hash() / target
     packaged.mkdir(parents=True)
     (packaged / build.NAME).write_bytes(b"packaged")
-    (packaged / build.HASH_NAME).write_text(build.source_hash() + "\n")
     cached = tmp_path / "cache" / "probe" / build.source_hash() / target / build.NAME
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"cached")
     monkeypatch.setattr(build, "_PACKAGE", tmp_path)
     monkeypatch.setenv("MELTBENCH_CACHE", str(tmp_path / "cache"))
     assert build.binary(target).read_bytes() == b"packaged"
-    (packaged / build.HASH_NAME).write_text("another\n")
+    packaged.parent.rename(packaged.parent.with_name("0" * 64))
     assert build.binary(target).read_bytes() == b"cached"
 
 
