@@ -133,12 +133,14 @@ def export(
 
 def verify(run: RunNames = None, data: Data = None, as_json: Json = False) -> None:
     """Check every hash of the store, and its index against its folders. Exit 1 when something is wrong."""
+    from meltbench.cli.watching import Terminal
     from meltbench.store import open_store, verifying
 
     store = open_store(data)
     stored = store.stored_ids()
     ids = [store.resolve(name, among=stored).run_id for name in run] if run else None
-    findings = verifying.verify(store, ids)
+    with Terminal() as watch:
+        findings = verifying.verify(store, ids, lambda done, total: watch.counted("checking runs", done, total))
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -151,10 +153,12 @@ def verify(run: RunNames = None, data: Data = None, as_json: Json = False) -> No
 
 def rebuild(data: Data = None, as_json: Json = False) -> None:
     """Build the DuckDB index anew from the run folders."""
+    from meltbench.cli.watching import Terminal
     from meltbench.store import index, open_store
 
     store = open_store(data)
-    done = index.rebuild(store)
+    with Terminal() as watch:
+        done = index.rebuild(store, lambda count, total: watch.counted("indexing runs", count, total))
     if as_json:
         print_json({"index": str(store.index), "runs": len(done.added), "notes": list(done.notes)})
         return

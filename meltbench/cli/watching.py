@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meltbench.cli.common import console
+from meltbench.errors import Interrupted
 from meltbench.targets import printable
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ class Terminal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
+        if kind is KeyboardInterrupt:
+            # While a run is under way Ctrl-C is counted, not raised (meltbench.watch.Interrupts): none is here.
+            raise Interrupted("interrupted; nothing is running, and what was fetched so far is kept") from None
 
     def say(self, text: str) -> None:
         """Print one line above the bar."""
@@ -60,6 +64,18 @@ class Terminal:
         self._progress.update(self._task, completed=done, total=total)
         if total is not None and done >= total:
             self._close()
+
+    def counted(self, what: str, done: int, total: int) -> None:
+        """Draw the bar of a count, such as of runs."""
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+
+        if not self._console.is_terminal:
+            return
+        if self._progress is None or self._last != what:
+            self._open(what, TextColumn(what), BarColumn(), MofNCompleteColumn())
+        assert self._progress is not None
+        assert self._task is not None
+        self._progress.update(self._task, completed=done, total=total)
 
     def step(self, status: dict[str, Any]) -> None:
         """Show which step of the run is under way."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 
 import pytest
 from cli import QUICK, Bench
+
+from meltbench.probe import build
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("default_model")]
 
@@ -137,3 +141,22 @@ def test_a_second_run_on_a_busy_target_is_refused(bench: Bench) -> None:
     first.communicate(timeout=60)
     assert first.returncode == 0
     assert len(bench.json("runs")) == 1
+
+
+def test_ctrl_c_before_anything_runs_is_one_line(bench: Bench) -> None:
+    own = bench.home / "cache" / "probe" / build.source_hash() / build.host_target()
+    own.mkdir(parents=True)
+    shutil.copy2(build.binary(build.host_target()), own)
+    bench.env["MELTBENCH_CACHE"] = str(bench.home / "cache")  # the probe is there, the model must be fetched
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes the connection, never answers
+        bench.env["HF_ENDPOINT"] = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        controller = bench.start("run", "--model", "owner/repo:x.gguf")
+        mute.settimeout(60)
+        connection, _ = mute.accept()
+        controller.send_signal(signal.SIGINT)
+        _, err = controller.communicate(timeout=60)
+        connection.close()
+    assert controller.returncode == 130
+    assert "Traceback" not in err
+    assert "interrupted" in err
+    assert bench.json("runs") == []
