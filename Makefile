@@ -1,4 +1,4 @@
-# make test: everything, from nothing. make lab: only what the tests need besides Python (see tests/lab/README.md).
+# make test: everything, from nothing. make lab: only what the tests need besides Python (tests/lab/setup_lab.py).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
