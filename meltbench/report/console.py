@@ -64,9 +64,9 @@ def chosen(record: RunRecord) -> list[tuple[str, Measure]]:
     """The measures of the table with their headings, in order; measures that do not apply are left out."""
     found = {(m.name, m.stat): m for m in reversed(record.measures) if m.phase == "run"}
     rows = [(heading, found[key]) for heading, keys in _SECTIONS for key in keys if key in found]
-    # One line says why there is no energy; the same reason four times says no more.
-    absent = [m for heading, m in rows if heading == "energy" and m.value is None]
-    return [(h, m) for h, m in rows if h != "energy" or m.value is not None or m is absent[0]]
+    # The first of a section says why there is nothing; the same again says no more.
+    first = {heading: next((m for h, m in rows if h == heading and m.value is None), None) for heading, _ in rows}
+    return [(h, m) for h, m in rows if h not in ("energy", "heat") or m.value is not None or m is first[h]]
 
 
 def points(record: RunRecord) -> list[tuple[str, Measure]]:
@@ -96,17 +96,22 @@ def run_table(record: RunRecord) -> Table:
         note = printable(measure.reason) if measure.reason else _note(measure)
         table.add_row(heading if heading != last else "", measure.name, value, f"[dim]{_escape(note)}[/dim]")
         last = heading
-    state = str(record.manifest.get("validity"))
-    table.add_row("validity", f"[{_STYLE.get(state, 'red')}]{state}[/]", "", "")
-    for reason in record.reasons:
-        table.add_row("", reason.code, "", f"[dim]{_escape(printable(reason.detail))}. {_escape(reason.advice)}[/dim]")
     return table
+
+
+def print_validity(console: Console, record: RunRecord) -> None:
+    """How far the run can be trusted: its state, and each reason with what was seen and what to do."""
+    state = str(record.manifest.get("validity"))
+    console.print(f"  validity   [{_STYLE.get(state, 'red')}]{_escape(state)}[/]")
+    for reason in record.reasons:
+        detail = _escape(f"{printable(reason.detail)}. {reason.advice}")
+        console.print(f"  {reason.code}: [dim]{detail}[/dim]", highlight=False)
 
 
 def _note(measure: Measure) -> str:
     parts = [measure.stat if measure.stat not in ("value", "ratio_of_sums") else ""]
     parts.append(f"n = {measure.n}" if measure.n is not None and measure.stat in ("median", "p90") else "")
-    parts.append(measure.method.partition(";")[0])
+    parts.append(measure.method.partition(";")[0].removesuffix(" on the target"))
     return ", ".join(part for part in parts if part)
 
 
@@ -119,6 +124,8 @@ def _escape(text: str) -> str:
 def print_run(console: Console, record: RunRecord, where: str) -> None:
     """The table, why it failed if it did, and where the run is stored."""
     console.print(run_table(record))
+    print_validity(console, record)
+    console.print()
     manifest = record.manifest
     if manifest.get("failure"):
         console.print(f"[red]failed:[/red] {_escape(printable(str(manifest['failure'])))}")
@@ -166,7 +173,7 @@ _MAX_ROWS = 40
 
 
 def request_table(record: RunRecord) -> Table:
-    """One row a request: what it asked, what was observed, what the engine says of itself."""
+    """One row a request: tokens in (fresh@cached) and out, what was observed, and the engine's own decode rate."""
     from rich import box
     from rich.table import Table
 
@@ -175,17 +182,19 @@ def request_table(record: RunRecord) -> Table:
         "requests" if len(shown) == len(record.requests) else f"first {_MAX_ROWS} of {len(record.requests)} requests"
     )
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-    columns = ("#", "item", "role", "in", "cached", "out", "ttft", "prefill", "decode", "engine's decode", "status")
+    columns = ("#", "item", "role", "in", "out", "ttft ms", "prefill/s", "decode/s", "engine/s", "status")
     for column in columns:
-        table.add_column(column, justify="left" if column in ("item", "role", "status") else "right")
+        left = column in ("item", "role", "status")
+        table.add_column(column, justify="left" if left else "right", no_wrap=not left, overflow="fold")
 
-    def cell(value: float | None, unit: str) -> str:
-        return "—" if value is None else quantity(value, unit)
+    def cell(value: float | None, scale: float = 1) -> str:
+        return "—" if value is None else f"{value * scale:.4g}"
 
     for r in shown:
-        counts = ["—" if n is None else str(n) for n in (r.n_in, r.n_cached, r.n_out)]
-        rates = [cell(v, "tok/s") for v in (r.prefill_tps, r.decode_tps, r.engine_decode_tps)]
+        tokens_in = "—" if r.n_in is None else f"{r.n_in}" if not r.n_cached else f"{r.n_in - r.n_cached}@{r.n_cached}"
+        rates = [cell(rate) for rate in (r.prefill_tps, r.decode_tps, r.engine_decode_tps)]
         status = r.status if not r.detail else f"{r.status}: {r.detail}"
-        words = [_escape(printable(text)) for text in (r.item, r.role, status)]
-        table.add_row(str(r.index), words[0], words[1], *counts, cell(r.ttft_s, "s"), *rates, words[2])
+        item, role, said = (_escape(printable(text)) for text in (r.item, r.role, status))
+        out = "—" if r.n_out is None else str(r.n_out)
+        table.add_row(str(r.index), item, role, tokens_in, out, cell(r.ttft_s, 1e3), *rates, said)
     return table
