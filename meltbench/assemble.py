@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from meltbench.probe.journal import Journal
     from meltbench.records import Phase, Series, SourceStatus
 
-_LOG_CHARS = 8192
+_LOG_CHARS = 2048
 _NO_CHUNKS = Readings(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), [])
 
 
@@ -71,8 +71,7 @@ def _inputs(
         maxrss_bytes=int(rss) if rss else None,
         life_cpu_s=(gone["utime_ns"] + gone["stime_ns"]) / 1e9 if "utime_ns" in gone and "stime_ns" in gone else None,
         failure=(verdict.code, verdict.detail or "") if verdict.code else None,
-        # The thermal gate is the controller's and not built yet, so no run can claim to have passed one.
-        conditions=[("not_gated", "the run started without waiting for a steady temperature")],
+        conditions=_conditions(ticket, journal),
         clocks=clocks,
         streams=[
             StreamStats(
@@ -86,6 +85,15 @@ def _inputs(
     )
 
 
+def _conditions(ticket: dict[str, Any], journal: Journal) -> list[tuple[str, str]]:
+    # The thermal gate is the controller's and not built yet, so no run can claim to have passed one.
+    found = [("not_gated", "the run started without waiting for a steady temperature")]
+    label = load_label(journal.first("pages") or {})
+    if ticket["knobs"].get("load") == "cold" and label != "cold":
+        found.append(("settings_not_applied", f"a cold load was asked for, the page cache was {label or 'unknown'}"))
+    return found
+
+
 def _entry(ticket: dict[str, Any], request: Request) -> dict[str, Any] | None:
     """What was asked; requests are made in the order of the asks."""
     asks = ticket["asks"]
@@ -93,17 +101,16 @@ def _entry(ticket: dict[str, Any], request: Request) -> dict[str, Any] | None:
 
 
 def engine_log(journal: Journal) -> str:
-    """What the process under test wrote, both streams in order of arrival, harmless and bounded to its end."""
+    """What the process under test wrote, both streams in order of arrival, harmless; the probe bounded it."""
     lines = [
         (int(t), raw)
         for stream in journal.streams.values()
         if stream.kind in ("out", "err") and stream.channel == ENGINE
         for t, raw in zip(stream.readings.t1_ns, stream.readings.raw, strict=True)
     ]
-    text = "\n".join(
+    return "\n".join(
         printable(raw.decode("utf-8", "replace").rstrip("\r\n")) for _, raw in sorted(lines, key=itemgetter(0))
     )
-    return text[-_LOG_CHARS:]
 
 
 def _requests(ticket: dict[str, Any], journal: Journal) -> list[Request]:
@@ -183,7 +190,7 @@ def _manifest(ticket: dict[str, Any], journal: Journal, log: str, verdict: Outco
         else datetime.fromtimestamp(ended_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
         "outcome": verdict.outcome,
         "failure": verdict.detail,
-        "failure_log": log[-2048:] if verdict.outcome != "done" and log else None,
+        "failure_log": log[-_LOG_CHARS:] if verdict.outcome != "done" and log else None,
         "versions": ticket["versions"] | {"probe": begin.get("probe")},
         "conditions": ticket["conditions"]
         | {

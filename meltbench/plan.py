@@ -78,6 +78,9 @@ def make(spec: Spec) -> Plan:
     kind = work.workload.kind
     if (kind == "exec") != bool(spec.command):
         raise UserError("workload exec meters a command", hint="write meltbench exec -- COMMAND")
+    served = (spec.model, spec.runner, spec.engine, spec.threads)
+    if kind == "idle" and served != (Spec.model, Spec.runner, Spec.engine, Spec.threads):
+        raise UserError("workload idle starts no engine", hint="leave out --model, --runner, --engine and --threads")
     recipe = definition = engine = model = None
     if kind in ("generate", "grid"):
         recipe, definition = runners.load(spec.runner)
@@ -126,10 +129,10 @@ def _settings(spec: Spec, work: workload.Loaded, recipe: Recipe | None) -> tuple
             if text not in _LOADS:
                 raise UserError(f"load = {text!r} is not a valid setting", hint="give warm or cold")
             knobs[key] = text
-        elif key in workload.Workload.KNOBS:
+        elif key in work.workload.knobs:
             changed[key] = _coerced(key, text)
         else:
-            raise UnknownName("key", key, [*knobs, *workload.Workload.KNOBS])
+            raise UnknownName(f"key of workload {work.name}", key, [*knobs, *work.workload.knobs])
     work = replace(work, workload=replace(work.workload, **changed))
     work.workload.check("--set")
     if work.workload.kind == "grid":

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from meltbench import models
 from meltbench.assemble import assemble
 from meltbench.compose import LocalModel, check_fit, compose, settled
 from meltbench.controller import is_alive, this_process
 from meltbench.deadline import Deadline
-from meltbench.errors import DeviceError, UserError
+from meltbench.errors import DeadlineExceeded, DeviceError, MeltbenchError, StoreError, UserError
 from meltbench.models.gguf import read_gguf
 from meltbench.paths import state_dir
 from meltbench.probe import build
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from meltbench.targets.facts import Facts
     from meltbench.watch import Watch
 
-_LOOK_S = 0.25
+_LOOK_S, _MEASURING_S, _PATIENCE = 0.25, 1.0, 5
 
 
 @dataclass(frozen=True)
@@ -108,24 +108,39 @@ def run(plan: Plan, store: Store, watch: Watch) -> list[RunRecord]:
 def _one(ready: Prepared, cell: Cell, store: Store, watch: Watch, interrupts: Interrupts) -> RunRecord:
     looking_on = {"controller": this_process()}
     folder = store.new_run({"plan_hash": ready.plan.hash} | looking_on)
-    job, ticket = compose(ready.plan, cell, folder.run_id, ready.site.facts, ready.knobs, ready.model)
-    probe = ready.site.probe
-    ticket["folder"] = probe.folder(folder.run_id)
-    folder.write_ticket(ticket | looking_on)
+    probe, where = ready.site.probe, ready.site.probe.folder(folder.run_id)
     try:
+        job, ticket = compose(ready.plan, cell, folder.run_id, ready.site.facts, ready.knobs, ready.model)
+        ticket["folder"] = where
+        folder.write_ticket(ticket | looking_on)
         probe.start(job)
-    except DeviceError:
-        store.discard(folder)  # nothing was started, so there is nothing to keep
+    except BaseException:
+        _give_up(store, folder.run_id, probe, where)
         raise
-    _follow(probe, ticket["folder"], watch, interrupts)
-    return bring_in(store, folder.run_id, probe)
+    _follow(probe, where, watch, interrupts)
+    return bring_in(store, folder.run_id, probe, watch)
+
+
+def _give_up(store: Store, run_id: str, probe: Probe, where: str) -> None:
+    """After a start that failed: remove what is left, unless the job runs after all; then it is for collect."""
+    if probe.started(where):
+        return
+    probe.forget(where)
+    store.discard(store.folder(run_id))
 
 
 def _follow(probe: Probe, folder: str, watch: Watch, interrupts: Interrupts) -> None:
-    """Look on until the job has ended, however it ends."""
-    stopped = False
+    """Look on until the job has ended, however it ends. Rarely while it measures: looking costs the target a fork."""
+    stopped, missed = False, 0
     while True:
-        status = probe.status(folder)
+        try:
+            status = probe.status(folder)
+            missed = 0
+        except DeadlineExceeded:
+            missed += 1
+            if missed > _PATIENCE:
+                raise
+            continue
         watch.step(status)
         if status.get("state") == "ended":
             return
@@ -135,10 +150,10 @@ def _follow(probe: Probe, folder: str, watch: Watch, interrupts: Interrupts) -> 
         if interrupts.abort and not stopped:
             probe.stop(folder)
             stopped = True
-        time.sleep(_LOOK_S)
+        time.sleep(_MEASURING_S if status.get("op") in ("http", "exec") else _LOOK_S)
 
 
-def bring_in(store: Store, run_id: str, probe: Probe) -> RunRecord:
+def bring_in(store: Store, run_id: str, probe: Probe, watch: Watch) -> RunRecord:
     """Fetch the evidence of an ended run, turn it into numbers, commit it, and only then forget it on the target."""
     folder = store.folder(run_id)
     ticket = folder.ticket()
@@ -149,44 +164,62 @@ def bring_in(store: Store, run_id: str, probe: Probe) -> RunRecord:
         raise
     record = assemble(ticket, read_journal(folder.evidence / "journal"))
     store.commit(folder, record)
-    store.ingest(run_id)
     probe.forget(ticket["folder"])
+    try:
+        store.ingest(run_id)
+    except StoreError as error:  # the run is stored; its index is derived and can be made at any time
+        watch.say(f"{run_id} is stored, its index is not: {error.message}; then: meltbench rebuild")
     return record
 
 
-def collect(store: Store, watch: Watch, run_ids: list[str] | None = None, *, wait: bool = True) -> list[RunRecord]:
-    """Bring in runs whose controller went away. A run still under way is waited for, or left with a word."""
+def collect(store: Store, watch: Watch, run_ids: list[str], *, wait: bool = True) -> tuple[list[RunRecord], int]:
+    """Bring in runs whose controller went away: what was brought in, and how many could not be, each said why.
+
+    A run still under way is waited for, or left with a word when ``wait`` is false. One bad run never keeps another.
+    """
     records: list[RunRecord] = []
-    for run_id in run_ids if run_ids is not None else store.open_ids():
-        ticket = store.folder(run_id).ticket()
-        if is_alive(ticket.get("controller")):
-            watch.say(f"{run_id} is looked on at by another meltbench: left to it")
-            continue
-        if "folder" not in ticket:
-            store.discard(store.folder(run_id))
-            watch.say(f"{run_id} was never started: removed")
-            continue
-        probe = reach(ticket["device"]["target"], ticket["device"]["workdir"], watch)
-        probe.recover()
-        with Interrupts(watch) as interrupts:
-            if not _is_there(probe, ticket, watch):
-                continue
-            if not wait and probe.status(ticket["folder"]).get("state") != "ended":
-                watch.say(f"{run_id} is still running")
-                continue
-            _follow(probe, ticket["folder"], watch, interrupts)
-            records.append(bring_in(store, run_id, probe))
+    failed = 0
+    with Interrupts(watch) as interrupts:
+        for run_id in run_ids:
             if interrupts.finish:
                 break
-    return records
+            try:
+                record = _collect_one(store, run_id, watch, interrupts, wait=wait)
+            except MeltbenchError as error:
+                watch.say(f"{run_id}: {error}")
+                failed += 1
+                continue
+            if record is not None:
+                records.append(record)
+    return records, failed
 
 
-def _is_there(probe: Probe, ticket: dict[str, Any], watch: Watch) -> bool:
-    try:
-        probe.status(ticket["folder"])
-    except DeviceError:
-        watch.say(
-            f"{ticket['run_id']} is lost: the target no longer has it (remove its folder from the store when you agree)"
-        )
-        return False
-    return True
+def _collect_one(store: Store, run_id: str, watch: Watch, interrupts: Interrupts, *, wait: bool) -> RunRecord | None:
+    folder = store.folder(run_id)
+    ticket = folder.ticket()
+    if is_alive(ticket.get("controller")):
+        watch.say(f"{run_id} is looked on at by another meltbench: left to it")
+        return None
+    if "folder" not in ticket:
+        store.discard(folder)
+        watch.say(f"{run_id} was never started: removed")
+        return None
+    probe = reach(ticket["device"]["target"], ticket["device"]["workdir"], watch)
+    probe.recover()
+    where = ticket["folder"]
+    state = probe.status(where).get("state")
+    if state == "none":
+        if not probe.has(where):
+            raise DeviceError("the target has nothing of it", hint=f"if it never will again, remove {folder.path}")
+        probe.forget(where)
+        store.discard(folder)
+        watch.say(f"{run_id} was never started: removed")
+        return None
+    if not wait and state != "ended":
+        watch.say(f"{run_id} is still running")
+        return None
+    _follow(probe, where, watch, interrupts)
+    if folder.stored:  # by another collect that looked on as well
+        watch.say(f"{run_id} was stored by another meltbench meanwhile")
+        return None
+    return bring_in(store, run_id, probe, watch)

@@ -37,7 +37,7 @@ class Knob:
 
     def read(self, name: str, text: str) -> int | str:
         """A value given by the user, checked."""
-        if text in ("auto", "none"):
+        if text == "none" or (text == "auto" and self.default == "auto"):
             return text
         if not re.fullmatch(r"-?\d{1,12}", text) or not self.low <= int(text) <= self.high:
             raise UserError(
@@ -124,6 +124,8 @@ def _embedded(recipe: Recipe, folder: Path) -> Engine:
 def _given(recipe: Recipe, path: Path) -> Engine:
     if not path.exists():
         raise UserError(f"no such engine: {path}", hint=f"give a folder or archive that holds {recipe.program}")
+    if path.is_file() and path.name == recipe.program:
+        path = path.parent
     folder = path.absolute() if path.is_dir() else _unpacked(path)
     found = sorted((p for p in folder.rglob(recipe.program) if p.is_file()), key=lambda p: (len(p.parts), str(p)))
     if not found:

@@ -23,19 +23,6 @@ class Watch(Protocol):
         """The probe's state, a few times a second."""
 
 
-class Silent:
-    """Tells nobody."""
-
-    def say(self, text: str) -> None:
-        """Ignore."""
-
-    def fetched(self, done: int, total: int | None) -> None:
-        """Ignore."""
-
-    def step(self, status: dict[str, Any]) -> None:
-        """Ignore."""
-
-
 class Interrupts:
     """Counts Ctrl-C while a run is under way: once finishes the run and stops after it, twice aborts it.
 

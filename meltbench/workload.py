@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 _MAX_ITEMS_BYTES = 64 << 20
 _ITEM_KEYS = {"id", "prompt", "messages", "max_tokens"}
+
+
+_KNOBS: dict[Kind, tuple[str, ...]] = {
+    "generate": ("idle_s", "timeout_s", "warmup", "repeat", "max_tokens"),
+    "grid": ("idle_s", "timeout_s", "warmup", "repeat", "points"),
+    "idle": ("idle_s", "window_s"),
+    "exec": ("idle_s", "timeout_s"),
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,10 @@ class Workload:
     items: str | None = None
     points: tuple[str, ...] = ()
 
-    KNOBS = ("idle_s", "warmup", "repeat", "max_tokens", "window_s", "timeout_s", "points")
+    @property
+    def knobs(self) -> tuple[str, ...]:
+        """The settings that change what this kind does."""
+        return _KNOBS[self.kind]
 
     def check(self, where: str) -> None:
         """Refuse values that cannot be run."""
@@ -115,7 +127,7 @@ class Loaded:
 def load(name: str) -> Loaded:
     """A workload by name, or a JSONL file of one's own: every item asked once, answers as long as they get."""
     own = Path(name)
-    if own.suffix == ".jsonl":
+    if own.suffix.lower() == ".jsonl":
         items = _items(own)
         work = Workload(f"the items of {own.name}", 1, "generate", items=own.name, max_tokens=128, ignore_eos=False)
         return Loaded(own.stem, digest([asdict(work), items]), work, items)
@@ -143,7 +155,7 @@ def _items(path: Path) -> tuple[dict[str, Any], ...]:
 
 def _read_items(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DefinitionError(f"{path} is not UTF-8 at byte {error.start}", hint="save it as UTF-8") from None
     for number, line in enumerate(lines, 1):
@@ -152,7 +164,7 @@ def _read_items(path: Path) -> Iterator[dict[str, Any]]:
         where = f"{path}:{number}"
         try:
             item = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DefinitionError(f"{where} is not JSON: {error}", hint="one JSON object a line") from None
         if not isinstance(item, dict):
             raise DefinitionError(f"{where} is not an object", hint='write {"prompt": "..."}')
@@ -160,6 +172,8 @@ def _read_items(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _item(item: dict[str, Any], where: str, number: int) -> dict[str, Any]:
+    if re.search("[\ud800-\udfff]", json.dumps(item, ensure_ascii=False)):
+        raise DefinitionError(f"{where} holds half of a character (a lone surrogate)", hint="write the whole character")
     if unknown := sorted(set(item) - _ITEM_KEYS):
         raise DefinitionError(f"{where}: unknown key {unknown[0]!r}", hint=f"known: {', '.join(sorted(_ITEM_KEYS))}")
     if ("prompt" in item) == ("messages" in item):

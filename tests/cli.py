@@ -33,7 +33,13 @@ class Bench:
     def start(self, *args: str) -> subprocess.Popen[str]:
         argv = [sys.executable, "-m", "meltbench", *args]
         return subprocess.Popen(
-            argv, env=self._environment(), cwd=self.home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            argv,
+            env=self._environment(),
+            cwd=self.home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # so that a test can do to its whole group what a terminal does
         )
 
     def run(self, *args: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:

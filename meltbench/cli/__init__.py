@@ -16,10 +16,9 @@ def main() -> None:
     except MeltbenchError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader (head, less) went away; Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except OSError as error:
+        _complain(f"{error.filename or 'output'}: {error.strerror or error}")
+        sys.exit(1)
     except KeyboardInterrupt:
         _complain("interrupted; nothing was running")
         sys.exit(130)

@@ -23,15 +23,15 @@ def runs(data: Data = None, as_json: Json = False) -> None:
         print_json(rows)
         return
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("run", "state", "device", "model", "workload", "validity"):
-        table.add_column(column, no_wrap=column == "run")
+        table.add_column(column, no_wrap=column == "run", overflow="fold")
     for row in rows:
-        table.add_row(
-            *(str(row.get(key) or "") for key in ("run_id", "state", "device", "model", "workload", "validity"))
-        )
+        names = ("run_id", "state", "device", "model", "workload", "validity")
+        table.add_row(*(escape(str(row.get(key) or "")) for key in names))
     console().print(table)
     if any(row["state"] == "detached" for row in rows):
         console(stderr=True).print("detached runs are brought in by: meltbench collect", highlight=False)
@@ -92,17 +92,20 @@ def collect(
     from meltbench import road
     from meltbench.cli.measure import report
     from meltbench.cli.watching import Terminal
+    from meltbench.errors import UserError
     from meltbench.store import open_store
 
     store = open_store(data)
     open_ids = store.open_ids()
-    wanted = [store.resolve(name, among=open_ids).run_id for name in run] if run else open_ids
+    wanted = [store.resolve(name).run_id for name in run] if run else open_ids
+    if stored := [run_id for run_id in wanted if run_id not in open_ids]:
+        raise UserError(f"run {stored[0]} is stored already", hint=f"meltbench show {stored[0]}")
     with Terminal() as watch:
         if not wanted:
             watch.say("nothing to collect: every run of the store is complete")
-        records = road.collect(store, watch, wanted, wait=not no_wait)
+        records, failed = road.collect(store, watch, wanted, wait=not no_wait)
     report(records, store, as_json=as_json)
-    if any(record.manifest.get("outcome") != "done" for record in records):
+    if failed or any(record.manifest.get("outcome") != "done" for record in records):
         raise typer.Exit(1)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench.cli.common import console
 from meltbench.errors import Interrupted
+from meltbench.report.units import quantity
 from meltbench.targets import printable
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class Terminal:
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 
         if not self._console.is_terminal:
+            if self._last != "download":
+                size = f", {quantity(total, 'B')}" if total else ""
+                self.say(f"fetching the model{size}")
+                self._last = "download"
             return
         if self._progress is None or self._last != "download":
             self._open(

@@ -111,7 +111,7 @@ def grid_asks(points: Sequence[Point], repeat: int, n_vocab: int, seed: int, war
             )
         )
 
-    rounds: list[tuple[Role, list[Point]]] = [("warmup", list(points[:1]))] * min(warmup, 1)
+    rounds: list[tuple[Role, list[Point]]] = [("warmup", list(points[:1]))] * warmup
     rounds += [("timed", rng.sample(list(points), len(points))) for _ in range(repeat)]
     for role, order in rounds:
         for cell in order:

@@ -89,6 +89,14 @@ class Probe:
         """State, step, and whether the job lives."""
         return self._json("status", folder)
 
+    def started(self, folder: str) -> bool:
+        """Whether a job of that folder was ever started."""
+        return self.status(folder).get("state") != "none"
+
+    def has(self, folder: str) -> bool:
+        """Whether the target holds anything of a run."""
+        return self.transport.run(["test", "-d", folder], Deadline.after(_CALL_S)).code == 0
+
     def stop(self, folder: str) -> None:
         """End the job now; it restores its settings and closes its journal."""
         done = self.transport.run([self.path, "stop", folder], Deadline.after(_CALL_S))

@@ -10,18 +10,26 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _PLAIN = re.compile(rb"[A-Za-z0-9_./:=,+@{}*?\[\]-]")
+_PLACEHOLDER = re.compile(r"\{(?:pid|port):\w+\}")
+_SPECIAL = str.maketrans({c: f"%{ord(c):02X}" for c in "{}*?[]"})
 
 
 def word(text: str | int) -> str:
     """One word of a job file: bytes outside the plain set become %XX, the empty word is %.
 
-    Text comes from argv and file names, so undecodable bytes are carried by surrogateescape.
+    Braces and glob characters keep their meaning. Text comes from argv and file names, so undecodable bytes are
+    carried by surrogateescape.
     """
     raw = str(text).encode("utf-8", "surrogateescape")
     return (
         b"".join(c if _PLAIN.match(c) else b"%%%02X" % c[0] for c in (raw[i : i + 1] for i in range(len(raw)))).decode()
         or "%"
     )
+
+
+def literal(text: str) -> str:
+    """One word that stands for itself, whatever is in it: the user's arguments and paths."""
+    return word(text).translate(_SPECIAL)
 
 
 def milliseconds(seconds: float) -> int:
@@ -69,11 +77,12 @@ class Job:
 
     def pages(self, path: str, *, drop: bool) -> None:
         """Measure, or first drop, what the page cache holds of a file."""
-        self._add("step", "pages", path, "drop" if drop else "measure")
+        self.lines.append(f"step pages {literal(path)} {'drop' if drop else 'measure'}")
 
     def spawn(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-        """Start a supervised process."""
-        self._add("step", "spawn", name, *_env(env), "--", *argv)
+        """Start a supervised process. An argument that is a placeholder as a whole is filled in, others are literal."""
+        words = [word(arg) if _PLACEHOLDER.fullmatch(arg) else literal(arg) for arg in argv]
+        self.lines.append(" ".join(["step", "spawn", word(name), *_env(env), "--", *words]))
 
     def ready(self, name: str, port: str, path: str, deadline_s: float) -> None:
         """GET ``path`` until it answers 200."""
@@ -86,8 +95,11 @@ class Job:
         self._add("step", "http", name, port, concurrency, milliseconds(deadline_s), max_bytes, *files)
 
     def execute(self, name: str, deadline_s: float, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-        """Run a program to its end."""
-        self._add("step", "exec", name, milliseconds(deadline_s), *_env(env), "--", *argv)
+        """Run a program to its end; its arguments are literal."""
+        words = [literal(arg) for arg in argv]
+        self.lines.append(
+            " ".join(["step", "exec", word(name), str(milliseconds(deadline_s)), *_env(env), "--", *words])
+        )
 
     def set(self, path: str, value: str) -> None:
         """Write a setting that is put back when the job ends, however it ends."""
@@ -107,4 +119,4 @@ class Job:
 
 
 def _env(env: Mapping[str, str] | None) -> list[str]:
-    return [f"env={key}={value}" for key, value in (env or {}).items()]
+    return [literal(f"env={key}={value}") for key, value in (env or {}).items()]

@@ -85,7 +85,7 @@ def run_table(record: RunRecord) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title=title(record.manifest), title_justify="left", title_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, title=_escape(title(record.manifest)), title_justify="left", title_style="bold")
     for column, justify in (("", "left"), ("measure", "left"), ("value", "right"), ("", "left")):
         table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
     last = ""
@@ -128,7 +128,7 @@ def print_run(console: Console, record: RunRecord, where: str) -> None:
     console.print()
     manifest = record.manifest
     if manifest.get("failure"):
-        console.print(f"[red]failed:[/red] {_escape(printable(str(manifest['failure'])))}")
+        console.print(f"[red]{_escape(str(manifest['outcome']))}:[/red] {_escape(printable(str(manifest['failure'])))}")
         for line in str(manifest.get("failure_log") or "").splitlines()[-8:]:
             console.print(f"  [dim]{_escape(printable(line))[:300]}[/dim]")
     console.print(f"stored in {_escape(where)}  ·  meltbench show {record.run_id}", soft_wrap=True, highlight=False)

@@ -248,6 +248,8 @@ def open_store(path: str | os.PathLike[str] | None = None) -> Store:
     """
     root = Path(path or os.environ.get("MELTBENCH_DATA") or "data").expanduser().absolute()
     hint = "choose another with --data DIR or $MELTBENCH_DATA"
+    if not str(root).isprintable():
+        raise StoreError(f"the name of the data folder {str(root)!r} is not printable text", hint=hint)
     with fs.explained(f"use {root} as data folder", hint=hint):
         (root / "runs").mkdir(parents=True, exist_ok=True)
         for folder in (root, root / "runs"):

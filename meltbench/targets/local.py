@@ -29,7 +29,10 @@ class LocalTransport:
         """Run a command to its end, its output bounded to 8 MiB a stream."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             with _explained(argv[0]):
-                process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+                # A session of its own: Ctrl-C is for the controller, which knows what to do with it.
+                process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+                )
             try:
                 code = process.wait(deadline.remaining())
             except subprocess.TimeoutExpired:
@@ -67,7 +70,12 @@ class LocalChannel:
 
     def __init__(self, argv: Sequence[str]) -> None:
         self._process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
         )
 
     def ask(self, line: bytes, deadline: Deadline) -> bytes:

@@ -40,6 +40,10 @@ def refused(bench: Bench, *args: str, code: int = 2) -> str:
         (("--set", "idle_s=soon"), "not a number"),
         (("--set", "load=hot"), "warm or cold"),
         (("--threads", "0"), "1 to 4096"),
+        (("--set", "batch=auto"), "1 to 1000000"),
+        (("--set", "points=pp1"), "key of workload quick"),
+        (("--workload", "idle", "--model", "nosuch"), "starts no engine"),
+        (("--workload", "idle", "--set", "max_tokens=3"), "idle_s"),
         (("--engine", "/nowhere"), "no such engine"),
         (("--model", "/nowhere/x.gguf"), "/nowhere/x.gguf"),
     ],
@@ -219,8 +223,14 @@ def test_a_lost_run_is_said_and_not_invented(bench: Bench) -> None:
     state = bench.jobs()[0]
     subprocess.run([*next_probe(bench), "stop", str(state.parent)], check=True, timeout=30)
     shutil.rmtree(state.parent)
+    good = bench.start("exec", "--set", "idle_s=0.2", "--", "sleep", "2")
+    bench.wait_for(lambda s: s.get("op") == "exec")
+    good.kill()
+    good.communicate()
     done = bench.run("collect")
-    assert "lost" in done.stderr
+    assert done.returncode == 1
+    assert "the target has nothing of it" in done.stderr
+    assert sorted(row["state"] for row in bench.json("runs")) == ["detached", "done"]
     assert bench.no_leftovers()
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import time
 
 import pytest
 from cli import QUICK, Bench
@@ -160,3 +161,49 @@ def test_ctrl_c_before_anything_runs_is_one_line(bench: Bench) -> None:
     assert "Traceback" not in err
     assert "interrupted" in err
     assert bench.json("runs") == []
+
+
+def test_many_ctrl_c_reach_only_the_controller(bench: Bench) -> None:
+    stubborn = "trap '' TERM INT; sleep 30 & wait; sleep 30"
+    controller = bench.start("exec", "--set", "idle_s=0.2", "--", "sh", "-c", stubborn)
+    bench.wait_for(lambda s: s.get("op") == "exec")
+    for _ in range(8):
+        # As a terminal does it: to every process of the foreground group.
+        os.killpg(os.getpgid(controller.pid), signal.SIGINT)
+        time.sleep(0.25)
+    _, err = controller.communicate(timeout=60)
+    assert controller.returncode == 130, err
+    assert only(bench.json("runs"))["state"] == "stopped"
+    assert bench.no_leftovers()
+    assert bench.jobs() == []
+
+
+def test_a_run_that_was_never_started_keeps_no_other_from_being_collected(bench: Bench) -> None:
+    poisoned = bench.start("exec", "--set", "idle_s=0.2", "--", "sleep", "1")
+    bench.wait_for(lambda s: s.get("op") == "exec")
+    poisoned.kill()
+    poisoned.communicate()
+    bench.wait_for(lambda s: s.get("state") == "ended")
+    for name in ("journal", "state"):  # as if the controller had died between the push and the start
+        (bench.jobs()[0].parent / name).unlink()
+    good = bench.start("exec", "--set", "idle_s=0.2", "--", "sleep", "1")
+    bench.wait_for(lambda s: s.get("op") == "exec")
+    good.kill()
+    good.communicate()
+    done = bench.run("collect", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "never started" in done.stderr
+    assert only(bench.json("runs"))["state"] == "done"
+
+
+def test_two_collects_at_once_store_one_run(bench: Bench) -> None:
+    controller = bench.start("exec", "--set", "idle_s=0.2", "--", "sleep", "3")
+    bench.wait_for(lambda s: s.get("op") == "exec")
+    controller.kill()
+    controller.communicate()
+    both = [bench.start("collect") for _ in range(2)]
+    for one in both:
+        _, err = one.communicate(timeout=60)
+        assert "Traceback" not in err
+    assert only(bench.json("runs"))["state"] == "done"
+    assert bench.json("verify") == []

@@ -17,6 +17,8 @@ import duckdb
 import pytest
 from cli import QUICK, Bench
 
+from meltbench.probe.journal import read_journal
+
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("default_model")]
 
 
@@ -93,7 +95,7 @@ def test_every_option_changes_the_plan(bench: Bench) -> None:
     plain = bench.json("run", "--dry-run")["plan_hash"]
     options = (
         *(
-            ("--set", f"{key}=7")
+            ("--set", f"{key}=77")
             for key in ("idle_s", "warmup", "repeat", "max_tokens", "timeout_s", "ctx", "batch", "ubatch")
         ),
         ("--set", "load=cold"),
@@ -105,7 +107,7 @@ def test_every_option_changes_the_plan(bench: Bench) -> None:
         ("--workload", "grid"),
         ("--model", "qwen-1.5b-q4"),
     )
-    hashes = [bench.json("run", *("--set", "ctx=64") if "ctx=7" in o else o, "--dry-run")["plan_hash"] for o in options]
+    hashes = [bench.json("run", *option, "--dry-run")["plan_hash"] for option in options]
     assert len({plain, *hashes}) == len(options) + 1
 
 
@@ -180,6 +182,15 @@ def test_sleep_takes_two_seconds_and_a_hog_its_memory(bench: Bench) -> None:
     assert found["cpu_s"] is not None
     assert found["wall_s"] is not None
     assert 0 < found["cpu_s"] <= found["wall_s"] * 1.1
+
+
+def test_the_arguments_of_a_command_are_taken_literally(bench: Bench) -> None:
+    odd = ["{port:x}", "{pid:engine}", "a b", "*", "%41", "é", ""]
+    code = "import sys; print(sys.argv[1:])"
+    (run,) = bench.json("exec", "--set", "idle_s=0", "--", sys.executable, "-c", code, *odd)
+    journal = read_journal(Path(run["stored"]) / "evidence" / "journal")
+    said = [raw for s in journal.streams.values() if s.kind == "out" for raw in s.readings.raw]
+    assert b"".join(said).decode().strip() == str(odd)
 
 
 def test_a_command_that_fails_is_stored_as_failed(bench: Bench) -> None:

@@ -5,7 +5,7 @@ from urllib.parse import unquote_to_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltbench.probe.job import Job, milliseconds, word
+from meltbench.probe.job import Job, literal, milliseconds, word
 
 
 @given(st.text())
@@ -68,3 +68,13 @@ def test_the_lines_of_every_kind() -> None:
 
 def test_milliseconds_never_round_a_wait_to_nothing() -> None:
     assert (milliseconds(0), milliseconds(0.0001), milliseconds(1.5)) == (0, 1, 1500)
+
+
+@given(st.text(max_size=20))
+def test_a_users_text_is_never_a_placeholder_or_a_glob(text: str) -> None:
+    assert not set(literal(text)) & set("{}*?[] \n")
+    job = Job("r")
+    job.execute("engine", 1, ["p", "{port:engine}", text])
+    job.spawn("engine", ["p", "{port:engine}", f"x{text}"])
+    assert "%7Bport:engine%7D" in job.lines[0]
+    assert " {port:engine} " in job.lines[1]

@@ -35,15 +35,16 @@ def test_random_prompts_repeat_and_stay_in_the_vocabulary(count: int, n_vocab: i
 
 def test_a_grid_asks_every_point_once_a_round_in_an_order_of_its_own() -> None:
     points = [point(text) for text in ("pp8", "tg4", "pp8+tg4", "tg4@d16")]
-    asks = grid_asks(points, 6, 100, 1, 1)
+    asks = grid_asks(points, 6, 100, 1, 2)
     timed = [ask.item for ask in asks if ask.role == "timed"]
     rounds = [timed[i : i + 4] for i in range(0, len(timed), 4)]
     assert len(rounds) == 6
     assert all(sorted(order) == sorted(p.name for p in points) for order in rounds)
     assert len({tuple(order) for order in rounds}) > 1
-    assert [ask.role for ask in asks[:1]] == ["warmup"]
+    assert [ask.role for ask in asks if ask.role == "warmup"] == ["warmup"] * 2
+    assert [ask.role for ask in asks[:2]] == ["warmup"] * 2
     assert [ask.file for ask in asks] == [f"{i:05d}" for i in range(len(asks))]
-    assert asks == grid_asks(points, 6, 100, 1, 1)
+    assert asks == grid_asks(points, 6, 100, 1, 2)
 
 
 def test_a_depth_is_filled_by_a_prefix_the_engine_keeps() -> None:

@@ -34,6 +34,8 @@ def test_a_file_of_ones_own_is_a_workload(tmp_path: Path) -> None:
     [
         ("", "no items"),
         ("{", "mine.jsonl:1 is not JSON"),
+        ("[" * 100_000, "mine.jsonl:1 is not JSON"),
+        ('{"prompt": "\\ud800"}', "half of a character"),
         ("[]", "is not an object"),
         ('{"prompt": ""}', "prompt is not a text"),
         ('{"prompt": 5}', "prompt is not a text"),
@@ -74,3 +76,9 @@ def test_every_built_in_workload_loads() -> None:
 def test_the_context_holds_every_request() -> None:
     loaded = workload.load("grid")
     assert loaded.n_ctx >= max(p.depth + p.prefill + p.generate for p in loaded.grid)
+
+
+def test_a_line_ends_at_a_newline_alone_and_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
+    path = tmp_path / "mine.JSONL"
+    path.write_bytes(b"\xef\xbb\xbf" + '{"prompt": "a\u2028b"}\r\n'.encode())
+    assert workload.load(str(path)).items[0]["prompt"] == "a\u2028b"
