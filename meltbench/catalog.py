@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from meltbench.errors import DefinitionError, InternalError, UnknownName
-from meltbench.paths import config_dir
+from meltbench.paths import config_dir, sha256_of
 from meltbench.tables import parse_toml, read_bounded, read_table, read_toml
 
 __all__ = [
@@ -203,8 +203,7 @@ def _strings(value: object) -> list[str]:
 
 def _file_sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise DefinitionError(f"cannot read {path}: {error.strerror or error}") from error
 

@@ -1,9 +1,16 @@
-"""Where meltbench keeps what is the user's: the cache and the configuration."""
+"""Where meltbench keeps what is the user's: the cache, the configuration, the state; and what a file is."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hex, read in pieces. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_dir() -> Path:

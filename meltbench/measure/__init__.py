@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from meltbench.measure.costs import energy_measures
+from meltbench.measure.costs import NO_RUN, SERVED, energy_measures
 from meltbench.measure.findings import (
     StreamStats,
     clock_reasons,
@@ -89,7 +89,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     limits = inputs.limits
     measures = [
         *_served(inputs),
-        *load_measures(inputs.series, run, *_own_cpu(inputs)),
+        *load_measures(inputs.series, run, *_own_cpu(inputs), no_run=NO_RUN[inputs.kind]),
         *(process_memory_measures(inputs.series, inputs.maxrss_bytes) if inputs.kind != "idle" else ()),
         *memory_measures(inputs.series, run),
         *energy_measures(
@@ -97,6 +97,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
             rail.reason,
             inputs.phases,
             inputs.requests,
+            kind=inputs.kind,
             clock_bound_s=limits.clock_bound_s,
             max_power_w=limits.max_power_w,
             update_s=limits.update_s,
@@ -124,7 +125,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
 
 def _served(inputs: RunInputs) -> list[Measure]:
     """What is known of a server's answers; a grid's points are told apart, for a median over them means nothing."""
-    if inputs.kind not in ("generate", "grid"):
+    if inputs.kind not in SERVED:
         return []
     loaded = load_measure(inputs.load_s, inputs.load_label)
     measured = point_measures if inputs.kind == "grid" else latency_measures

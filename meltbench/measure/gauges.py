@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 MIN_SLOPE_SAMPLES = 10
+# Two counters of 10 ms ticks, the machine's and the engine's, are each off by up to one tick: 0.02 s / wall cores. That
+# is kept below half of the 0.1 core that counts as background load, so that ticks alone never make a reason.
+MIN_FOREIGN_S = 0.4
+_LOAD = (
+    *("process.cpu_s", "cpu.busy_s", "cpu.steal_s"),
+    *(f"pressure.{what}.some_s" for what in ("cpu", "memory", "io")),
+)
 # Measure and the series behind it.
 _PROCESS_MEMORY = (("pss_file_bytes", "process.pss_file_bytes"), ("swap_bytes", "process.swap_bytes"))
 _BY_RUSAGE = "largest resident set by rusage at exit"
@@ -164,10 +171,8 @@ def frequency_measures(series: Sequence[Series], run: Phase | None) -> list[Meas
     return out or [Measure("cpu_freq_hz", None, "Hz", "max", reason="no_reading: no clock was read in the run")]
 
 
-def _rise(series: Sequence[Series], name: str, run: Phase | None) -> float | str:
+def _rise(series: Sequence[Series], name: str, run: Phase) -> float | str:
     """How far a counter rose in the run; of several streams the one that encloses it."""
-    if run is None:
-        return "no_timed_request: there is no run window"
     answer: float | str = f"no_reading: {name} was not read"
     for one in named(series, name):
         answer = difference(unwrap(one), run.t0_ns, run.t1_ns)
@@ -177,33 +182,47 @@ def _rise(series: Sequence[Series], name: str, run: Phase | None) -> float | str
 
 
 def load_measures(
-    series: Sequence[Series], run: Phase | None, known_s: float | None = None, known_by: str = ""
+    series: Sequence[Series],
+    run: Phase | None,
+    known_s: float | None = None,
+    known_by: str = "",
+    *,
+    no_run: str = "no_timed_request: no timed request was sent",
 ) -> list[Measure]:
     """Processor seconds of the process under test, cores that others used, and pressure, over the run.
 
     ``foreign_cores`` = (busy + stolen - own) / wall: steal counts, for a core the host gave to somebody else is
     lost to the engine like any other. Ticks of 10 ms make it slightly negative on an idle machine; it is not clipped.
-    ``known_s``: processor seconds under test where something better than sampling knows them, ``known_by`` it.
+    It is None for a run that is too short for such ticks. ``wall_s`` and ``cpu_s`` of a grid are of the whole window,
+    the prefills that set points up included. ``known_s``: processor seconds under test where something better than
+    sampling knows them, ``known_by`` it. ``no_run``: why there is no run window, where there is none.
     """
-    own = _rise(series, "process.cpu_s", run) if known_s is None else known_s
-    busy = _rise(series, "cpu.busy_s", run)
-    steal = _rise(series, "cpu.steal_s", run)
-    wall = run.duration_s if run is not None else 0.0
+    found: dict[str, float | str] = {name: no_run if run is None else _rise(series, name, run) for name in _LOAD}
+    own: float | str = found["process.cpu_s"] if known_s is None else known_s
+    wall = run.duration_s if run is not None else no_run
     out = [
         _of("cpu_s", own, "s", "process", known_by if known_s is not None else "sampled"),
-        _of("wall_s", wall if wall > 0 else "no_timed_request: no run window", "s"),
+        _of("wall_s", wall, "s"),
+        _of("foreign_cores", _foreign(found["cpu.busy_s"], found["cpu.steal_s"], own, wall), "1", "system"),
     ]
-    foreign: float | str
-    if isinstance(busy, str) or isinstance(own, str):
-        foreign = busy if isinstance(busy, str) else str(own)
-    else:
-        foreign = (busy + (0.0 if isinstance(steal, str) else steal) - own) / wall
-    out.append(_of("foreign_cores", foreign, "1", "system"))
     for what in ("cpu", "memory", "io"):
-        stalled = _rise(series, f"pressure.{what}.some_s", run)
-        share = stalled if isinstance(stalled, str) else stalled / wall
+        stalled = found[f"pressure.{what}.some_s"]
+        share = stalled if isinstance(stalled, str) or isinstance(wall, str) else stalled / wall
         out.append(_of(f"pressure_{what}_some", share, "1", "system", method="stalled time / wall time"))
     return out
+
+
+def _foreign(busy: float | str, steal: float | str, own: float | str, wall: float | str) -> float | str:
+    """Cores that others used, or why they cannot be told."""
+    if isinstance(wall, str):
+        return wall
+    if isinstance(busy, str):
+        return busy
+    if isinstance(own, str):
+        return own
+    if wall < MIN_FOREIGN_S:
+        return f"low_coverage: {wall:.2g} s, ticks of 10 ms tell it from {MIN_FOREIGN_S:.1f} s on"
+    return (busy + (0.0 if isinstance(steal, str) else steal) - own) / wall
 
 
 def _of(name: str, found: float | str, unit: str, scope: Scope = "none", method: str = "") -> Measure:

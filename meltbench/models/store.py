@@ -17,7 +17,7 @@ from meltbench.models.download import Patience, check_space, download, drop
 from meltbench.models.gguf import read_gguf
 from meltbench.models.hashes import file_sha256, pin, pinned, pins_path
 from meltbench.models.names import FileSource, HubSource, IndexSource, Model
-from meltbench.paths import cache_dir
+from meltbench.paths import cache_dir, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +108,7 @@ def _fetch(model: Model, scratch: Path, call: _Call) -> Path:
         whole = _from_hub(model, model.source, scratch, call)
     else:
         raise UserError(f"{model.name} is a file of yours, not to be fetched")
-    sha256 = _digest(whole)
+    sha256 = sha256_of(whole)
     if _expected(model) is None:
         pin(str(model.source), sha256)
         call.say(f"{model.name}: nobody has vouched for this file before; pinned to sha256 {sha256} in {pins_path()}")
@@ -156,11 +156,11 @@ def _checked(call: _Call, remote: Remote, part: Path, sha256: str | None, what: 
     """Download ``remote``; on a wrong hash drop it, and once try anew if it was put together from several answers."""
     remote = replace(remote, hash_known=sha256 is not None)
     got = download(remote, part, call.progress, call.patience, extra_bytes)
-    found = _digest(part)
+    found = sha256_of(part)
     if sha256 is not None and found != sha256 and got.joined:
         drop(part)
         got = download(remote, part, call.progress, call.patience, extra_bytes)
-        found = _digest(part)
+        found = sha256_of(part)
     if sha256 is not None and found != sha256:
         drop(part)
         raise FetchError(
@@ -172,7 +172,7 @@ def _checked(call: _Call, remote: Remote, part: Path, sha256: str | None, what: 
 
 def _check_content(model: Model, path: Path, sha256: str | None, whose: str) -> None:
     """FetchError unless the file has the hash that was stated and is a whole GGUF file."""
-    if sha256 is not None and (found := _digest(path)) != sha256:
+    if sha256 is not None and (found := sha256_of(path)) != sha256:
         raise FetchError(
             f"{model.name}: {whose} sha256 {sha256}, but the file has {found}", hint="nothing was kept; try again"
         )
@@ -182,8 +182,3 @@ def _check_content(model: Model, path: Path, sha256: str | None, whose: str) -> 
         raise FetchError(
             f"what was fetched for {model.name} is no good: {error.message}", hint="nothing was kept; check the source"
         ) from error
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

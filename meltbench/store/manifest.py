@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from meltbench.errors import InternalError, StoreError
+from meltbench.paths import sha256_of
 from meltbench.store import fs
 
 FOLDER_VERSION = 1
@@ -135,6 +136,6 @@ def inventory(folder: Path) -> dict[str, dict[str, Any]]:
             raise StoreError(f"{path} is not a plain file", hint="move it out of the run folder and collect again")
         elif name != MANIFEST:
             fs.sync(path)
-            files[name] = {"sha256": fs.sha256_of(path), "bytes": path.stat().st_size}
+            files[name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
     fs.sync(folder)
     return files

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from meltbench.errors import StoreError
-from meltbench.store import fs, manifest, schema, tables, views
+from meltbench.paths import sha256_of
+from meltbench.store import manifest, schema, tables, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -112,7 +113,7 @@ def _utc(value: Any) -> datetime | None:
 
 def _file_rows(folder: RunFolder, whole: dict[str, Any]) -> list[dict[str, Any]]:
     own = folder.path / manifest.MANIFEST
-    listed = {**whole["files"], manifest.MANIFEST: {"sha256": fs.sha256_of(own), "bytes": own.stat().st_size}}
+    listed = {**whole["files"], manifest.MANIFEST: {"sha256": sha256_of(own), "bytes": own.stat().st_size}}
     return [
         {
             "run_id": folder.run_id,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from meltbench.errors import StoreError
+from meltbench.paths import sha256_of
 from meltbench.store import fs, index, manifest, rows, schema, tables
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _difference(entry: os.DirEntry[str], listed: dict[str, Any]) -> str | None:
     if size != listed["bytes"]:
         return f"{size} bytes, stored were {listed['bytes']}"
     try:
-        digest = fs.sha256_of(Path(entry.path))
+        digest = sha256_of(Path(entry.path))
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     return None if digest == listed["sha256"] else f"sha256 {digest[:12]}, stored was {listed['sha256'][:12]}"

@@ -11,7 +11,8 @@ import pytest
 from store_kit import add_run, dump, store_at
 
 from meltbench.errors import StoreError
-from meltbench.store import fs, index, rows, schema, views
+from meltbench.paths import sha256_of
+from meltbench.store import index, rows, schema, views
 from meltbench.store.docs import render_docs
 
 TMP = ".meltbench.duckdb.tmp"
@@ -89,12 +90,12 @@ def _with_version(store, version):
 def test_a_newer_index_is_refused_in_one_line_and_left_alone(tmp_path):
     store = store_at(tmp_path, runs=1)
     _with_version(store, 99)
-    before = fs.sha256_of(store.index)
+    before = sha256_of(store.index)
     for step in (lambda: store.ingest(store.run_ids()[0]), lambda: index.rebuild(store), lambda: index.refresh(store)):
         with pytest.raises(StoreError, match=r"has schema 99, this meltbench knows 1; update meltbench") as caught:
             step()
         assert "\n" not in str(caught.value)
-    assert fs.sha256_of(store.index) == before
+    assert sha256_of(store.index) == before
     assert not (store.root / TMP).exists()
 
 
