@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 QUICK = ("--set", "idle_s=0.3", "--set", "max_tokens=16")
+
+
+def heed_interrupts() -> None:
+    """A background job of a shell ignores Ctrl-C, and its children inherit that; a person's terminal does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass
@@ -39,6 +45,7 @@ class Bench:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=heed_interrupts,
             start_new_session=True,  # so that a test can do to its whole group what a terminal does
         )
 

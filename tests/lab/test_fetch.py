@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cli import heed_interrupts
 from files_server import Files
 from ggufmaker import LLAMA, gguf
 
@@ -319,6 +320,7 @@ def child():
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(root)},
+        preexec_fn=heed_interrupts,
     )
 
 
