@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from evidence_kit import phase, request, series
+from evidence_kit import SECOND, phase, request, series
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltbench.measure.costs import energy_measures
 from meltbench.measure.energy import energy, prepare
+from meltbench.records import Request
 
 QUANTUM_J = 61e-6
 FINE_S = np.arange(0, 60, 0.001)
@@ -296,3 +297,95 @@ def test_a_run_without_requests_has_energy_and_no_ratios():
     assert got["energy_j", "run"].value == pytest.approx(264, rel=0.005)
     assert got["j_per_request", "run"].reason.startswith("no_timed_request")
     assert by_name(energy_measures(counter_of(wave), "", [], []))["energy_j", "run"].reason.startswith("no_timed")
+
+
+def test_a_request_of_no_output_tokens_is_whole_and_has_no_ratio_by_them():
+    asked = [request(0, 10, 12, n_out=0), request(1, 12, 20, n_out=0)]
+    got = by_name(energy_measures(counter_of(SHAPES["constant"]), "", [phase("run", 10, 20)], asked))
+    for name in ("j_per_output_token", "tokens_per_joule"):
+        assert got[name, "run"].reason.startswith("no_output_tokens")
+    assert got["j_per_total_token", "run"].value == pytest.approx(70 / 200, rel=0.001)
+    assert got["j_per_request", "run"].value == pytest.approx(35, rel=0.001)
+    mixed = [asked[0], request(1, 12, 20, n_out=10)]
+    got = by_name(energy_measures(counter_of(SHAPES["constant"]), "", [phase("run", 10, 20)], mixed))
+    assert got["j_per_output_token", "run"].value == pytest.approx(7, rel=0.001)
+
+
+def test_unknown_counts_of_tokens_are_not_zero():
+    asked = [request(0, 10, 20), Request(1, "item1", "timed", "ok", 20 * SECOND, 30 * SECOND, e2e_s=10.0)]
+    got = by_name(energy_measures(counter_of(SHAPES["constant"]), "", [phase("run", 10, 30)], asked))
+    for name in ("j_per_output_token", "j_per_total_token", "tokens_per_joule"):
+        assert got[name, "run"].reason.startswith("no_token_count")
+    assert got["j_per_request", "run"].value == pytest.approx(70, rel=0.001)
+
+
+def grid():
+    """Two points of 1 s requests with a set-up prefill of 5 s before each of the second point's."""
+    first = [request(i, 10 + i, 11 + i, item="pp64", n_in=64, n_out=0, n_cached=0) for i in range(2)]
+    setups = [request(2 + i, 12 + 6 * i, 17 + 6 * i, item="tg16@d128", role="setup") for i in range(2)]
+    second = [
+        request(4 + i, 17 + 6 * i, 18 + 6 * i, item="tg16@d128", n_in=129, n_out=16, n_cached=128) for i in range(2)
+    ]
+    return [phase("run", 10, 24)], [*first, *setups, *second]
+
+
+def test_the_energy_of_a_points_requests_is_without_the_prefills_that_set_it_up():
+    spans, asked = grid()
+    got = by_name(energy_measures(counter_of(SHAPES["constant"]), "", spans, asked, kind="grid"))
+    assert got["energy_j", "run"].value == pytest.approx(98, rel=0.001)
+    for point, by_total in (("pp64", 14 / 128), ("tg16@d128", 14 / (2 * 17))):
+        assert got["energy_j", point].value == pytest.approx(14, rel=0.002)
+        assert got["j_per_request", point].value == pytest.approx(7, rel=0.002)
+        assert got["j_per_total_token", point].value == pytest.approx(by_total, rel=0.002)
+        assert got["edp_js", point].value == pytest.approx(7, rel=0.002)
+        assert got["j_per_request", point].n == 2
+        assert 0 < got["j_per_request", point].u_k2 < 1
+    assert got["j_per_output_token", "tg16@d128"].value == pytest.approx(14 / 32, rel=0.002)
+    assert got["tokens_per_joule", "pp64"].reason.startswith("no_output_tokens")
+    ratios = [m for (_, where), m in got.items() if where == "run" and m.stat == "ratio_of_sums"]
+    assert len(ratios) == 5
+    assert all(m.value is None and m.reason.startswith("mixed_points: ") for m in ratios)
+
+
+def test_a_point_counts_its_answered_requests_alone():
+    spans, asked = grid()
+    asked[0] = request(0, 10, 11, item="pp64", status="http_500")
+    asked[4] = request(4, 16.5, 18, item="tg16@d128", n_in=129, n_out=16)
+    got = by_name(energy_measures(counter_of(SHAPES["constant"]), "", spans, asked, kind="grid"))
+    assert (got["j_per_request", "pp64"].n, got["energy_j", "pp64"].value) == (1, pytest.approx(7, rel=0.002))
+    assert got["energy_j", "tg16@d128"].reason.startswith("overlapping_requests")
+    assert got["j_per_request", "tg16@d128"].reason.startswith("overlapping_requests")
+    asked[1] = request(1, 11, 12, item="pp64", status="http_500")
+    got = by_name(energy_measures(counter_of(SHAPES["constant"]), "", spans, asked, kind="grid"))
+    assert got["energy_j", "pp64"].reason == "no_timed_request: none succeeded"
+
+
+def test_a_depth_nobody_counted_has_no_energy_by_total_token():
+    spans, asked = grid()
+    asked[5] = request(5, 23, 24, item="tg16@d128", n_in=129, n_out=16)
+    got = by_name(energy_measures(counter_of(SHAPES["constant"]), "", spans, asked, kind="grid"))
+    assert got["j_per_total_token", "tg16@d128"].reason.startswith("no_token_count")
+    assert got["j_per_output_token", "tg16@d128"].value is not None
+
+
+def test_a_point_too_short_for_the_counter_says_how_many_were():
+    asked = [request(0, 10, 10.01, item="pp1", n_out=0, n_cached=0), request(1, 11, 12, item="pp1", n_cached=0)]
+    found = energy_measures(counter_of(wave, period=0.5), "", [phase("run", 10, 12)], asked, kind="grid")
+    assert by_name(found)["energy_j", "pp1"].reason.endswith("(1 of 2 requests of pp1)")
+
+
+@pytest.mark.parametrize("kind", ["grid", "exec", "idle"])
+def test_trap_44_the_same_measures_with_and_without_a_source(kind):
+    spans, asked = grid() if kind == "grid" else ([phase("run", 10, 20)], [])
+    absent = energy_measures(None, "sensor_denied: no", spans, asked, kind=kind)
+    present = energy_measures(counter_of(wave), "", [*spans, phase("load", 5, 9)], asked, kind=kind)
+    assert {(m.name, m.phase, m.unit, m.stat) for m in absent} == {(m.name, m.phase, m.unit, m.stat) for m in present}
+    assert {m.value for m in absent} == {None}
+    assert {m.reason.partition(":")[0] for m in absent} <= {"sensor_denied", "mixed_points"}
+
+
+@pytest.mark.parametrize("kind", ["exec", "idle"])
+def test_what_answers_no_requests_has_no_energy_by_token_or_request(kind):
+    found = energy_measures(counter_of(wave), "", [phase("run", 10, 50), phase("idle_after", 51, 59)], [], kind=kind)
+    assert {m.name for m in found} == {"energy_j", "net_energy_j", "mean_power_w", "idle_power_w"}
+    assert by_name(found)["energy_j", "run"].value == pytest.approx(264, rel=0.005)

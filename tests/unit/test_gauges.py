@@ -136,3 +136,21 @@ def test_what_rusage_knows_of_a_command_stands_before_what_was_sampled():
     got = {m.name: m for m in load_measures([rising("cpu.busy_s", 3)], RUN, 2.0, "by rusage")}
     assert (got["cpu_s"].value, got["cpu_s"].method) == (2.0, "by rusage")
     assert got["foreign_cores"].value is not None
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.39])
+def test_a_run_of_a_few_ticks_says_nothing_of_others(seconds):
+    got = {m.name: m for m in load_measures([rising("cpu.busy_s", 3)], phase("run", 10, 10 + seconds), seconds)}
+    assert got["foreign_cores"].value is None
+    assert got["foreign_cores"].reason.startswith("low_coverage")
+    assert got["cpu_s"].value == seconds
+
+
+def test_a_run_of_enough_ticks_tells_the_load_of_others():
+    got = {m.name: m for m in load_measures([rising("cpu.busy_s", 3)], phase("run", 10, 10.5), 1.0)}
+    assert got["foreign_cores"].value == pytest.approx(1)
+
+
+def test_why_there_is_no_run_window_is_told_in_its_own_words():
+    got = load_measures([], None, no_run="no_reading: the command did not run")
+    assert {m.reason for m in got} == {"no_reading: the command did not run"}

@@ -245,3 +245,16 @@ def test_measures_that_make_no_sense_for_what_ran_are_not_made(kind, absent):
         "peak_rss_bytes",
         "ttft_s",
     } - absent
+
+
+@pytest.mark.parametrize("kind", ["exec", "idle"])
+def test_a_command_or_a_window_that_never_was_speaks_of_no_requests(kind):
+    measures, _, _ = measure_run(RunInputs(kind, evidence().series, evidence().sources, PHASES[:1]))
+    assert value(measures, "wall_s").reason.startswith("no_reading: the ")
+    assert not [m for m in measures if "request" in (m.reason or "")]
+
+
+def test_a_short_run_has_no_background_load():
+    busy = series("cpu.busy_s", T, 4 * T, unit="s")
+    short = RunInputs("exec", [busy], [], [phase("run", 10, 10.2)], life_cpu_s=0.0)
+    assert "background_load" not in codes(measure_run(short)[1])

@@ -1,0 +1,133 @@
+"""Energy by token and by request: ratios of sums, never a mean of ratios.
+
+A run of like requests has one set, from the first timed request's sending to the last one's end, pauses between
+included. A grid has one set a point: its requests are not alike, and between them lie prefills that only set a context
+up. A point's energy is the sum over its own requests from sending to end, and its prompts count without what came from
+the cache, because that was paid for outside of them. In a run of like requests cached prompt tokens do count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from meltbench.measure.sums import like, summed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meltbench.measure.energy import Trace
+    from meltbench.records import Measure, Request
+
+RATIOS = (
+    ("j_per_output_token", "J/token"),
+    ("j_per_total_token", "J/token"),
+    ("j_per_request", "J/request"),
+    ("tokens_per_joule", "token/J"),
+    ("edp_js", "J.s"),
+)
+MIXED = "mixed_points: the requests of a grid are not alike; see its points"
+_RUN_METHOD = "energy of the run over sums of its timed requests; prompt tokens with cached ones"
+_POINT_METHOD = "energy of the point's requests over their sums; prompt tokens without cached ones"
+_NO_OUTPUT = "no_output_tokens: the requests generate none"
+
+
+def run_ratios(gross: Measure, requests: Sequence[Request]) -> list[Measure]:
+    """Ratios of the run's energy over its timed requests, None where one of them failed."""
+    timed = [request for request in requests if request.role == "timed"]
+    bad = [request for request in timed if request.status != "ok"]
+    why = ""
+    if not timed:
+        why = "no_timed_request: nothing to divide by"
+    elif bad:
+        # The energy of a failed request is in the numerator, and nobody knows its tokens.
+        why = f"request_failed: {len(bad)} of {len(timed)} timed requests have no whole answer"
+    return _ratios(gross, timed, why, _RUN_METHOD, cached=True)
+
+
+def grid_costs(trace: Trace, gross: Measure, requests: Sequence[Request], clock_bound_s: float) -> list[Measure]:
+    """No ratio of the run; of each point the energy and its ratios, under the point's name as phase."""
+    out = _ratios(replace(gross, value=None, reason=MIXED), [], "", "", cached=True)
+    shared = overlapping(requests)
+    for point in points(requests):
+        good = [r for r in requests if r.item == point and r.role == "timed" and r.status == "ok"]
+        energy = _point_energy(trace, point, good, shared, clock_bound_s)
+        out += [energy, *_ratios(energy, good, "", _POINT_METHOD, cached=False)]
+    return out
+
+
+def points(requests: Sequence[Request]) -> list[str]:
+    """The names of a grid's points in the order of their first timed requests."""
+    return list(dict.fromkeys(request.item for request in requests if request.role == "timed"))
+
+
+def overlapping(requests: Sequence[Request]) -> set[int]:
+    """Indices of the requests during which another one ran, of whatever role."""
+    found: set[int] = set()
+    last: Request | None = None  # the one that ends last of all sent so far
+    for request in sorted(requests, key=lambda r: r.t_send_ns):
+        if last is not None and last.t_end_ns > request.t_send_ns:
+            found |= {last.index, request.index}
+        if last is None or request.t_end_ns > last.t_end_ns:
+            last = request
+    return found
+
+
+def _point_energy(trace: Trace, point: str, good: Sequence[Request], shared: set[int], clock_bound_s: float) -> Measure:
+    why = ""
+    if not good:
+        why = "no_timed_request: none succeeded"
+    elif any(request.index in shared for request in good):
+        why = "overlapping_requests: requests ran at the same time and share their energy"
+    if why:
+        return like(trace, "energy_j", "J", reason=why, phase=point)
+    return summed(trace, point, [(r.t_send_ns, r.t_end_ns) for r in good], f"requests of {point}", clock_bound_s)
+
+
+def _ratios(energy: Measure, requests: Sequence[Request], why: str, method: str, *, cached: bool) -> list[Measure]:
+    """``RATIOS`` of ``energy``, all None for its own reason or ``why``."""
+    reason = energy.reason or why
+    if energy.value is not None and not reason and energy.value <= 0:
+        reason = "implausible_power: the energy is not above zero"
+    if energy.value is None or reason:
+        blank = replace(energy, value=None, u_k2=None, stat="ratio_of_sums", reason=reason)
+        return [replace(blank, name=name, unit=unit) for name, unit in RATIOS]
+    relative = None if energy.u_k2 is None else energy.u_k2 / energy.value
+    out = []
+    for (name, unit), value in zip(RATIOS, _values(energy.value, requests, cached), strict=True):
+        one = replace(energy, name=name, unit=unit, stat="ratio_of_sums", n=len(requests), method=method)
+        if isinstance(value, str):
+            out.append(replace(one, value=None, u_k2=None, reason=value))
+        else:
+            out.append(replace(one, value=value, u_k2=None if relative is None else value * relative))
+    return out
+
+
+def _values(energy_j: float, requests: Sequence[Request], cached: bool) -> list[float | str]:
+    """The values of ``RATIOS``, in its order; a string is the reason for a missing one."""
+    made, taken = _sum([r.n_out for r in requests]), _sum([_prompt(r, cached) for r in requests])
+    latency = [request.e2e_s for request in requests if request.e2e_s is not None]
+    per_request = energy_j / len(requests)
+    by_output: list[float | str] = [_NO_OUTPUT] * 2
+    if made is None:
+        by_output = ["no_token_count: of the answers"] * 2
+    elif made:
+        by_output = [energy_j / made, made / energy_j]
+    by_total: float | str = "no_token_count: of the prompts or the answers"
+    if made is not None and taken is not None:
+        by_total = energy_j / (made + taken) if made + taken else "no_tokens: neither taken in nor given out"
+    whole = len(latency) == len(requests)
+    edp = per_request * sum(latency) / len(requests) if whole else "request_failed: no end-to-end time"
+    return [by_output[0], by_total, per_request, by_output[1], edp]
+
+
+def _prompt(request: Request, cached: bool) -> int | None:
+    """Prompt tokens that count: all of them, or those that had to be evaluated."""
+    if cached or request.n_in is None:
+        return request.n_in
+    return None if request.n_cached is None else request.n_in - request.n_cached
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
