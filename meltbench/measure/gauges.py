@@ -25,6 +25,7 @@ MIN_SLOPE_SAMPLES = 10
 # Two counters of 10 ms ticks, the machine's and the engine's, are each off by up to one tick: 0.02 s / wall cores. That
 # is kept below half of the 0.1 core that counts as background load, so that ticks alone never make a reason.
 MIN_FOREIGN_S = 0.4
+NEAR_PEAK = 0.8  # of the peak RSS: Pss moves with RSS, so a reading there is within a fifth of the peak Pss
 _LOAD = (
     *("process.cpu_s", "cpu.busy_s", "cpu.steal_s"),
     *(f"pressure.{what}.some_s" for what in ("cpu", "memory", "io")),
@@ -59,7 +60,8 @@ def _extreme(series: Sequence[Series], name: str, phase: Phase | None, how: str)
 def process_memory_measures(series: Sequence[Series], maxrss_bytes: int | None) -> list[Measure]:
     """Peaks of the process under test over its whole life.
 
-    ``peak_pss_bytes`` is the largest Pss + SwapPss of one reading: Pss alone hides what was swapped out.
+    ``peak_pss_bytes`` is the largest Pss + SwapPss of one reading: Pss alone hides what was swapped out. smaps_rollup
+    is read seldom, so it is None unless a reading fell where VmRSS + VmSwap were near the peak RSS.
     ``pss_file_bytes`` stands apart: mapped weights that the kernel could drop and read again.
     """
     peak, n = _extreme(series, "process.hwm_bytes", None, "max")
@@ -71,14 +73,7 @@ def process_memory_measures(series: Sequence[Series], maxrss_bytes: int | None) 
         rss = Measure(
             "peak_rss_bytes", None, "B", "max", scope="process", reason="no_reading: neither VmHWM nor rusage"
         )
-    pss, n_pss = _peak_pss(series)
-    why = "no_reading: smaps_rollup of the process was not read"
-    out = [
-        rss,
-        Measure("peak_pss_bytes", pss, "B", "max", scope="process", n=n_pss, method="Pss + SwapPss")
-        if pss is not None
-        else Measure("peak_pss_bytes", None, "B", "max", scope="process", reason=why),
-    ]
+    out = [rss, _peak_pss(series, rss.value)]
     return out + [_extreme_bytes(series, name, source, "max", "process") for name, source in _PROCESS_MEMORY]
 
 
@@ -95,17 +90,46 @@ def _extreme_bytes(
     return Measure(name, value, "B", how, scope=scope, source=source, n=count, reason=reason)
 
 
-def _peak_pss(series: Sequence[Series]) -> tuple[float | None, int]:
+def _peak_pss(series: Sequence[Series], peak_rss: float | None) -> Measure:
     """Pss and SwapPss of one text belong together; a reading that lacks either is no reading."""
     swaps = {one.path: one for one in named(series, "process.swap_pss_bytes")}
-    sums = [
-        one.value + swaps[one.path].value
-        for one in named(series, "process.pss_bytes")
-        if one.path in swaps and len(swaps[one.path].value) == len(one.value)
-    ]
-    values = np.concatenate(sums) if sums else np.empty(0)
-    values = values[np.isfinite(values)]
-    return (float(values.max()), len(values)) if len(values) else (None, 0)
+    values: list[float] = []
+    nearest = 0.0
+    for one in named(series, "process.pss_bytes"):
+        swap = swaps.get(one.path)
+        if swap is None or len(swap.value) != len(one.value):
+            continue
+        whole = one.value + swap.value
+        good = np.isfinite(whole)
+        values += whole[good].tolist()
+        nearest = max([nearest, *_held(series, one)[good].tolist()])
+    if not values:
+        why = "no_reading: smaps_rollup of the process was not read"
+    elif peak_rss is None or nearest < NEAR_PEAK * peak_rss:
+        why = f"low_coverage: none of {len(values)} readings fell near the peak of VmRSS"
+    else:
+        return Measure(
+            "peak_pss_bytes", max(values), "B", "max", scope="process", n=len(values), method="Pss + SwapPss"
+        )
+    return Measure("peak_pss_bytes", None, "B", "max", scope="process", n=len(values), reason=why)
+
+
+def _held(series: Sequence[Series], smaps: Series) -> Floats:
+    """What the process held at least when ``smaps`` was read: the lesser VmRSS + VmSwap of the readings around."""
+    swaps = {one.path: one.value for one in named(series, "process.swap_bytes")}
+    out = np.zeros(len(smaps.value))
+    for one in named(series, "process.rss_bytes"):
+        good = np.isfinite(one.value)
+        if one.path.rpartition("/")[0] != smaps.path.rpartition("/")[0] or not good.any():
+            continue
+        held = one.value + np.nan_to_num(swaps[one.path] if one.path in swaps else np.zeros(len(one.value)))
+        t, held = middle_ns(one)[good], held[good]
+        at = middle_ns(smaps)
+        # Before the first reading and after the last there is one neighbour; both are read at each transition.
+        before = np.clip(np.searchsorted(t, at, "right") - 1, 0, None)
+        after = np.clip(np.searchsorted(t, at, "left"), None, len(t) - 1)
+        out = np.maximum(out, np.minimum(held[before], held[after]))
+    return out
 
 
 def thermal_measures(series: Sequence[Series], run: Phase | None) -> list[Measure]:

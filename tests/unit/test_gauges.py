@@ -1,5 +1,7 @@
 """Memory, heat, clocks and load beside energy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from evidence_kit import phase, series
@@ -42,10 +44,50 @@ def test_trap_40_swapped_pages_count_in_the_peak_and_mapped_weights_stand_apart(
         gauge("process.pss_bytes", [500.0, 300.0, 900.0]),
         gauge("process.swap_pss_bytes", [0.0, 400.0, np.nan]),
         gauge("process.pss_file_bytes", [200.0, 100.0, 0.0]),
+        gauge("process.rss_bytes", [800.0, 600.0, 600.0]),
+        gauge("process.swap_bytes", [0.0, 500.0, 500.0]),
     ]
-    got = by(process_memory_measures(parts, None))
+    got = by(process_memory_measures(parts, 1200))
     assert got["peak_pss_bytes", "max", ""].value == 700
     assert got["pss_file_bytes", "max", "process.pss_file_bytes"].value == 200
+
+
+def smaps(t_s, pss, pid=7):
+    return [
+        replace(series(name, t_s, values, kind="gauge", unit="B"), path=f"/proc/{pid}/smaps_rollup")
+        for name, values in (("process.pss_bytes", pss), ("process.swap_pss_bytes", [0.0] * len(pss)))
+    ]
+
+
+def status(t_s, rss, pid=7):
+    held = [series(f"process.{name}_bytes", t_s, rss, kind="gauge", unit="B") for name in ("rss", "hwm")]
+    return [replace(one, path=f"/proc/{pid}/status") for one in held]
+
+
+def peak_pss(parts, maxrss=None):
+    return by(process_memory_measures(parts, maxrss))["peak_pss_bytes", "max", ""]
+
+
+def test_a_program_that_grew_between_two_readings_of_smaps_has_no_peak_pss():
+    grown = status([0, 0.1, 0.5, 0.9], [1e5, 1e8, 3e8, 3.28e8])
+    got = peak_pss([*smaps([0.0], [48e3]), *grown], 328_000_000)
+    assert (got.value, got.n) == (None, 1)
+    assert got.reason.startswith("low_coverage")
+    # Before the first and after the last reading of VmRSS nothing else stands in for it.
+    assert peak_pss([*smaps([0.05], [48e3]), *grown]).value is None
+    assert peak_pss([*smaps([-0.1], [48e3]), *grown]).value is None
+    assert peak_pss([*smaps([0.0, 0.95], [48e3, 3.2e8]), *grown]).value == 3.2e8
+    assert peak_pss(smaps([0.0], [48e3]), 50_000).reason.startswith("low_coverage")
+
+
+def test_peak_pss_of_an_engine_stands_though_smaps_is_read_ten_times_as_seldom():
+    t = np.arange(0, 5, 0.1)
+    parts = status(t, 1.7e8 * np.minimum(t / 0.5 + 0.01, 1))
+    assert peak_pss([*smaps([0, 1, 2, 3, 4, 4.9], [1e3, 1.6e8, 1.62e8, 1.61e8, 1.63e8, 1.6e8]), *parts]).value == 1.63e8
+
+
+def test_the_vmrss_of_another_process_says_nothing_of_this_one():
+    assert peak_pss([*smaps([1.0], [5e6], pid=8), *status([0, 2], [3e8, 3e8])]).value is None
 
 
 def test_least_available_memory_is_of_the_run_alone():
