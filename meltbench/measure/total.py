@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from meltbench.measure.counters import Counter, unwrap
+from meltbench.measure.counters import Counter, unwrap, usable
 from meltbench.readings.rapl import PACKAGE
 from meltbench.records import Series
 
@@ -66,24 +66,34 @@ def _readable(one: Series) -> bool:
 
 
 def _sum(parts: Sequence[Series], scope: Scope, max_power_w: float) -> Total:
-    """Adds the parts on the clock of the one that changed least often, so that no freshness is made up."""
+    """Adds the parts on the readings of the one that changed least often, each reading with its own length.
+
+    The sum moves where that part did and repeats where that part repeated: no freshness is made up, and a register as
+    slow as the readings still shows, which ``prepare`` of meltbench.measure.energy needs for u.
+    """
     counters = [unwrap(part, max_power_w) for part in parts]
     names = tuple(part.name for part in parts)
     slowest = min(range(len(parts)), key=lambda i: int(counters[i].fresh.sum()))
     t = counters[slowest].t_ns
-    t = t[(t >= max(c.t_ns[0] for c in counters)) & (t <= min(c.t_ns[-1] for c in counters))]
-    if len(t) < 2:
+    shared = (t >= max(c.t_ns[0] for c in counters)) & (t <= min(c.t_ns[-1] for c in counters))
+    if int(shared.sum()) < 2:
         return Total(None, f"low_coverage: {', '.join(names)} were not read at the same time", names)
-    value = sum(np.interp(t, c.t_ns, c.value) for c in counters)
-    value, unknown = _break_at_resets(t, np.asarray(value, dtype=np.float64), counters)
+    updated = t[np.maximum.accumulate(np.where(counters[slowest].fresh, np.arange(len(t)), 0))][shared]
+    value = sum(np.interp(updated, c.t_ns, c.value) for c in counters)
+    value, unknown = _break_at_resets(updated, np.asarray(value, dtype=np.float64), counters)
     klass = max((part.klass or "E" for part in parts), default="E")
     status = np.where(unknown, "error", "ok").tolist()
-    method = "+".join(names)
-    return Total(Series(TOTAL, "J", "counter", TOTAL, scope, t, t, value, status, path=method, klass=klass), "", names)
+    good = usable(parts[slowest])
+    t0, t1 = parts[slowest].t0_ns[good][shared], parts[slowest].t1_ns[good][shared]
+    made = Series(TOTAL, "J", "counter", TOTAL, scope, t0, t1, value, status, path="+".join(names), klass=klass)
+    return Total(made, "", names)
 
 
 def _break_at_resets(t: np.ndarray, value: np.ndarray, counters: Sequence[Counter]) -> tuple[np.ndarray, np.ndarray]:
-    """Lets the sum fall where a part was reset, so that whoever unwraps it (it has no range) finds the reset too."""
+    """Lets the sum fall where a part was reset, so that whoever unwraps it (it has no range) finds the reset too.
+
+    ``t`` are the updates that the values are of.
+    """
     unknown = np.zeros(len(t), dtype=np.bool_)
     fall = np.zeros(len(t))
     for counter in counters:

@@ -1,10 +1,12 @@
 """The designated total: which RAPL domains add up, and what happens when one of them fails."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from evidence_kit import phase, series
 
-from meltbench.measure.energy import energy
+from meltbench.measure.energy import energy, prepare
 from meltbench.measure.total import total
 
 T = np.arange(0, 30, 0.05)
@@ -89,3 +91,38 @@ def test_no_domain_and_no_common_time():
     assert total([domain("core", 3)]).reason.startswith("no_energy_source")
     late = domain("package-1", 10, lag=100)
     assert total([domain("package-0", 20), late]).reason.startswith("low_coverage")
+
+
+def read_for(one, seconds):
+    return replace(one, t1_ns=one.t0_ns + round(seconds * 1e9))
+
+
+def test_the_length_of_a_read_is_in_u_of_the_sum():
+    parts = [domain("package-0", 20), domain("package-1", 10, lag=0.001)]
+    slow = [read_for(parts[0], 0.02), read_for(parts[1], 0.02)]
+    quick, long = total(parts), total(slow)
+    assert set((long.series.t1_ns - long.series.t0_ns).tolist()) == {20_000_000}
+    span = phase("run", 5, 5.5)
+    assert energy(long.series, span).u_k2 > energy(quick.series, span).u_k2
+
+
+def test_the_sum_moves_only_where_its_slowest_part_did():
+    slow = domain("package-0", 0)
+    slow.value[:] = 20 * np.floor(T / 0.2 + 1e-6) * 0.2
+    found = total([slow, domain("package-1", 10)])
+    fresh = np.flatnonzero(np.diff(found.series.value) != 0) + 1
+    assert np.allclose(np.diff(found.series.t0_ns[fresh]) / 1e9, 0.2)
+    assert joules(found) == pytest.approx(600)
+    # Three of four readings repeat, so an update may be as old as the reading before it.
+    assert prepare(found.series).stamp_s.min() == pytest.approx(0.05)
+
+
+def test_a_reset_between_two_updates_of_the_slowest_part_loses_no_more_and_makes_up_nothing():
+    slow = domain("package-0", 0)
+    slow.value[:] = 20 * np.floor(T / 0.2 + 1e-6) * 0.2
+    fallen = domain("package-1", 10)
+    fallen.value[T >= 12.1] = 10 * (T[T >= 12.1] - 12.1)
+    found = total([slow, fallen])
+    assert energy(found.series, phase("run", 5, 25)).reason.startswith("counter_reset")
+    assert joules(found, 12.21, 25) == pytest.approx(30 * 12.79, rel=0.01)
+    assert joules(found, 5, 11.9) == pytest.approx(30 * 6.9, rel=0.01)
