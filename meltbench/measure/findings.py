@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     ClockPair = tuple[int, int, int]
 
 MIN_EXPECTED = 20  # readings; of fewer, a share says nothing
-_ENERGY_CODES = ("low_coverage", "stale_sensor", "counter_reset")
+_ENERGY_CODES = ("low_coverage", "stale_sensor", "counter_reset", "sensor_unreadable")
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,11 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "degraded",
         "Wake the part it belongs to, or leave the source out of the profile.",
     ),
+    "sensor_unreadable": (
+        "the energy source is there, and its readings failed or could not be understood",
+        "degraded",
+        "Read the source's file by hand; look in the kernel's log, or choose another reader in the device profile.",
+    ),
     "counter_reset": (
         "an energy counter fell without having wrapped, or may have wrapped unseen",
         "degraded",

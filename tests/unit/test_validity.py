@@ -176,14 +176,15 @@ def test_no_energy_source_is_no_reason_against_validity():
     [
         ("denied", "sensor_denied", ["sensor_denied"]),
         ("again", "sensor_gated", ["sensor_gated"]),
-        ("unparsed", "sensor_unreadable", []),
+        ("unparsed", "sensor_unreadable", ["sensor_unreadable"]),
+        ("error", "sensor_unreadable", ["sensor_unreadable"]),
     ],
 )
 def test_an_energy_source_that_gave_nothing_says_why(status, code, reasons):
     given = evidence(series=evidence().series[1:], sources=[SourceStatus("rapl", status, 1, 0)])
-    measures, found, _ = measure_run(given)
+    measures, found, verdict = measure_run(given)
     assert value(measures, "energy_j").reason.partition(":")[0] == code
-    assert codes(found) == reasons
+    assert (codes(found), verdict) == (reasons, "degraded")
 
 
 def replaced(name, values):
