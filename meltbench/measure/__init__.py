@@ -60,6 +60,7 @@ class RunInputs:
     cache. ``maxrss_bytes`` and ``life_cpu_s``: of the process under test, by rusage at its exit.
     ``failure``: code and detail of a run that is not done. ``conditions``: codes and details the conductor of the run
     already knows (not_gated, warm_start, settings_not_applied ...). ``clocks``: (boot, mono, wall) in ns in order.
+    ``boot_ids``: boot ids seen, of the facts before the run and of the probe's begin event.
     ``asked``: exact number of tokens by request index, where the engine was made to produce so many.
     ``energy_source``: the source marked as the total, None when the profile has none.
     """
@@ -76,6 +77,7 @@ class RunInputs:
     failure: tuple[str, str] | None = None
     conditions: Sequence[tuple[str, str]] = ()
     clocks: Sequence[tuple[int, int, int]] = ()
+    boot_ids: Sequence[str] = ()
     streams: Sequence[StreamStats] = ()
     asked: Mapping[int, int] = field(default_factory=dict)
     energy_source: str | None = "rapl"
@@ -108,7 +110,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     told = [inputs.failure, *inputs.conditions] if inputs.failure else list(inputs.conditions)
     found = [
         *(reason(code, detail) for code, detail in told if code),
-        *clock_reasons(inputs.clocks),
+        *clock_reasons(inputs.clocks, inputs.boot_ids),
         *request_reasons(inputs.requests, inputs.asked),
         *sampler_reasons(inputs.streams),
         *source_reasons(inputs.sources),

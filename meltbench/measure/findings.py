@@ -31,9 +31,14 @@ class StreamStats:
     overruns: int = 0
 
 
-def clock_reasons(pairs: Sequence[ClockPair]) -> list[Reason]:
-    """Suspend, wall clock steps and reboots from (boot, monotonic, wall) nanoseconds in order of recording."""
+def clock_reasons(pairs: Sequence[ClockPair], boot_ids: Sequence[str] = ()) -> list[Reason]:
+    """Suspend, wall clock steps and reboots from (boot, monotonic, wall) nanoseconds in order of recording.
+
+    ``boot_ids``: those seen of the machine, before the run and in it; empty ones are unknown and say nothing.
+    """
     out: list[Reason] = []
+    if len(boots := dict.fromkeys(one for one in boot_ids if one)) > 1:
+        return [reason("device_rebooted", f"the boot id changed: {', '.join(boots)}")]
     if not pairs:
         return out
     if any(now[0] < before[0] for before, now in pairwise(pairs)):

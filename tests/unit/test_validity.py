@@ -82,6 +82,12 @@ def test_trap_15_suspend_step_and_reboot_are_told_apart():
     assert codes(clock_reasons(pairs((100, 100, 100), (1, 1, 101)))) == ["device_rebooted"]
 
 
+def test_a_changed_boot_id_is_a_reboot_and_an_unknown_one_is_not():
+    assert codes(clock_reasons([], ["a1", "b2"])) == ["device_rebooted"]
+    assert clock_reasons([], ["a1", "b2", "a1"])[0].detail == "the boot id changed: a1, b2"
+    assert clock_reasons([], ["a1", "a1", ""]) == []
+
+
 def test_a_starved_sampler():
     assert sampler_reasons([StreamStats("cpu", 100, 97, late=15, overruns=3), StreamStats("name", 2, 0)]) == []
     found = sampler_reasons([StreamStats("cpu", 100, 90, overruns=10), StreamStats("rapl", 100, 100, late=60)])
@@ -200,6 +206,7 @@ def replaced(name, values):
         ({"failure": ("oom_killed", "the kernel killed the engine")}, "oom_killed", "invalid"),
         ({"conditions": [("not_gated", "quick runs have no gate")]}, "not_gated", "degraded"),
         ({"clocks": pairs((1, 1, 1), (39, 30, 39))}, "suspended", "invalid"),
+        ({"boot_ids": ["a1", "b2"]}, "device_rebooted", "invalid"),
         ({"asked": {0: 64}}, "truncated_output", "degraded"),
         ({"streams": [StreamStats("rapl", 400, 200)]}, "sampler_starved", "degraded"),
         ({"series": replaced("cpu.busy_s", 2.2 * T)}, "background_load", "degraded"),
