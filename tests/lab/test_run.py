@@ -112,7 +112,9 @@ def test_every_option_changes_the_plan(bench: Bench) -> None:
 
 
 def test_a_grid_keeps_its_points_apart_and_its_depth_true(bench: Bench) -> None:
-    (run,) = bench.json("run", *QUICK, "--workload", "grid", "--set", "points=pp64,tg8,tg8@d64", "--set", "repeat=2")
+    (run,) = bench.json(
+        "run", *QUICK[:2], "--workload", "grid", "--set", "points=pp64,tg8,tg8@d64", "--set", "repeat=2"
+    )
     timed = [r for r in run["requests"] if r["role"] == "timed"]
     assert {(r["item"], r["n_in"], r["n_cached"], r["n_out"]) for r in timed} == {
         ("pp64", 64, 0, 0),
