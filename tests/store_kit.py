@@ -28,7 +28,7 @@ def manifest_of(run_id: str) -> dict[str, Any]:
         "outcome": "done",
         "failure": None,
         "validity": "degraded",
-        "device": {"name": "desk", "identity": {"machine": "m1"}, "cpu": "a cpu"},
+        "device": {"name": "desk", "identity": {"machine": "m1"}},
         "model": {"name": "tiny", "sha256": "ab", "file": "tiny.gguf", "bytes": 1 << 33, "n_params": 134515008},
         "runner": {
             "name": "llamacpp",
@@ -39,11 +39,11 @@ def manifest_of(run_id: str) -> dict[str, Any]:
         },
         "workload": {"name": "grid", "version": 1, "sha256": "cd"},
         "spec": {"reps": 1},
-        "knobs": {"threads": 2},
+        "knobs": {"threads": 2, "batch": 2048, "gpu_layers": "none", "type_k": "none", "type_v": "q8_0"},
         "rep": 0,
         "round": 0,
         "versions": {"meltbench": "0.1.0", "probe": "1", "protocol": "1"},
-        "conditions": {"governor": "performance"},
+        "conditions": {"cpu": "a cpu", "gpus": ["a gpu", "0x10de"]},
     }
 
 

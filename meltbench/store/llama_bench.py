@@ -26,8 +26,18 @@ FIELDS = (
     *("test_time", "avg_ns", "stddev_ns", "avg_ts", "stddev_ts"),
 )
 _ITEM = re.compile(r"(?:pp([0-9]{1,7})(?:\+tg([0-9]{1,7}))?|tg([0-9]{1,7}))(?: ?@ ?d([0-9]{1,7}))?", re.ASCII)
-_BUILD = re.compile(r"b([0-9]{1,9})(?:-([0-9a-f]{7,40}))?", re.ASCII)
-_KNOBS = ("n_batch", "n_ubatch", "n_threads", "type_k", "type_v", "n_gpu_layers", "flash_attn")
+_COMMIT = r"(?:([0-9a-f]{6,40})|unknown)"
+# A release's name, and the two forms that --version has.
+_BUILDS = tuple(
+    re.compile(pattern, re.ASCII)
+    for pattern in (
+        rf"b([0-9]{{1,9}})(?:-{_COMMIT})?",
+        rf"([0-9]{{1,9}}) \({_COMMIT}\)",
+        rf"[^ ()]{{1,40}} \(build ([0-9]{{1,9}}), commit {_COMMIT}\)",
+    )
+)
+_INTEGERS = ("n_batch", "n_ubatch", "n_threads", "n_gpu_layers")
+_WORDS = ("type_k", "type_v", "flash_attn")
 
 
 def parse_item(name: str) -> tuple[int, int, int] | None:
@@ -80,21 +90,39 @@ def _entry(record: RunRecord, shape: tuple[int, int, int], rates: list[float]) -
     return entry
 
 
+def parse_build(version: str) -> tuple[int | None, str | None]:
+    """Return build number and commit of an engine's version, None for what it does not say.
+
+    >>> parse_build("0.5.0-dev (build 1, commit 0c1e570)")
+    (1, '0c1e570')
+    """
+    found = next((match for build in _BUILDS if (match := build.fullmatch(version))), None)
+    # llama.cpp says build 0 where it was built outside of its repository.
+    return (int(found[1]) or None, found[2]) if found else (None, None)
+
+
+def _knob(knobs: dict[str, Any], name: str) -> Any:
+    """A knob as llama.cpp names it or without its n_; "none", which leaves it to the engine, is unknown."""
+    value = knobs.get(name, knobs.get(name.removeprefix("n_")))
+    if name in _INTEGERS:
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return None if value == "none" else value
+
+
 def _identity(manifest: dict[str, Any]) -> dict[str, Any]:
     def part(name: str) -> dict[str, Any]:
         value = manifest.get(name)
         return value if isinstance(value, dict) else {}
 
-    model, runner, knobs, device = part("model"), part("runner"), part("knobs"), part("device")
-    build = _BUILD.fullmatch(str(runner.get("version", "")))
-    # A knob may be named as llama.cpp names it or without its n_.
-    known = {name: knobs.get(name, knobs.get(name.removeprefix("n_"))) for name in _KNOBS}
+    model, runner, knobs, device, found = (part(k) for k in ("model", "runner", "knobs", "device", "conditions"))
+    number, commit = parse_build(str(runner.get("version", "")))
+    gpus = found.get("gpus")
     return {
-        **known,
-        "build_commit": build[2] if build else None,
-        "build_number": int(build[1]) if build else None,
-        "cpu_info": device.get("cpu"),
-        "gpu_info": device.get("gpu"),
+        **{name: _knob(knobs, name) for name in (*_INTEGERS, *_WORDS)},
+        "build_commit": commit,
+        "build_number": number,
+        "cpu_info": found.get("cpu"),
+        "gpu_info": ", ".join(map(str, gpus)) if isinstance(gpus, (list, tuple)) and gpus else None,
         "backends": runner.get("accelerator"),
         "model_filename": model.get("file"),
         "model_size": model.get("bytes"),

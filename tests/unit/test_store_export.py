@@ -72,13 +72,40 @@ def test_llama_bench_entries_have_its_fields_and_our_mode(tmp_path):
         assert list(entry) == [*llama_bench.FIELDS, "samples_ns", "samples_ts", "mode", "meltbench"]
         assert entry["mode"] == "server"
         assert (entry["build_number"], entry["build_commit"]) == (6543, None)
-        assert (entry["n_threads"], entry["n_batch"]) == (2, None)
+        assert (entry["n_threads"], entry["n_batch"], entry["n_ubatch"]) == (2, 2048, None)
+        assert (entry["n_gpu_layers"], entry["type_k"], entry["type_v"]) == (None, None, "q8_0")
+        assert entry["gpu_info"] == "a gpu, 0x10de"
         assert (entry["model_size"], entry["cpu_info"]) == (1 << 33, "a cpu")
         assert (entry["stddev_ts"], entry["stddev_ns"]) == (None, None)
         n = entry["n_prompt"] + entry["n_gen"]
         assert entry["samples_ts"] == pytest.approx([1e9 * n / ns for ns in entry["samples_ns"]], rel=1e-8)
     export(store, store.run_ids(), "llama-bench-jsonl", tmp_path / "out.jsonl")
     assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == entries
+
+
+@pytest.mark.parametrize(
+    ("version", "build"),
+    [
+        ("b6000-abcdef", (6000, "abcdef")),
+        ("b6543", (6543, None)),
+        ("6000 (abcdef0)", (6000, "abcdef0")),
+        ("0 (unknown)", (None, None)),
+        ("0.5.0-dev (build 1, commit 0c1e570)", (1, "0c1e570")),
+        ("2026.10.11549", (None, None)),
+        ("unknown", (None, None)),
+        ("6000 (abcdef0) and more", (None, None)),
+        ("\u0661 (abcdef0)", (None, None)),
+    ],
+)
+def test_build_and_commit_of_what_an_engine_calls_itself(version, build):
+    assert llama_bench.parse_build(version) == build
+
+
+def test_a_machine_without_gpus_or_facts_has_none():
+    record = record_of("x")
+    for conditions in ({"gpus": []}, {"gpus": 7}, None):
+        entry = llama_bench.entries(replace(record, manifest={**record.manifest, "conditions": conditions}))[0]
+        assert (entry["gpu_info"], entry["cpu_info"]) == (None, None)
 
 
 def test_only_timed_whole_requests_become_samples():
