@@ -8,15 +8,17 @@ import json
 import os
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from meltbench.errors import UnknownName, UserError
+from meltbench.errors import StoreError, UnknownName, UserError
 from meltbench.store import fs, index, llama_bench, rows, schema, tables, views
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    import duckdb
     import pyarrow as pa
 
     from meltbench.store.folder import Store
@@ -36,21 +38,24 @@ def export(
     out: str | os.PathLike[str] | None = None,
     *,
     table: str = "runs_wide",
+    say: Callable[[str], None] = index.to_stderr,
 ) -> list[Path]:
     """Write these stored runs to ``out`` and return the files made; ``out`` is there in full or not at all.
 
     ``parquet`` makes a new folder with a file per table, view, and the samples and tokens; ``csv`` one file with the
     rows of ``table``; ``llama-bench`` and ``llama-bench-jsonl`` one file of grid results. Text goes to stdout when
-    ``out`` is None. Raises UnknownName for a format or table, UserError when there is nothing to write, ``out`` is
-    missing for Parquet or is not an empty folder, StoreError for the disk.
+    ``out`` is None. ``say`` is called with a line for each stored run that the index cannot have.
+
+    Raises UnknownName for a format or table, UserError when there is nothing to write, ``out`` is missing for Parquet
+    or is not an empty folder, StoreError for the disk, and when one of these runs cannot be read.
     """
     if fmt not in FORMATS:
         raise UnknownName("format", fmt, FORMATS)
     if fmt == "parquet":
         if out is None:
             raise UserError("parquet is a folder of files and cannot go to stdout", hint="name it with --out")
-        return _parquet(store, run_ids, Path(out).absolute())
-    text = csv_text(store, run_ids, table) if fmt == "csv" else llama_bench_text(store, run_ids, fmt)
+        return _parquet(store, run_ids, Path(out).absolute(), say)
+    text = csv_text(store, run_ids, table, say) if fmt == "csv" else llama_bench_text(store, run_ids, fmt)
     if out is None:
         sys.stdout.write(text)
         return []
@@ -61,9 +66,17 @@ def export(
     return [path]
 
 
-def csv_text(store: Store, run_ids: Sequence[str], table: str = "runs_wide") -> str:
-    """Return the rows of these runs in a table or view as CSV; an empty cell is a missing value."""
-    content = _rows(store, run_ids, table)
+def csv_text(
+    store: Store, run_ids: Sequence[str], table: str = "runs_wide", say: Callable[[str], None] = index.to_stderr
+) -> str:
+    """Return the rows of these runs in a table or view as CSV; an empty cell is a missing value.
+
+    Raises UnknownName for the table, StoreError when one of the runs cannot be read.
+    """
+    if table not in EXPORTABLE:
+        raise UnknownName("table", table, EXPORTABLE)
+    with _indexed(store, run_ids, say) as connection:
+        content = _rows(connection, run_ids, table)
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(content.column_names)
@@ -93,16 +106,28 @@ def llama_bench_text(store: Store, run_ids: Sequence[str], fmt: str = "llama-ben
     return f"{json.dumps(made, indent=2)}\n"
 
 
-def _rows(store: Store, run_ids: Sequence[str], table: str) -> pa.Table:
-    if table not in EXPORTABLE:
-        raise UnknownName("table", table, EXPORTABLE)
-    with index.opened(store) as connection:
-        # Every table and view of the index has run_id; the name was checked against the list above.
-        sql = f"SELECT * FROM {table} WHERE run_id IN (SELECT unnest(?)) ORDER BY ALL"
-        return connection.sql(sql, params=[list(run_ids)]).to_arrow_table()
+@contextmanager
+def _indexed(store: Store, run_ids: Sequence[str], say: Callable[[str], None]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give the index when it has all these runs: a run is never left out in silence."""
+    with index.opened(store, say) as connection:
+        found = connection.execute("SELECT run_id FROM runs WHERE run_id IN (SELECT unnest(?))", [list(run_ids)])
+        missing = sorted(set(run_ids) - {row[0] for row in found.fetchall()})
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise StoreError(
+                f"run {missing[0]}{more} cannot be exported: not in the index",
+                hint="meltbench verify lists what is damaged; the others can be exported by name",
+            )
+        yield connection
 
 
-def _parquet(store: Store, run_ids: Sequence[str], out: Path) -> list[Path]:
+def _rows(connection: duckdb.DuckDBPyConnection, run_ids: Sequence[str], table: str) -> pa.Table:
+    # Every table and view of the index has run_id; the name is one of EXPORTABLE.
+    sql = f"SELECT * FROM {table} WHERE run_id IN (SELECT unnest(?)) ORDER BY ALL"
+    return connection.sql(sql, params=[list(run_ids)]).to_arrow_table()
+
+
+def _parquet(store: Store, run_ids: Sequence[str], out: Path, say: Callable[[str], None]) -> list[Path]:
     import pyarrow.parquet as pq
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -112,8 +137,10 @@ def _parquet(store: Store, run_ids: Sequence[str], out: Path) -> list[Path]:
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            for name in EXPORTABLE:
-                pq.write_table(_rows(store, run_ids, name), temporary / f"{name}.parquet", compression="zstd")
+            with _indexed(store, run_ids, say) as connection:
+                for name in EXPORTABLE:
+                    rows_of = _rows(connection, run_ids, name)
+                    pq.write_table(rows_of, temporary / f"{name}.parquet", compression="zstd")
             for table in (schema.SAMPLES, schema.TOKENS):
                 _join(store, run_ids, table, temporary)
             os.replace(temporary, out)

@@ -7,6 +7,7 @@ lock. A kill at any point leaves the old file or the new one; a reader keeps the
 from __future__ import annotations
 
 import shutil
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from meltbench.errors import StoreError
 from meltbench.store import fs, rows, schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import duckdb
@@ -65,13 +66,20 @@ def refresh(store: Store, progress: rows.Progress | None = None) -> Indexed:
     return _update(store, sorted(stored - known), sorted(known - stored), progress)
 
 
+def to_stderr(line: str) -> None:
+    """Tell the user a line that is no part of a result."""
+    sys.stderr.write(f"{line}\n")
+
+
 @contextmanager
-def opened(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
+def opened(store: Store, say: Callable[[str], None] = to_stderr) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give a read-only connection to an index that has every readable stored run.
 
-    Raises StoreError when the index cannot be made or another program holds it open for writing.
+    ``say`` is called with a line for each run that could not be read, and when the index had to be made anew. Raises
+    StoreError when the index cannot be made or another program holds it open for writing.
     """
-    refresh(store)
+    for note in refresh(store).notes:
+        say(note)
     with attached(store.index) as connection:
         yield connection
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_kit import open_run, record_of, store_at
+from store_kit import add_run, open_run, record_of, store_at
 
 from meltbench.errors import StoreError, UnknownName, UserError
 from meltbench.store import llama_bench
@@ -157,3 +157,35 @@ def test_item_names(name, shape):
 def test_any_item_name_is_a_shape_or_nothing(text, n_prompt, n_gen, n_depth):
     assert llama_bench.parse_item(text) is None or text[:2] in ("pp", "tg")
     assert llama_bench.parse_item(f"pp{n_prompt}+tg{n_gen}@d{n_depth}") == (n_prompt, n_gen, n_depth)
+
+
+def _damaged(tmp_path):
+    """A store of two runs, the first of them damaged after it was stored and not in the index."""
+    store = store_at(tmp_path / "data", runs=1)
+    bad = add_run(store, 5)
+    (bad.path / "phases.parquet").write_bytes(b"PAR1")
+    return store, next(run_id for run_id in store.run_ids() if run_id != bad.run_id), bad.run_id
+
+
+@pytest.mark.parametrize("fmt", ["csv", "parquet"])
+def test_a_damaged_run_is_never_left_out_in_silence(tmp_path, fmt):
+    store, _, bad = _damaged(tmp_path)
+    said = []
+    with pytest.raises(StoreError, match=f"run {bad} cannot be exported: .*; meltbench verify") as caught:
+        export(store, store.run_ids(), fmt, tmp_path / "out", say=said.append)
+    assert "\n" not in str(caught.value)
+    assert said == [f"run {bad} is not in the index: {bad}/phases.parquet is not the file that was stored"]
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_the_others_are_exported_by_name_and_the_damaged_one_is_told(tmp_path, capsys):
+    store, good, bad = _damaged(tmp_path)
+    assert len(csv_text(store, [good]).splitlines()) == 2
+    assert capsys.readouterr().err.startswith(f"run {bad} is not in the index: ")
+    assert capsys.readouterr().out == ""
+
+
+def test_several_missing_runs_are_counted(tmp_path):
+    store = store_at(tmp_path, runs=1)
+    with pytest.raises(StoreError, match="run a and 1 more cannot be exported"):
+        csv_text(store, ["b", "a", *store.run_ids()])
