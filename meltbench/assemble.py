@@ -72,6 +72,11 @@ def _inputs(
         life_cpu_s=(gone["utime_ns"] + gone["stime_ns"]) / 1e9 if "utime_ns" in gone and "stime_ns" in gone else None,
         failure=(verdict.code, verdict.detail or "") if verdict.code else None,
         conditions=_conditions(ticket, journal),
+        boot_ids=[
+            str(found["boot_id"])
+            for found in (ticket["conditions"], journal.first("begin") or {})
+            if found.get("boot_id")
+        ],
         clocks=clocks,
         streams=[
             StreamStats(

@@ -72,12 +72,13 @@ def chosen(record: RunRecord) -> list[tuple[str, Measure]]:
 def points(record: RunRecord) -> list[tuple[str, Measure]]:
     """The rates of a grid, point by point."""
     names = {request.item for request in record.requests}
-    wanted = ("prefill_tps", "decode_tps")
-    return [
-        (m.phase, m)
-        for m in record.measures
-        if m.phase in names and (m.name in wanted or m.reason) and m.stat == "median"
+    wanted = {("prefill_tps", "median"), ("decode_tps", "median"), ("j_per_output_token", "ratio_of_sums")}
+    of_points = [m for m in record.measures if m.phase in names]
+    # A point without any answer has no rate: the reason of its end-to-end time says why.
+    shown = [
+        m for m in of_points if ((m.name, m.stat) in wanted and m.value is not None) or (m.name == "e2e_s" and m.reason)
     ]
+    return [(m.phase, m) for m in sorted(shown, key=lambda m: m.phase)]
 
 
 def run_table(record: RunRecord) -> Table:
