@@ -145,7 +145,7 @@ def _serve(job: Job, plan: Plan, cell: Cell, knobs: dict[str, Scalar], model: Lo
     job.port(ENGINE)
     job.pages(model.path, drop=knobs["load"] == "cold")
     job.spawn(ENGINE, argv, plan.engine.env)
-    job.ready(ENGINE, ENGINE, speak.health_path, _READY_S)
+    job.ready(ENGINE, ENGINE, speak.health_path, min(_READY_S, plan.work.workload.timeout_s))
     files = [f"req/{ask.file}" for ask in asks]
     job.http("requests", ENGINE, 1, plan.work.workload.timeout_s, _ANSWER_BYTES, files)
     job.stop(ENGINE, _GRACE_S)

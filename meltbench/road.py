@@ -26,6 +26,8 @@ from meltbench.targets import facts as device_facts
 from meltbench.watch import Interrupts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from meltbench.plan import Cell, Plan
     from meltbench.records import RunRecord
     from meltbench.spec import Scalar
@@ -87,22 +89,20 @@ def prepare(plan: Plan, watch: Watch) -> Prepared:
     return Prepared(plan, site, model, knobs)
 
 
-def run(plan: Plan, store: Store, watch: Watch) -> list[RunRecord]:
-    """Make every run of a plan, each stored as soon as it ends; fewer when the user interrupted.
+def run(plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecord]:
+    """Make every run of a plan and yield each once it is stored; fewer when the user interrupted.
 
-    Failed runs are stored and returned like the others: their manifest says why.
+    Failed runs are stored and yielded like the others: their manifest says why.
     """
     store.check_writable()
     ready = prepare(plan, watch)
-    records: list[RunRecord] = []
     with Interrupts(watch) as interrupts:
         for cell in plan.cells:
             if interrupts.finish:
                 break
             if len(plan.cells) > 1:
                 watch.say(f"run {cell.rep + 1} of {len(plan.cells)}")
-            records.append(_one(ready, cell, store, watch, interrupts))
-    return records
+            yield _one(ready, cell, store, watch, interrupts)
 
 
 def _one(ready: Prepared, cell: Cell, store: Store, watch: Watch, interrupts: Interrupts) -> RunRecord:

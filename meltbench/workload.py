@@ -35,7 +35,8 @@ class Workload:
 
     ``kind``: ``generate`` asks the items of a JSONL file, ``grid`` asks points such as pp512 or tg128@d4096,
     ``idle`` measures doing nothing for ``window_s``, ``exec`` meters a command. ``repeat``
-    passes over all items are timed after ``warmup`` requests.
+    passes over all items are timed after ``warmup`` requests. ``timeout_s`` bounds each request and the command of
+    ``exec``, and the wait for an engine to be ready (at most five minutes).
     """
 
     title: str

@@ -94,11 +94,16 @@ def _measure(spec: Spec, data: str | None, *, dry_run: bool, as_json: bool) -> N
     from meltbench.store import open_store
 
     store = open_store(data)
-    with Terminal() as watch:
-        if planned.model is not None and planned.model.stands_for:
-            watch.say(planned.model.stands_for)
-        records = road.run(planned, store, watch)
-    report(records, store, as_json=as_json)
+    records: list[RunRecord] = []
+    try:
+        with Terminal() as watch:
+            if planned.model is not None and planned.model.stands_for:
+                watch.say(planned.model.stands_for)
+            for record in road.run(planned, store, watch):
+                records.append(record)  # what is stored is shown also when a later run cannot be made
+    finally:
+        if records:
+            report(records, store, as_json=as_json)
     if len(records) < len(planned.cells) or any(r.manifest.get("outcome") == "stopped" for r in records):
         raise typer.Exit(130)
     if any(record.manifest.get("outcome") != "done" for record in records):

@@ -116,6 +116,11 @@ http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
         ),
         (SERVER.format(post="import time; time.sleep(60)"), "engine_failed", "of 6 requests"),
         (SERVER.format(post="import os; os._exit(9)"), "engine_failed", "status 9"),
+        (
+            SERVER.format(post="pass").replace("send_response(200)", "send_response(503)"),
+            "engine_failed",
+            "ready engine",
+        ),
     ],
 )
 def test_a_broken_engine_is_stored_with_its_reason(bench: Bench, script: str, code: str, said: str) -> None:
