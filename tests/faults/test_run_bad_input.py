@@ -242,3 +242,17 @@ def test_a_lost_run_is_said_and_not_invented(bench: Bench) -> None:
 def next_probe(bench: Bench) -> list[str]:
     (path,) = (bench.home / "state" / "meltbench" / "target" / "bin").glob("meltprobe-*")
     return [str(path)]
+
+
+def test_an_index_that_does_not_fit_costs_no_run(bench: Bench, small_disk: Path) -> None:
+    fill(small_disk, 700 << 10)
+    done = bench.run("exec", "--data", str(small_disk), "--reps", "3", "--set", "idle_s=0.2", "--", "true", timeout=60)
+    assert "Traceback" not in done.stderr
+    assert "meltbench rebuild" in done.stderr
+    runs = json.loads(bench.run("runs", "--data", str(small_disk), "--json").stdout)
+    finished = [run for run in runs if run["state"] == "done"]
+    assert finished
+    assert done.stdout.count("stored in") == len(finished)
+    assert not bench.jobs()
+    (small_disk / "filler").unlink()
+    assert json.loads(bench.run("rebuild", "--data", str(small_disk), "--json").stdout)["runs"] == len(finished)

@@ -69,7 +69,7 @@ def test_observed_and_reported_rates_agree(bench: Bench) -> None:
     (run,) = bench.json("run", *QUICK, "--set", "max_tokens=64")
     ratios = [r["decode_tps"] / r["engine_decode_tps"] for r in run["requests"]]
     # The engine stamps a token when it is made, the probe when it arrives: on a busy machine one may be held up.
-    assert sorted(ratios)[len(ratios) // 2] == pytest.approx(1, abs=0.05)
+    assert sorted(ratios)[len(ratios) // 2] == pytest.approx(1, abs=0.1)
     assert all(r["ttft_s"] >= r["engine_prefill_s"] for r in run["requests"])
 
 
@@ -173,7 +173,8 @@ def test_a_stock_engine_from_a_folder_and_from_an_archive(bench: Bench) -> None:
 def test_sleep_takes_two_seconds_and_a_hog_its_memory(bench: Bench) -> None:
     (slept,) = bench.json("exec", "--set", "idle_s=0.2", "--", "sleep", "2")
     found = medians(slept)
-    assert found["wall_s"] == pytest.approx(2.0, abs=0.1)
+    assert found["wall_s"] is not None
+    assert 2.0 <= found["wall_s"] < 2.5
     assert found["cpu_s"] is not None
     assert found["cpu_s"] < 0.1
     hog = "b = bytearray(300 << 20)\nfor i in range(0, len(b), 4096): b[i] = 1\nx = sum(range(5_000_000))"
@@ -204,7 +205,7 @@ def test_a_command_that_fails_is_stored_as_failed(bench: Bench) -> None:
 def test_idle_measures_nothing_but_the_machine(bench: Bench) -> None:
     (run,) = bench.json("run", "--workload", "idle", "--set", "window_s=1", "--set", "idle_s=0.2")
     assert run["model"] is None
-    assert medians(run)["wall_s"] == pytest.approx(1, abs=0.1)
+    assert 1.0 <= (medians(run)["wall_s"] or 0) < 1.5
     assert "ttft_s" not in medians(run)
 
 
@@ -256,10 +257,10 @@ def test_a_made_counter_of_known_power_gives_the_right_joules_across_a_wrap(benc
     assert wall is not None
     energy = found["energy_j", "run"]
     assert energy["reason"] is None
-    assert energy["value"] == pytest.approx(WATTS * wall, rel=0.02)
+    assert energy["value"] == pytest.approx(WATTS * wall, rel=0.05)
     assert abs(energy["value"] - WATTS * wall) < energy["u_k2"]
     assert (energy["scope"], energy["klass"]) == ("soc", "B")
-    assert found["mean_power_w", "run"]["value"] == pytest.approx(WATTS, rel=0.02)
+    assert found["mean_power_w", "run"]["value"] == pytest.approx(WATTS, rel=0.05)
     # Constant power: what the run cost above idle is nothing, within its own uncertainty.
     net = found["net_energy_j", "run"]
     assert net["value"] is None or abs(net["value"]) <= net["u_k2"]
