@@ -27,13 +27,13 @@ _LOG_CHARS = 2048
 _NO_CHUNKS = Readings(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), [])
 
 
-def assemble(ticket: dict[str, Any], journal: Journal) -> RunRecord:
-    """Everything the store keeps of a run, from its evidence."""
+def assemble(ticket: dict[str, Any], journal: Journal, refused: Outcome | None = None) -> RunRecord:
+    """Everything the store keeps of a run, from its evidence; ``refused`` is why a run was never started."""
     log = engine_log(journal)
     requests = _requests(ticket, journal)
     series, sources = _signals(ticket, journal)
     spans = phases(journal.events, requests, ENGINE)
-    verdict = outcome(journal.events, requests, len(ticket["asks"]), ENGINE, ticket["workload"]["kind"])
+    verdict = refused or outcome(journal.events, requests, len(ticket["asks"]), ENGINE, ticket["workload"]["kind"])
     measures, reasons, state = measure_run(_inputs(ticket, journal, requests, series, sources, spans, verdict))
     return RunRecord(
         run_id=ticket["run_id"],
@@ -58,7 +58,6 @@ def _inputs(
 ) -> RunInputs:
     load = next((span.duration_s for span in spans if span.name == "load"), None)
     gone = next((e for e in journal.named("exit") if e.get("proc") == ENGINE), {})
-    rss = gone.get("maxrss_bytes")
     clocks = [(e["boot_ns"], e["mono_ns"], e["wall_ns"]) for e in journal.events if "mono_ns" in e and "wall_ns" in e]
     return RunInputs(
         kind=ticket["workload"]["kind"],
@@ -68,7 +67,7 @@ def _inputs(
         requests=requests,
         load_s=load,
         load_label=load_label(journal.first("pages") or {}),
-        maxrss_bytes=int(rss) if rss else None,
+        maxrss_bytes=_max_rss(gone),
         life_cpu_s=(gone["utime_ns"] + gone["stime_ns"]) / 1e9 if "utime_ns" in gone and "stime_ns" in gone else None,
         failure=(verdict.code, verdict.detail or "") if verdict.code else None,
         conditions=_conditions(ticket, journal),
@@ -88,6 +87,17 @@ def _inputs(
         asked={r.index: entry["n_out"] for r in requests if (entry := _entry(ticket, r)) and entry["ignore_eos"]},
         energy_source=next((source["name"] for source in ticket["sources"] if source["total"]), None),
     )
+
+
+def _max_rss(gone: dict[str, Any]) -> int | None:
+    """rusage's largest resident set; None where it is not the process's own.
+
+    The kernel counts the memory that a child shares with its parent until it runs its program (setmax_mm_hiwater_rss in
+    exec_mmap), so a program smaller than the probe has the probe's peak.
+    """
+    peak, floor = gone.get("maxrss_bytes"), gone.get("maxrss_floor_bytes")
+    own = isinstance(peak, int) and peak > (floor if isinstance(floor, int) else 0)
+    return peak if own else None
 
 
 def _conditions(ticket: dict[str, Any], journal: Journal) -> list[tuple[str, str]]:
@@ -148,7 +158,7 @@ def _checked(ask: Ask, request: Request) -> Request:
         return replace(
             request, status="wrong_n_in", detail=f"asked {ask.n_in} prompt tokens, the engine saw {request.n_in}"
         )
-    if request.n_cached != ask.n_cached:
+    if request.n_cached != ask.n_cached:  # also when the engine does not say
         return replace(
             request,
             status="wrong_depth",

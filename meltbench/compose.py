@@ -49,10 +49,20 @@ def settled(plan: Plan, facts: Facts, model: LocalModel | None) -> dict[str, Sca
     knobs = dict(plan.knobs)
     if knobs.get("threads") == "auto":
         knobs["threads"] = facts.threads
-    if knobs.get("ctx") == "auto" and model is not None:
-        longest = model.gguf.context_length
+    if model is None:
+        return knobs
+    longest = model.gguf.context_length
+    if knobs.get("ctx") == "auto":
         wanted = -(-max(plan.work.n_ctx, 512) // 256) * 256
         knobs["ctx"] = min(wanted, longest) if longest else wanted
+    room = knobs["ctx"] if isinstance(knobs.get("ctx"), int) else longest
+    # Only a grid's tokens are known beforehand; for other prompts the engine has the last word.
+    if plan.work.workload.kind == "grid" and isinstance(room, int) and plan.work.n_ctx > room:
+        larger = f"give --set ctx={plan.work.n_ctx}, or " if longest is None or longest > room else ""
+        raise UserError(
+            f"{plan.work.longest_point} needs a context of {plan.work.n_ctx} tokens, {model.model.name} has {room}",
+            hint=f"{larger}ask for a shorter point",
+        )
     return knobs
 
 
@@ -60,15 +70,18 @@ def check_fit(model: LocalModel, knobs: dict[str, Scalar], facts: Facts, device:
     """Refuse a model that the device has no memory for, before anything is started."""
     from meltbench.models.gguf import fits
 
-    if facts.memory_available_bytes is None or not isinstance(knobs.get("ctx"), int):
+    if facts.memory_available_bytes is None:
         return
-    fit = fits(model.gguf, model.bytes, int(knobs["ctx"] or 0), facts.memory_available_bytes)
+    ctx = knobs.get("ctx")
+    # Told nothing, the engine takes all the context that the model was made for.
+    tokens = ctx if isinstance(ctx, int) else model.gguf.context_length or 512
+    fit = fits(model.gguf, model.bytes, tokens, facts.memory_available_bytes)
     if not fit.ok:
         gib = 2**30
         raise DoesNotFit(
-            f"{model.model.name} needs {fit.needed_bytes / gib:.1f} GiB with a context of {knobs['ctx']}, "
+            f"{model.model.name} needs {fit.needed_bytes / gib:.1f} GiB with a context of {tokens}, "
             f"{device} has {facts.memory_available_bytes / gib:.1f} GiB available",
-            hint="take a smaller quantisation, or a smaller context with --set ctx=512",
+            hint="take a smaller quantisation" + (", or a smaller context with --set ctx=512" if tokens > 512 else ""),
         )
 
 
@@ -155,6 +168,23 @@ def _serve(job: Job, plan: Plan, cell: Cell, knobs: dict[str, Scalar], model: Lo
         del entry["tokens"], entry["messages"], entry["prompt"]  # the request's bytes are evidence already
         described.append(entry)
     return described
+
+
+def refused_ticket(plan: Plan, cell: Cell, run_id: str, facts: Facts) -> dict[str, Any]:
+    """The ticket of a run that is not started because its model is damaged: what was said of it, nothing of it."""
+    ticket = _ticket(plan, cell, run_id, facts, dict(plan.knobs), None, [])
+    said = plan.model
+    if said is not None:
+        unknown = dict.fromkeys(("n_params", "bits_per_weight", "architecture"))
+        ticket["model"] = {
+            "name": said.name,
+            "sha256": said.sha256,
+            "file": said.filename,
+            "bytes": said.size_bytes,
+            "quantisation": said.quantisation,
+            **unknown,
+        }
+    return ticket
 
 
 def _ticket(

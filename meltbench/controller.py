@@ -24,7 +24,7 @@ def is_alive(controller: object) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # another user's process: it is there
+        pass  # another user's process: whether it is the one named, its start tells
     return _start_ticks(pid) == controller.get("start_ticks")
 
 

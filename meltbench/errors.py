@@ -7,7 +7,7 @@
         DoesNotFit          the model needs more memory than the device has
         MissingExtra        an optional part is not installed; names the extra
       RunFailed           the run is stored as failed, with its reason                  exit 1
-        EngineError         the engine died, never became ready, or spoke garbage
+        ModelDamaged        its file is corrupt, truncated, or not the one that was promised
       DeviceError         the target's move: unreachable, busy, denied, full            exit 1
         DeadlineExceeded    a call took longer than it was given (transient)
         TargetBusy          another run holds the target (transient)
@@ -81,8 +81,8 @@ class RunFailed(MeltbenchError):
     """The run ended without a usable result; it is stored with its reason."""
 
 
-class EngineError(RunFailed):
-    """The engine died, never became ready, or answered with something that is not its protocol."""
+class ModelDamaged(RunFailed):
+    """The model's file is corrupt, truncated, or not the one that was promised."""
 
 
 class DeviceError(MeltbenchError):

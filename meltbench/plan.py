@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench import models, runners, workload
 from meltbench.errors import UnknownName, UserError
+from meltbench.probe.job import MAX_REQUESTS
 from meltbench.spec import Scalar, Spec, digest
 from meltbench.targets import profile
 
@@ -78,9 +79,10 @@ def make(spec: Spec) -> Plan:
     kind = work.workload.kind
     if (kind == "exec") != bool(spec.command):
         raise UserError("workload exec meters a command", hint="write meltbench exec -- COMMAND")
-    served = (spec.model, spec.runner, spec.engine, spec.threads)
-    if kind == "idle" and served != (Spec.model, Spec.runner, Spec.engine, Spec.threads):
-        raise UserError("workload idle starts no engine", hint="leave out --model, --runner, --engine and --threads")
+    served = (spec.model, spec.runner, spec.engine, spec.threads, spec.seed)
+    if kind == "idle" and served != (Spec.model, Spec.runner, Spec.engine, Spec.threads, Spec.seed):
+        hint = "leave out --model, --runner, --engine, --threads and --seed"
+        raise UserError("workload idle starts no engine", hint=hint)
     recipe = definition = engine = model = None
     if kind in ("generate", "grid"):
         recipe, definition = runners.load(spec.runner)
@@ -136,7 +138,18 @@ def _settings(spec: Spec, work: workload.Loaded, recipe: Recipe | None) -> tuple
     work = replace(work, workload=replace(work.workload, **changed))
     work.workload.check("--set")
     if work.workload.kind == "grid":
-        work.grid  # noqa: B018  (reads the points, which refuses a malformed one before anything starts)
+        # One spelling of a point, so that the same work has the same hash.
+        work = replace(work, workload=replace(work.workload, points=tuple(p.name for p in work.grid)))
+    if work.n_requests > MAX_REQUESTS:
+        raise UserError(
+            f"{work.name} asks {work.n_requests} requests in one run, at most {MAX_REQUESTS} can be",
+            hint="ask fewer items or passes; --reps makes runs of them",
+        )
+    if len(spec.command) > MAX_REQUESTS:
+        raise UserError(
+            f"the command has {len(spec.command)} words, at most {MAX_REQUESTS} can be",
+            hint="put them in a script and meter that",
+        )
     return work, knobs
 
 

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 from meltbench import models
 from meltbench.assemble import assemble
-from meltbench.compose import LocalModel, check_fit, compose, settled
+from meltbench.compose import LocalModel, check_fit, compose, refused_ticket, settled
 from meltbench.controller import is_alive, this_process
 from meltbench.deadline import Deadline
-from meltbench.errors import DeadlineExceeded, DeviceError, MeltbenchError, StoreError, UserError
+from meltbench.errors import DeadlineExceeded, DeviceError, MeltbenchError, ModelDamaged, StoreError, UserError
+from meltbench.measure.outcome import Outcome
 from meltbench.models.gguf import read_gguf
 from meltbench.paths import state_dir
 from meltbench.probe import build
 from meltbench.probe.client import Probe
-from meltbench.probe.journal import read_journal
+from meltbench.probe.journal import Journal, read_journal
 from meltbench.targets import connect
 from meltbench.targets import facts as device_facts
 from meltbench.watch import Interrupts
@@ -71,13 +72,20 @@ def reach(kind: str, workdir: str | None, watch: Watch) -> Probe:
     return Probe.install(transport, root, target, watch.say)
 
 
-def prepare(plan: Plan, watch: Watch) -> Prepared:
-    """Fetch what is missing, look at the device, and check that the plan can work there. Starts nothing."""
+def visit(plan: Plan, watch: Watch) -> Site:
+    """Look at the plan's device: mend what an earlier run left there, and ask what it is."""
     roots = plan.profile.roots
     probe = reach(plan.profile.target, plan.profile.workdir, watch)
     probe.recover()
     answer = probe.facts(device_facts.globs(roots.sys, roots.proc))
-    site = Site(probe, device_facts.parse(answer, roots.sys, roots.proc))
+    return Site(probe, device_facts.parse(answer, roots.sys, roots.proc))
+
+
+def prepare(plan: Plan, site: Site, watch: Watch) -> Prepared:
+    """Fetch what is missing, and check that the plan can work on its device. Starts nothing.
+
+    Raises ModelDamaged for a model that no engine should be given, UserError for one that does not fit.
+    """
     model = None
     if plan.model is not None:
         path = models.ensure(plan.model, watch.fetched, watch.say)
@@ -95,7 +103,13 @@ def run(plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecord]:
     Failed runs are stored and yielded like the others: their manifest says why.
     """
     store.check_writable()
-    ready = prepare(plan, watch)
+    site = visit(plan, watch)
+    try:
+        ready = prepare(plan, site, watch)
+    except ModelDamaged as error:
+        for cell in plan.cells:
+            yield _refused(plan, cell, site, store, str(error), watch)
+        return
     with Interrupts(watch) as interrupts:
         for cell in plan.cells:
             if interrupts.finish:
@@ -103,6 +117,17 @@ def run(plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecord]:
             if len(plan.cells) > 1:
                 watch.say(f"run {cell.rep + 1} of {len(plan.cells)}")
             yield _one(ready, cell, store, watch, interrupts)
+
+
+def _refused(plan: Plan, cell: Cell, site: Site, store: Store, why: str, watch: Watch) -> RunRecord:
+    """Store a run that was never started, as failed: a sweep with a bad model must show that it has one."""
+    folder = store.new_run({"plan_hash": plan.hash, "controller": this_process()})
+    ticket = refused_ticket(plan, cell, folder.run_id, site.facts)
+    folder.write_ticket(ticket)
+    record = assemble(ticket, Journal(), Outcome("failed", "model_damaged", why))
+    store.commit(folder, record)
+    _index(store, folder.run_id, watch)
+    return record
 
 
 def _one(ready: Prepared, cell: Cell, store: Store, watch: Watch, interrupts: Interrupts) -> RunRecord:
@@ -150,7 +175,7 @@ def _follow(probe: Probe, folder: str, watch: Watch, interrupts: Interrupts) -> 
         if interrupts.abort and not stopped:
             probe.stop(folder)
             stopped = True
-        time.sleep(_MEASURING_S if status.get("op") in ("http", "exec") else _LOOK_S)
+        time.sleep(_MEASURING_S if status.get("op") in ("idle", "http", "exec") else _LOOK_S)
 
 
 def bring_in(store: Store, run_id: str, probe: Probe, watch: Watch) -> RunRecord:
@@ -160,16 +185,20 @@ def bring_in(store: Store, run_id: str, probe: Probe, watch: Watch) -> RunRecord
     try:
         probe.fetch(ticket["folder"], folder.evidence)
     except DeviceError as error:
-        error.hint = f"the run is safe on the target; when that is mended: meltbench collect {run_id}"
+        error.hint = f"the run is safe on the target; when that is mended: {store.command('collect', run_id)}"
         raise
     record = assemble(ticket, read_journal(folder.evidence / "journal"))
     store.commit(folder, record)
+    _index(store, run_id, watch)
     probe.forget(ticket["folder"])
+    return record
+
+
+def _index(store: Store, run_id: str, watch: Watch) -> None:
     try:
         store.ingest(run_id)
     except StoreError as error:  # the run is stored; its index is derived and can be made at any time
-        watch.say(f"{run_id} is stored, its index is not: {error.message}; then: meltbench rebuild")
-    return record
+        watch.say(f"{run_id} is stored, its index is not: {error.message}; then: {store.command('rebuild')}")
 
 
 def collect(store: Store, watch: Watch, run_ids: list[str], *, wait: bool = True) -> tuple[list[RunRecord], int]:
@@ -189,6 +218,10 @@ def collect(store: Store, watch: Watch, run_ids: list[str], *, wait: bool = True
                 watch.say(f"{run_id}: {error}")
                 failed += 1
                 continue
+            except Exception as error:  # noqa: BLE001  a bug met in one run's evidence; the run stays as it is
+                watch.say(f"{run_id}: internal error: {type(error).__name__}: {error}; please report it")
+                failed += 1
+                continue
             if record is not None:
                 records.append(record)
     return records, failed
@@ -204,9 +237,10 @@ def _collect_one(store: Store, run_id: str, watch: Watch, interrupts: Interrupts
         store.discard(folder)
         watch.say(f"{run_id} was never started: removed")
         return None
-    probe = reach(ticket["device"]["target"], ticket["device"]["workdir"], watch)
-    probe.recover()
     where = ticket["folder"]
+    # Where the run lies, not where this user's runs lie: another home or state folder must find it too.
+    probe = reach(ticket["device"]["target"], Probe.root_of(where, run_id), watch)
+    probe.recover()
     state = probe.status(where).get("state")
     if state == "none":
         if not probe.has(where):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import select
+import signal
 import subprocess
 import sys
 import tarfile
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meltbench import catalog
+from meltbench.deadline import Deadline
 from meltbench.errors import UnknownName, UserError
 from meltbench.models.hashes import file_sha256
 from meltbench.paths import cache_dir
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
 _MAX_ARCHIVE_BYTES = 8 << 30
 _MAX_MEMBERS = 20_000
+_MAX_SAID_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -142,13 +147,31 @@ def _given(recipe: Recipe, path: Path) -> Engine:
 def _version(program: Path, env: Mapping[str, str]) -> str:
     """What ``--version`` says, or "unknown": an engine that cannot say so fails in the run, with its last lines."""
     try:
-        done = subprocess.run(
-            [program, "--version"], capture_output=True, timeout=20, env={**os.environ, **env}, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        said = _said([str(program), "--version"], {**os.environ, **env}, Deadline.after(20))
+    except OSError:
         return "unknown"
-    match = re.search(rb"version: *([^\r\n]{1,80})", done.stderr + done.stdout)
+    match = re.search(rb"version: *([^\r\n]{1,80})", said)
     return match[1].decode("ascii", "replace").strip() if match else "unknown"
+
+
+def _said(argv: list[str], env: Mapping[str, str], deadline: Deadline) -> bytes:
+    """The first words of a program, which may say too much, never end, or leave others behind: all are killed."""
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, process_group=0
+    )
+    said = b""
+    with process:
+        assert process.stdout is not None
+        out = process.stdout.fileno()
+        try:
+            while len(said) < _MAX_SAID_BYTES and select.select([out], [], [], deadline.remaining())[0]:
+                more = os.read(out, 4096)
+                if not more:
+                    break
+                said += more
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # not yet waited for, so the number is still its own
+    return said
 
 
 def _unpacked(archive: Path) -> Path:
@@ -156,8 +179,10 @@ def _unpacked(archive: Path) -> Path:
     target = cache_dir() / "engines" / file_sha256(archive)
     if target.is_dir():
         return target
+    import lzma
     import shutil
     import tempfile
+    import zlib
 
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpack-"))
@@ -169,6 +194,12 @@ def _unpacked(archive: Path) -> Path:
         else:
             raise UserError(f"{archive} is neither a zip nor a tar archive", hint="give an engine's release archive")
         work.rename(target)
+    except (EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
+        raise UserError(f"{archive} cannot be unpacked: {error}", hint="fetch it again; do not trust it") from None
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # the disk's, told as it is; EINVAL is a seek to nowhere
+            raise
+        raise UserError(f"{archive} cannot be unpacked: {error}", hint="fetch it again") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return target
@@ -192,10 +223,7 @@ def _untar(archive: Path, work: Path) -> None:
     with tarfile.open(archive) as bundle:
         members = bundle.getmembers()
         _bounded(archive, len(members), sum(m.size for m in members))
-        try:
-            bundle.extractall(work, filter="data")
-        except tarfile.TarError as error:
-            raise UserError(f"{archive}: {error}", hint="do not trust it") from None
+        bundle.extractall(work, filter="data")
 
 
 def _bounded(archive: Path, count: int, size: int) -> None:

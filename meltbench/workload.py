@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ class Workload:
                     f"{where}: {name} = {getattr(self, name)} is out of range", hint=f"give {low} to {high}"
                 )
         if self.kind == "grid" and not self.points:
-            raise DefinitionError(f"{where}: a grid needs points", hint='write points = ["pp512", "tg128"]')
+            raise DefinitionError(f"{where}: a grid needs points", hint="such as pp512,tg128")
         if self.kind == "generate" and not self.items:
             raise DefinitionError(f"{where}: kind generate needs items", hint='write items = "name.jsonl"')
 
@@ -93,6 +94,19 @@ class Loaded:
         return [point(text) for text in self.workload.points]
 
     @property
+    def longest_point(self) -> str:
+        """The name of the grid's point that needs most context."""
+        return max(self.grid, key=lambda p: p.n_ctx).name
+
+    @property
+    def n_requests(self) -> int:
+        """Requests of one run at most, the ones that set up a depth included."""
+        work = self.workload
+        if work.kind == "grid":
+            return sum(1 + bool(p.depth) for p in self.grid) * work.repeat + 2 * work.warmup
+        return work.warmup + work.repeat * len(self.items) if work.kind == "generate" else 0
+
+    @property
     def n_ctx(self) -> int:
         """Context tokens every request fits in; the tokenizer is not known here, so a byte counts as a token."""
         if self.workload.kind == "grid":
@@ -108,8 +122,10 @@ class Loaded:
             return grid_asks(self.grid, work.repeat, n_vocab, seed, work.warmup)
         if work.kind != "generate":
             return []
+        # Each pass has an order of its own, so that what drifts in a run does not fall on the same items every time.
+        rng = random.Random(seed)  # noqa: S311
         order = [("warmup", self.items[i % len(self.items)]) for i in range(work.warmup)]
-        order += [("timed", item) for _ in range(work.repeat) for item in self.items]
+        order += [("timed", item) for _ in range(work.repeat) for item in rng.sample(self.items, len(self.items))]
         return [
             Ask(
                 file=f"{index:05d}",
@@ -187,7 +203,10 @@ def _item(item: dict[str, Any], where: str, number: int) -> dict[str, Any]:
     asked = item.get("max_tokens", 1)
     if not isinstance(asked, int) or isinstance(asked, bool) or not 1 <= asked <= 1_000_000:
         raise DefinitionError(f"{where}: max_tokens is not a count", hint="give 1 to 1000000")
-    return {**item, "id": str(item.get("id", f"line{number}"))}
+    name = item.get("id", f"line{number}")
+    if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
+        raise DefinitionError(f"{where}: id is neither a text nor a number", hint='write {"id": "a", ...}')
+    return {**item, "id": str(name)}
 
 
 def _are_messages(messages: object) -> bool:

@@ -11,6 +11,7 @@ def main() -> None:
     from meltbench.cli.app import app
     from meltbench.errors import InternalError, MeltbenchError
 
+    _mend_streams()
     try:
         app(standalone_mode=True)
     except MeltbenchError as error:
@@ -28,6 +29,16 @@ def main() -> None:
         place = _place(error)
         _complain(f"internal error: {type(error).__name__}: {error} ({place}); report it with MELTBENCH_DEBUG=1 set")
         sys.exit(InternalError.exit_code)
+
+
+def _mend_streams() -> None:
+    """A stream that was closed takes everything; one that cannot encode a character shows its escape instead."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  for as long as we live
+        else:
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _place(error: BaseException) -> str:

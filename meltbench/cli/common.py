@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 import typer
 
@@ -23,9 +24,31 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
+class _Unheeded:
+    """Standard error for progress and messages: nobody may be reading, and that must not end a run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console that never wraps a table into nonsense when piped."""
     from rich.console import Console
 
     wide = None if (sys.stderr if stderr else sys.stdout).isatty() else 160
-    return Console(stderr=stderr, width=wide, soft_wrap=False)
+    file = cast("TextIO", _Unheeded(sys.stderr)) if stderr else None
+    return Console(file=file, width=wide, soft_wrap=False)

@@ -120,7 +120,7 @@ def report(records: list[RunRecord], store: Store, *, as_json: bool) -> None:
         return
     out = console()
     for record in records:
-        print_run(out, record, str(store.folder(record.run_id).path))
+        print_run(out, record, str(store.folder(record.run_id).path), store.command("show", record.run_id))
 
 
 def _print_plan(planned: object, *, as_json: bool) -> None:

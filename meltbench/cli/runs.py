@@ -15,9 +15,9 @@ RunNames = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="
 
 def runs(data: Data = None, as_json: Json = False) -> None:
     """List the runs of the store, with those still running or detached."""
-    from meltbench.store import open_store
+    from meltbench.store import find_store
 
-    store = open_store(data)
+    store = find_store(data)
     rows = [_row(entry) for entry in store.runs()]
     if as_json:
         print_json(rows)
@@ -31,14 +31,21 @@ def runs(data: Data = None, as_json: Json = False) -> None:
         table.add_column(column, no_wrap=column == "run", overflow="fold")
     for row in rows:
         names = ("run_id", "state", "device", "model", "workload", "validity")
-        table.add_row(*(escape(str(row.get(key) or "")) for key in names))
+        shown = row | {"workload": " ".join(part for part in (row["workload"], _short(row["command"])) if part)}
+        table.add_row(*(escape(str(shown.get(key) or "")) for key in names))
     console().print(table)
     if any(row["state"] == "detached" for row in rows):
-        console(stderr=True).print("detached runs are brought in by: meltbench collect", highlight=False)
+        how = f"detached runs are brought in by: {store.command('collect')}"
+        console(stderr=True).print(how, markup=False, highlight=False, soft_wrap=True)
+
+
+def _short(command: str | None) -> str:
+    return "" if not command else command if len(command) <= 40 else f"{command[:39]}…"
 
 
 def _row(entry: Any) -> dict[str, Any]:
     from meltbench.controller import is_alive
+    from meltbench.report.console import command_line
     from meltbench.targets import printable
 
     info = entry.info
@@ -57,6 +64,7 @@ def _row(entry: Any) -> dict[str, Any]:
         "model": name("model"),
         "runner": name("runner"),
         "workload": name("workload"),
+        "command": command_line(info),
         "validity": info.get("validity"),
         "failure": info.get("failure") or info.get("error"),
         "plan_hash": info.get("plan_hash"),
@@ -67,16 +75,16 @@ def _row(entry: Any) -> dict[str, Any]:
 def show(run: RunName = "last", data: Data = None, as_json: Json = False) -> None:
     """Show one run: its table, its phases, its requests."""
     from meltbench.report import console as tables
-    from meltbench.store import open_store, read_record
+    from meltbench.store import find_store, read_record
 
-    store = open_store(data)
+    store = find_store(data)
     folder = store.resolve(run, among=store.stored_ids())
     record = read_record(folder.path)
     if as_json:
         print_json(tables.as_json(record, str(folder.path)))
         return
     out = console()
-    tables.print_run(out, record, str(folder.path))
+    tables.print_run(out, record, str(folder.path), store.command("show", folder.run_id))
     out.print(tables.phase_table(record))
     if record.requests:
         out.print(tables.request_table(record))
@@ -93,13 +101,13 @@ def collect(
     from meltbench.cli.measure import report
     from meltbench.cli.watching import Terminal
     from meltbench.errors import UserError
-    from meltbench.store import open_store
+    from meltbench.store import find_store
 
-    store = open_store(data)
+    store = find_store(data)
     open_ids = store.open_ids()
     wanted = [store.resolve(name).run_id for name in run] if run else open_ids
     if stored := [run_id for run_id in wanted if run_id not in open_ids]:
-        raise UserError(f"run {stored[0]} is stored already", hint=f"meltbench show {stored[0]}")
+        raise UserError(f"run {stored[0]} is stored already", hint=store.command("show", stored[0]))
     with Terminal() as watch:
         if not wanted:
             watch.say("nothing to collect: every run of the store is complete")
@@ -119,15 +127,16 @@ def export(
         str | None, typer.Option("--out", metavar="PATH", help="Where to; csv and JSON go to stdout without it.")
     ] = None,
     table: Annotated[
-        str, typer.Option("--table", metavar="NAME", help="What csv holds: runs_wide, latency, energy, requests, ...")
-    ] = "runs_wide",
+        str | None,
+        typer.Option("--table", metavar="NAME", help="What csv holds: runs_wide (default), latency, energy, ..."),
+    ] = None,
     data: Data = None,
 ) -> None:
     """Export runs as Parquet, CSV, or JSON as llama-bench writes it."""
     from meltbench.store import export as exporting
-    from meltbench.store import open_store
+    from meltbench.store import find_store
 
-    store = open_store(data)
+    store = find_store(data)
     stored = store.stored_ids()
     ids = [store.resolve(name, among=stored).run_id for name in run] if run else stored
     for path in exporting.export(store, ids, format_, out, table=table):
@@ -137,9 +146,9 @@ def export(
 def verify(run: RunNames = None, data: Data = None, as_json: Json = False) -> None:
     """Check every hash of the store, and its index against its folders. Exit 1 when something is wrong."""
     from meltbench.cli.watching import Terminal
-    from meltbench.store import open_store, verifying
+    from meltbench.store import find_store, verifying
 
-    store = open_store(data)
+    store = find_store(data)
     stored = store.stored_ids()
     ids = [store.resolve(name, among=stored).run_id for name in run] if run else None
     with Terminal() as watch:
@@ -157,9 +166,9 @@ def verify(run: RunNames = None, data: Data = None, as_json: Json = False) -> No
 def rebuild(data: Data = None, as_json: Json = False) -> None:
     """Build the DuckDB index anew from the run folders."""
     from meltbench.cli.watching import Terminal
-    from meltbench.store import index, open_store
+    from meltbench.store import find_store, index
 
-    store = open_store(data)
+    store = find_store(data)
     with Terminal() as watch:
         done = index.rebuild(store, lambda count, total: watch.counted("indexing runs", count, total))
     if as_json:

@@ -28,7 +28,10 @@ class EngineProtocol(Protocol):
         """What the recorded answer says. Never raises for its content."""
 
     def accelerator(self, log: str) -> str:
-        """Which device the engine computed on, by its own log: CPU, CUDA, Vulkan, Metal ... or unknown."""
+        """Which device the engine computed on, by its own log: CPU, CUDA, Vulkan, Metal ... or unknown.
+
+        A model that lies there only in part adds its share of layers, as ``CUDA 12/31``.
+        """
 
 
 def protocol(name: str) -> EngineProtocol:

@@ -25,7 +25,8 @@ class Answer:
     headers: dict[str, str]
     body: bytes
     problem: str
-    _spans: tuple[tuple[int, int], ...]
+    _body_starts: tuple[int, ...]
+    _raw_starts: tuple[int, ...]
     _ends: tuple[int, ...]
     _t_ns: tuple[int, ...]
 
@@ -33,9 +34,8 @@ class Answer:
         """When body byte ``offset`` had arrived."""
         from bisect import bisect_left, bisect_right
 
-        at = bisect_right([start for start, _ in self._spans], offset) - 1
-        body_start, raw_start = self._spans[max(at, 0)]
-        chunk = bisect_left(self._ends, raw_start + offset - body_start + 1)
+        at = max(bisect_right(self._body_starts, offset) - 1, 0)
+        chunk = bisect_left(self._ends, self._raw_starts[at] + offset - self._body_starts[at] + 1)
         return self._t_ns[min(chunk, len(self._t_ns) - 1)]
 
 
@@ -50,7 +50,7 @@ def decode(chunks: Readings) -> Answer:
     times = tuple(int(t) for t in chunks.t1_ns)
     head_end = raw.find(b"\r\n\r\n", 0, _MAX_HEADER_BYTES)
     if head_end < 0:
-        return Answer(None, {}, b"", "no HTTP header" if raw else "empty answer", (), tuple(ends), times)
+        return Answer(None, {}, b"", "no HTTP header" if raw else "empty answer", (), (), tuple(ends), times)
     status, headers = _head(raw[:head_end])
     start = head_end + 4
     if "chunked" in headers.get("transfer-encoding", "").lower():
@@ -62,7 +62,8 @@ def decode(chunks: Readings) -> Answer:
             problem = f"answer cut at {len(body)} of {length} bytes"
     if status is None:
         problem = "not an HTTP status line"
-    return Answer(status, headers, body, problem, tuple(spans), tuple(ends), times)
+    starts, raw_starts = (tuple(span[side] for span in spans) for side in (0, 1))
+    return Answer(status, headers, body, problem, starts, raw_starts, tuple(ends), times)
 
 
 def _head(raw: bytes) -> tuple[int | None, dict[str, str]]:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from meltbench.records import Readings
 
 _MAX_ANSWER_CHARS = 65536
+# More than an engine can say by mistake of one token; a count beyond it would fill the memory of whoever believes it.
+_SPARE_TOKENS = 16
 _DEVICE = re.compile(r"using device (?P<device>[A-Za-z]+)\d*\b")
+_LAYERS = re.compile(r"offloaded (?P<on>\d+)/(?P<of>\d+) layers")
 _CPU = re.compile(r"CPU(?:_Mapped|_REPACK)? model buffer size|\bCPU : |common_init|server is listening|model loaded")
 
 
@@ -71,7 +74,7 @@ class LlamaServer:
         if answer.status != 200:
             said = _complaint(answer)
             return replace(blank, status=sent.error or f"http_{answer.status or 'garbage'}", detail=said)
-        stream = _Stream.read(answer)
+        stream = _Stream.read(answer, ask.n_out + _SPARE_TOKENS)
         if stream.error or not stream.timings or sent.error or answer.problem:
             status = sent.error or ("engine_error" if stream.error else "truncated" if stream.tokens else "garbage")
             detail = stream.error or answer.problem or "the answer ended without the engine's timings"
@@ -79,16 +82,22 @@ class LlamaServer:
         return _observed(_reported(blank, ask, stream.timings), stream)
 
     def accelerator(self, log: str) -> str:
-        """The device named by llama.cpp's log; CPU when it loaded a model and named no other."""
+        """The device named by llama.cpp's log; CPU when it loaded a model and named no other.
+
+        A model that lies on the device in part is no run of that device alone, so its share is said.
+        """
         if match := _DEVICE.search(log):
-            return match["device"]
+            layers = _LAYERS.search(log)
+            whole = layers is None or layers["on"] == layers["of"]
+            return match["device"] if whole or layers is None else f"{match['device']} {layers['on']}/{layers['of']}"
         return "CPU" if _CPU.search(log) else "unknown"
 
 
 @dataclass
 class _Stream:
-    """The events of one streamed answer."""
+    """The events of one streamed answer. A count of tokens above ``limit`` is an error of the engine."""
 
+    limit: int
     tokens: list[tuple[int, int]]
     text: str
     timings: dict[str, float]
@@ -96,14 +105,14 @@ class _Stream:
     error: str
 
     @classmethod
-    def read(cls, answer: Answer) -> _Stream:
-        stream, seen = cls([], "", {}, "", ""), 0
+    def read(cls, answer: Answer, limit: int) -> _Stream:
+        stream, seen = cls(limit, [], "", {}, "", ""), 0
         for offset, data in server_sent_events(answer.body):
             if data == b"[DONE]":
                 continue
             try:
                 event = json.loads(data)
-            except ValueError:
+            except (ValueError, RecursionError):
                 stream.error = "an event that is not JSON"
                 break
             if not isinstance(event, dict):
@@ -117,16 +126,21 @@ class _Stream:
             self.error = _text(event["error"])
         text, ids, stop = _piece(event)
         timings = _numbers(event.get("timings"))
+        counted = int(timings.get("predicted_n", 0))
+        if counted > self.limit:
+            self.error = f"the engine counts {counted} tokens, {self.limit - _SPARE_TOKENS} were asked for"
+            return seen
         self.timings = timings or self.timings
         self.stop = stop or self.stop
         if len(self.text) < _MAX_ANSWER_CHARS:
             self.text += text[:_MAX_ANSWER_CHARS]
-        if text or ids:
-            now = int(timings.get("predicted_n", 0)) if timings else seen + max(ids, 1)
-            if now > seen:
-                self.tokens.append((t_ns, now - seen))
-                return now
-        return seen
+        # After the first text a token may bring none: the end-of-text token is only counted, in the closing event.
+        if not (text or ids or self.tokens):
+            return seen
+        now = counted if timings else seen + max(ids, 1) if text or ids else seen
+        if now > seen:
+            self.tokens.append((t_ns, now - seen))
+        return max(now, seen)
 
 
 def _piece(event: dict[str, Any]) -> tuple[str, int, str]:
@@ -155,15 +169,17 @@ def _numbers(timings: object) -> dict[str, float]:
 
 def _reported(request: Request, ask: Ask, timings: dict[str, float]) -> Request:
     """Add what the engine says of itself."""
-    n_prompt, n_cached = timings.get("prompt_n"), timings.get("cache_n", 0.0)
+    n_prompt, n_cached = timings.get("prompt_n"), timings.get("cache_n")
+    if n_cached is None and not ask.keep_cache:
+        n_cached = 0.0  # told not to look into its cache, an engine that says nothing of it did not
     n_out = timings.get("predicted_n")
     if ask.n_out == 0:  # the server samples one token to end a prefill, and counts it
         n_out = 0.0
     prompt_s, predicted_s = timings.get("prompt_ms"), timings.get("predicted_ms")
     return replace(
         request,
-        n_in=None if n_prompt is None else int(n_prompt + n_cached),
-        n_cached=int(n_cached),
+        n_in=None if n_prompt is None or n_cached is None else int(n_prompt + n_cached),
+        n_cached=None if n_cached is None else int(n_cached),
         n_out=None if n_out is None else int(n_out),
         engine_prefill_s=None if prompt_s is None else prompt_s / 1e3,
         engine_prefill_tps=timings.get("prompt_per_second") or None,
@@ -203,7 +219,7 @@ def _complaint(answer: Answer) -> str:
     try:
         said = json.loads(answer.body)
         return _text(said.get("error", said) if isinstance(said, dict) else said)
-    except ValueError:
+    except (ValueError, RecursionError):
         return answer.problem or answer.body[:200].decode("utf-8", "replace")
 
 

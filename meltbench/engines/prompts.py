@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from meltbench.records import Role
 
-_POINT = re.compile(r"(?:pp(?P<pp>\d+))?(?:\+)?(?:tg(?P<tg>\d+))?(?:@d(?P<d>\d+))?")
+_POINT = re.compile(r"(?:pp(?P<pp>\d{1,9}))?(?:(?:^|(?<=\d)\+)tg(?P<tg>\d{1,9}))?(?:@d(?P<d>\d{1,9}))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,9 @@ def point(text: str) -> Point:
     match = _POINT.fullmatch(text)
     numbers = [int(match[k] or 0) for k in ("pp", "tg", "d")] if match else [0, 0, 0]
     if not numbers[0] and not numbers[1]:
-        raise UserError(f"{text!r} is not a point of a grid", hint="write pp512, tg128, pp512+tg128 or tg128@d4096")
+        raise UserError(
+            f"{text[:40]!r} is not a point of a grid", hint="write pp512, tg128, pp512+tg128 or tg128@d4096"
+        )
     if max(numbers) > 1_000_000:
         raise UserError(f"{text!r} asks for more than a million tokens")
     return Point(*numbers)

@@ -71,7 +71,12 @@ def process_memory_measures(series: Sequence[Series], maxrss_bytes: int | None) 
         rss = Measure("peak_rss_bytes", float(maxrss_bytes), "B", "max", scope="process", n=1, method=_BY_RUSAGE)
     else:
         rss = Measure(
-            "peak_rss_bytes", None, "B", "max", scope="process", reason="no_reading: neither VmHWM nor rusage"
+            "peak_rss_bytes",
+            None,
+            "B",
+            "max",
+            scope="process",
+            reason="no_reading: no VmHWM, and by rusage no more than the probe",
         )
     out = [rss, _peak_pss(series, rss.value)]
     return out + [_extreme_bytes(series, name, source, "max", "process") for name, source in _PROCESS_MEMORY]

@@ -93,6 +93,9 @@ def point_measures(requests: Sequence[Request]) -> list[Measure]:
             values = [value for request in mine if (value := getattr(request, name)) is not None]
             found = _distribution(name, unit, values, len(mine), _method(name, mine)) if values else []
             out += [replace(measure, phase=item) for measure in found]
+        if not fills and not generates and mine:
+            why = "no_reading: one token has no rate"
+            out.append(Measure("decode_tps", None, "tok/s", "median", item, n=len(mine), reason=why))
         if not mine:
             out.append(Measure("e2e_s", None, "s", "median", item, n=0, reason=_why(0, "")))
     return out

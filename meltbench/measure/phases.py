@@ -25,14 +25,17 @@ def phases(events: Sequence[Event], requests: Sequence[Request], process: str) -
     ended; without requests it is the life of the process, or the idle window that was measured.
     """
     found = [span for name in ("idle_before", "idle_after") if (span := _step(events, name, name))]
-    if load := _between("load", _first(events, "spawn", process), _first(events, "ready", process)):
+    ready = _first(events, "ready", process)
+    # The event is there also for an engine that was given up on: then it has no load time.
+    loaded = ready if ready is not None and ready.get("load_ns") is not None else None
+    if load := _between("load", _first(events, "spawn", process), loaded):
         found.append(load)
     timed = [r for r in requests if r.role == "timed" and r.t_end_ns > r.t_send_ns]
     if timed:
         found.append(Phase("run", min(r.t_send_ns for r in timed), max(r.t_end_ns for r in timed)))
     elif not requests:
         whole = _between("run", _first(events, "spawn", process), _first(events, "exit", process))
-        if window := _step(events, "window", "run") or (whole if _first(events, "ready", process) is None else None):
+        if window := _step(events, "window", "run") or (whole if ready is None else None):
             found.append(window)
     for request in requests:
         found += _of_request(request)

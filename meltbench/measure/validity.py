@@ -44,6 +44,11 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "invalid",
         "Read the engine's last lines with the run's log, and try a smaller context or model.",
     ),
+    "model_damaged": (
+        "the model's file is corrupt, truncated, or not the one that was promised; no engine was started",
+        "invalid",
+        "Fetch or copy the file again.",
+    ),
     "command_failed": (
         "the command under test ended with a status other than 0, or by a signal",
         "invalid",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import IO, TYPE_CHECKING, NoReturn
 
-from meltbench.errors import UserError
+from meltbench.errors import ModelDamaged
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,9 +22,9 @@ class Cursor:
         self._file, self._base, self._buf = file, 0, b""
 
     def fail(self, expected: str, at: int | None = None) -> NoReturn:
-        """Raise the UserError "corrupt GGUF" for byte ``at`` (default: here)."""
+        """Raise ModelDamaged, "corrupt GGUF" for byte ``at`` (default: here)."""
         where = self.pos if at is None else at
-        raise UserError(
+        raise ModelDamaged(
             f"corrupt GGUF {self.path}: byte {where}: expected {expected}",
             hint="fetch the file again, or convert the model again",
         )

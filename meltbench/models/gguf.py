@@ -1,7 +1,7 @@
 """Reads the head of a GGUF file: what the model is, how large, and whether the file is whole.
 
 The file is untrusted: every count and length is bounded before it is used, arrays are stepped over without being
-built, and whatever is wrong becomes one ``UserError`` naming the file, the byte and what was expected there.
+built, and whatever is wrong becomes one ``ModelDamaged`` naming the file, the byte and what was expected there.
 Source: the GGUF specification, versions 2 and 3, and llama.cpp's own reader.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
-from meltbench.errors import UserError
+from meltbench.errors import ModelDamaged, UserError
 from meltbench.models.cursor import Cursor
 from meltbench.models.ggml import FILE_TYPES, TENSOR_TYPES
 
@@ -129,7 +129,7 @@ def read_gguf(path: str | os.PathLike[str]) -> Gguf:
     """Read the header of the GGUF file at ``path`` and check that its tensors lie within the file.
 
     UserError: the file cannot be read, is not GGUF (it says what it looks like), is big-endian or of another
-    version, or is corrupt or truncated.
+    version. ModelDamaged: it is corrupt or truncated.
     """
     where = Path(path)
     try:
@@ -287,7 +287,7 @@ class _Reader:
         for tensor in infos:
             end = data_offset + tensor.offset + (tensor.size_bytes or 0)
             if end > self.size:
-                raise UserError(
+                raise ModelDamaged(
                     f"corrupt GGUF {self.cur.path}: truncated: {tensor.name} ends at byte {end}, "
                     f"expected a file of at least that, got {self.size}",
                     hint="fetch the file again",

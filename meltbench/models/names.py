@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from meltbench.catalog import data_files
-from meltbench.errors import DefinitionError, UnknownName, UserError
+from meltbench.errors import DefinitionError, ModelDamaged, UnknownName, UserError
 from meltbench.models import hub
 from meltbench.models.gguf import read_gguf
 from meltbench.models.hashes import SHA256, file_sha256, pinned
@@ -16,6 +16,7 @@ from meltbench.models.index import PACKAGE
 from meltbench.tables import read_table, read_toml
 
 CATALOGUE = "data/models.toml"
+_MAX_PATH_BYTES = 4095  # PATH_MAX of Linux less its NUL
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,8 @@ def resolve(text: str) -> Model:
     if text in entries:
         return _from_entry(text, entries)
     path = Path(text).expanduser()
+    if len(os.fsencode(text)) > _MAX_PATH_BYTES:
+        raise UnknownName("model", f"{text[:40]}...", entries)
     if path.is_file() and (path.suffix == ".gguf" or os.sep in text):
         return _from_file(text, path)
     repo, _, file = text.partition(":")
@@ -204,18 +207,21 @@ def _from_hub(asked: str, source: HubSource) -> Model:
 
 
 def _from_file(asked: str, path: Path) -> Model:
-    head = read_gguf(path)
+    try:
+        head = read_gguf(path)
+    except ModelDamaged:  # a run of it is stored as failed: road.prepare meets the same error
+        head = None
     return Model(
         name=path.stem,
         asked=asked,
         source=FileSource(path.absolute()),
         filename=path.name,
-        title=head.name or "",
-        size_bytes=head.file_bytes,
+        title=(head.name if head else None) or "",
+        size_bytes=path.stat().st_size,
         sha256=file_sha256(path),
         sha256_from="file",
-        bits_per_weight=head.bits_per_weight,
-        quantisation=head.file_type,
+        bits_per_weight=head.bits_per_weight if head else None,
+        quantisation=head.file_type if head else None,
     )
 
 

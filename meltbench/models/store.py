@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from meltbench.errors import FetchError, MeltbenchError, UserError
+from meltbench.errors import FetchError, MeltbenchError, ModelDamaged, UserError
 from meltbench.models import hub, index
 from meltbench.models.download import Patience, check_space, download, drop
 from meltbench.models.gguf import read_gguf
@@ -54,8 +54,8 @@ def ensure(
 
     ``progress`` gets (bytes done, bytes in all or None) as it downloads; ``say`` gets a sentence for what the user
     should know: a file pinned for the first time, a wait for another process. Two processes fetch a file once.
-    FetchError: not reachable, denied, truncated, no space, or not the bytes that were promised. Ctrl-C keeps what has
-    come, and the next call goes on from there.
+    FetchError: not reachable, denied, cut short, no space. ModelDamaged: not the bytes that were promised. Ctrl-C keeps
+    what has come, and the next call goes on from there.
     """
     call = _Call(progress or (lambda _, __: None), say or (lambda _: None), patience or Patience())
     try:
@@ -163,7 +163,7 @@ def _checked(call: _Call, remote: Remote, part: Path, sha256: str | None, what: 
         found = sha256_of(part)
     if sha256 is not None and found != sha256:
         drop(part)
-        raise FetchError(
+        raise ModelDamaged(
             f"{what} is not the file it was: expected sha256 {sha256}, got {found}",
             hint=f"it was replaced at its source, or changed on the way; nothing was kept (pins: {pins_path()})",
         )
@@ -171,14 +171,14 @@ def _checked(call: _Call, remote: Remote, part: Path, sha256: str | None, what: 
 
 
 def _check_content(model: Model, path: Path, sha256: str | None, whose: str) -> None:
-    """FetchError unless the file has the hash that was stated and is a whole GGUF file."""
+    """ModelDamaged unless the file has the hash that was stated and is a whole GGUF file."""
     if sha256 is not None and (found := sha256_of(path)) != sha256:
-        raise FetchError(
+        raise ModelDamaged(
             f"{model.name}: {whose} sha256 {sha256}, but the file has {found}", hint="nothing was kept; try again"
         )
     try:
         read_gguf(path)
-    except UserError as error:
-        raise FetchError(
+    except (UserError, ModelDamaged) as error:
+        raise ModelDamaged(
             f"what was fetched for {model.name} is no good: {error.message}", hint="nothing was kept; check the source"
         ) from error

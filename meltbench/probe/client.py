@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from meltbench.deadline import Deadline
-from meltbench.errors import DeviceError, InternalError, TargetBusy
+from meltbench.errors import DeviceError, InternalError, StoreError, TargetBusy
 from meltbench.probe import build
 
 if TYPE_CHECKING:
@@ -29,6 +29,14 @@ class Probe:
     transport: Transport
     path: str
     root: str
+
+    @classmethod
+    def root_of(cls, folder: str, run_id: str) -> str:
+        """The root that a run's folder on a target lies under. Raises StoreError when it is no such folder."""
+        path = PurePosixPath(folder)
+        if path.name != run_id or path.parent.name != "runs" or not path.is_absolute():
+            raise StoreError(f"the ticket of {run_id} names {folder!r} as its folder", hint="do not trust this store")
+        return str(path.parent.parent)
 
     @classmethod
     def install(cls, transport: Transport, root: str, target: str, say: Callable[[str], None]) -> Probe:
@@ -68,9 +76,10 @@ class Probe:
 
     def start(self, job: Job) -> str:
         """Push a job and start it detached; returns its folder on the target."""
-        folder, deadline = self.folder(job.run_id), Deadline.after(_CALL_S)
-        for name, body in job.requests.items():
-            self.transport.push(body, f"{folder}/req/{name}", deadline)
+        folder = self.folder(job.run_id)
+        for name, body in job.requests.items():  # each is given its own time: a slow card takes a while over many
+            self.transport.push(body, f"{folder}/req/{name}", Deadline.after(_CALL_S))
+        deadline = Deadline.after(_CALL_S)
         self.transport.push(job.text().encode(), f"{folder}/job", deadline)
         done = self.transport.run([self.path, "run", folder, "--detach"], deadline)
         if done.code == _BUSY:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+# The probe takes 4096 words a line; a step has a few beside its list of requests or its command.
+MAX_REQUESTS = 4000
 _PLAIN = re.compile(rb"[A-Za-z0-9_./:=,+@{}*?\[\]-]")
 _PLACEHOLDER = re.compile(r"\{(?:pid|port):\w+\}")
 _SPECIAL = str.maketrans({c: f"%{ord(c):02X}" for c in "{}*?[]"})

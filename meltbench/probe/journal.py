@@ -80,7 +80,7 @@ def parse_event(payload: bytes | memoryview) -> Event | None:
     """One event, or None when it is not one. Code points 0 to 255 are bytes of the device (see ``unbyte``)."""
     try:
         event = json.loads(bytes(payload))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if (
         not isinstance(event, dict)
@@ -149,7 +149,7 @@ def parse_journal(data: bytes) -> Journal:
             break
         good = end
     journal.dropped_bytes = len(data) - good
-    ends = {event.get("stream"): event for event in journal.named("stream_end")}
+    ends = {number: event for event in journal.named("stream_end") if isinstance(number := event.get("stream"), int)}
     for event in journal.named("stream"):
         number = event.get("stream")
         if isinstance(number, int):
@@ -179,9 +179,14 @@ def _stream(number: int, event: Event, end: Event, readings: Readings) -> Stream
         kind=str(event.get("kind", "")),
         path=str(event.get("path", "")),
         status=cast("Status", status if status in _STATUSES else "error"),
-        errno=int(event.get("errno") or 0),
+        errno=_count(event, "errno"),
         readings=readings,
-        late=int(end.get("late") or 0),
-        overruns=int(end.get("overruns") or 0),
-        dropped_bytes=int(end.get("dropped_bytes") or 0),
+        late=_count(end, "late"),
+        overruns=_count(end, "overruns"),
+        dropped_bytes=_count(end, "dropped_bytes"),
     )
+
+
+def _count(event: Event, key: str) -> int:
+    value = event.get(key)
+    return value if isinstance(value, int) else 0

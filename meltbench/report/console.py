@@ -46,8 +46,17 @@ _SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 )
 
 
+def command_line(manifest: dict[str, Any]) -> str | None:
+    """The command that was metered, as one would type it; None for a run of a model."""
+    import shlex
+
+    spec = manifest.get("spec")
+    words = spec.get("command") if isinstance(spec, dict) else None
+    return printable(shlex.join(map(str, words))) if isinstance(words, list | tuple) and words else None
+
+
 def title(manifest: dict[str, Any]) -> str:
-    """One line that says what ran: model, engine, accelerator, workload, device."""
+    """One line that says what ran: model, engine, accelerator, workload, command, device."""
     model, runner = manifest.get("model") or {}, manifest.get("runner") or {}
     parts = [
         str(model.get("name") or ""),
@@ -55,6 +64,7 @@ def title(manifest: dict[str, Any]) -> str:
         if runner
         else "",
         str((manifest.get("workload") or {}).get("name") or ""),
+        (command_line(manifest) or "")[:200],
         str((manifest.get("device") or {}).get("name") or ""),
     ]
     return printable(" · ".join(part for part in parts if part))
@@ -76,7 +86,10 @@ def points(record: RunRecord) -> list[tuple[str, Measure]]:
     of_points = [m for m in record.measures if m.phase in names]
     # A point without any answer has no rate: the reason of its end-to-end time says why.
     shown = [
-        m for m in of_points if ((m.name, m.stat) in wanted and m.value is not None) or (m.name == "e2e_s" and m.reason)
+        m
+        for m in of_points
+        if ((m.name, m.stat) in wanted and (m.value is not None or m.name == "decode_tps"))
+        or (m.name == "e2e_s" and m.reason)
     ]
     return [(m.phase, m) for m in sorted(shown, key=lambda m: m.phase)]
 
@@ -122,8 +135,8 @@ def _escape(text: str) -> str:
     return escape(text)
 
 
-def print_run(console: Console, record: RunRecord, where: str) -> None:
-    """The table, why it failed if it did, and where the run is stored."""
+def print_run(console: Console, record: RunRecord, where: str, show: str) -> None:
+    """The table, why it failed if it did, where the run is stored, and the command ``show`` that shows it again."""
     console.print(run_table(record))
     print_validity(console, record)
     console.print()
@@ -132,7 +145,7 @@ def print_run(console: Console, record: RunRecord, where: str) -> None:
         console.print(f"[red]{_escape(str(manifest['outcome']))}:[/red] {_escape(printable(str(manifest['failure'])))}")
         for line in str(manifest.get("failure_log") or "").splitlines()[-8:]:
             console.print(f"  [dim]{_escape(printable(line))[:300]}[/dim]")
-    console.print(f"stored in {_escape(where)}  ·  meltbench show {record.run_id}", soft_wrap=True, highlight=False)
+    console.print(f"stored in {_escape(where)}  ·  {_escape(show)}", soft_wrap=True, highlight=False)
 
 
 def as_json(record: RunRecord, where: str) -> dict[str, Any]:

@@ -37,25 +37,29 @@ def export(
     fmt: str,
     out: str | os.PathLike[str] | None = None,
     *,
-    table: str = "runs_wide",
+    table: str | None = None,
     say: Callable[[str], None] = index.to_stderr,
 ) -> list[Path]:
     """Write these stored runs to ``out`` and return the files made; ``out`` is there in full or not at all.
 
     ``parquet`` makes a new folder with a file per table, view, and the samples and tokens; ``csv`` one file with the
-    rows of ``table``; ``llama-bench`` and ``llama-bench-jsonl`` one file of grid results. Text goes to stdout when
-    ``out`` is None. ``say`` is called with a line for each stored run that the index cannot have.
+    rows of ``table`` (runs_wide when None); ``llama-bench`` and ``llama-bench-jsonl`` one file of grid results. Text
+    goes to stdout when ``out`` is None. ``say`` is called with a line for each stored run that the index cannot have.
 
     Raises UnknownName for a format or table, UserError when there is nothing to write, ``out`` is missing for Parquet
     or is not an empty folder, StoreError for the disk, and when one of these runs cannot be read.
     """
     if fmt not in FORMATS:
         raise UnknownName("format", fmt, FORMATS)
+    if table is not None and fmt != "csv":
+        raise UserError(f"format {fmt} has no one table", hint="leave out --table, or export --format csv")
     if fmt == "parquet":
         if out is None:
             raise UserError("parquet is a folder of files and cannot go to stdout", hint="name it with --out")
         return _parquet(store, run_ids, Path(out).absolute(), say)
-    text = csv_text(store, run_ids, table, say) if fmt == "csv" else llama_bench_text(store, run_ids, fmt)
+    text = (
+        csv_text(store, run_ids, table or "runs_wide", say) if fmt == "csv" else llama_bench_text(store, run_ids, fmt)
+    )
     if out is None:
         sys.stdout.write(text)
         return []
@@ -100,7 +104,7 @@ def llama_bench_text(store: Store, run_ids: Sequence[str], fmt: str = "llama-ben
     for run_id in run_ids:
         made += llama_bench.entries(tables.read_record(store.folder(run_id).path))
     if not made:
-        raise UserError("none of these runs has a grid item such as pp512 or tg128", hint="export --format csv")
+        raise UserError("none of these runs has the rate of a grid's point, such as pp512", hint="export --format csv")
     if fmt == "llama-bench-jsonl":
         return "".join(f"{json.dumps(entry)}\n" for entry in made)
     return f"{json.dumps(made, indent=2)}\n"

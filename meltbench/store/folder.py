@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
 import shutil
 import time
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}", re.ASCII)
 INDEX = "meltbench.duckdb"
 _HIDDEN = ".part-"
+_CHOOSE = "choose another with --data DIR or $MELTBENCH_DATA"
 _ROOM_BYTES = 64 << 10
 _LOCK_S = 30.0
 
@@ -97,6 +99,11 @@ class Store:
         """Whoever replaces the index holds the lock of this file."""
         return self.root / ".lock"
 
+    def command(self, *words: str) -> str:
+        """A command line about this store for a user to type: it names the store where it is not the default one."""
+        given = [] if self.root == _root(None) else ["--data", str(self.root)]
+        return shlex.join(["meltbench", *words, *given])
+
     def folder(self, run_id: str) -> RunFolder:
         """Return the folder of a full run id, whether it exists or not. Raises InternalError for anything else."""
         if not RUN_ID.fullmatch(run_id):
@@ -163,7 +170,7 @@ class Store:
         """
         if record.run_id != folder.run_id:
             raise InternalError(f"the record of {record.run_id} does not belong in {folder.run_id}")
-        hint = f"its evidence is safe in {folder.evidence}; free space, then: meltbench collect {folder.run_id}"
+        hint = f"its evidence is safe in {folder.evidence}; free space, then: {self.command('collect', folder.run_id)}"
         with (
             fs.explained(f"store run {folder.run_id}", hint=hint),
             fs.locked(folder.path, Deadline.after(_LOCK_S), what=f"storing run {folder.run_id}"),
@@ -241,16 +248,28 @@ def _drop_partial(folder: Path) -> None:
         left.unlink()
 
 
+def _root(path: str | os.PathLike[str] | None) -> Path:
+    root = Path(path or os.environ.get("MELTBENCH_DATA") or "data").expanduser().absolute()
+    if not str(root).isprintable():
+        raise StoreError(f"the name of the data folder {str(root)!r} is not printable text", hint=_CHOOSE)
+    return root
+
+
+def find_store(path: str | os.PathLike[str] | None = None) -> Store:
+    """Open a data folder that is there, to read it. Raises StoreError when there is none."""
+    root = _root(path)
+    if not (root / "runs").is_dir():
+        raise StoreError(f"there is no store in {root}", hint="meltbench run makes one; --data DIR names another")
+    return Store(root)
+
+
 def open_store(path: str | os.PathLike[str] | None = None) -> Store:
     """Open the data folder ``path``, else ``$MELTBENCH_DATA``, else ``./data``; make it if it is absent.
 
     Raises StoreError when it cannot be made or written.
     """
-    root = Path(path or os.environ.get("MELTBENCH_DATA") or "data").expanduser().absolute()
-    hint = "choose another with --data DIR or $MELTBENCH_DATA"
-    if not str(root).isprintable():
-        raise StoreError(f"the name of the data folder {str(root)!r} is not printable text", hint=hint)
-    with fs.explained(f"use {root} as data folder", hint=hint):
+    root = _root(path)
+    with fs.explained(f"use {root} as data folder", hint=_CHOOSE):
         (root / "runs").mkdir(parents=True, exist_ok=True)
         for folder in (root, root / "runs"):
             if not os.access(folder, os.W_OK | os.X_OK):

@@ -55,10 +55,12 @@ def rebuild(store: Store, progress: rows.Progress | None = None) -> Indexed:
 
 def refresh(store: Store, progress: rows.Progress | None = None) -> Indexed:
     """Bring the index in line with the run folders, when it is not; else touch nothing."""
+    import duckdb
+
     try:
         with attached(store.index) as connection:
             known = {row[0] for row in connection.execute("SELECT run_id FROM runs").fetchall()}
-    except Unusable:
+    except (Unusable, duckdb.Error):
         return _update(store, None, [], progress)
     stored = set(store.stored_ids())
     if known == stored:
@@ -80,8 +82,15 @@ def opened(store: Store, say: Callable[[str], None] = to_stderr) -> Iterator[duc
     """
     for note in refresh(store).notes:
         say(note)
-    with attached(store.index) as connection:
-        yield connection
+    import duckdb
+
+    try:
+        with attached(store.index) as connection:
+            yield connection
+    except duckdb.Error as error:
+        # Its first pages were sound, or it would have been made anew; DuckDB checks the others as it reads them.
+        why = str(error).splitlines()[0]
+        raise StoreError(f"{store.index} cannot be read: {why}", hint=store.command("rebuild")) from error
 
 
 @contextmanager
@@ -143,7 +152,7 @@ def _update(store: Store, add: list[str] | None, remove: list[str], progress: ro
     """Publish an index with the runs of ``add`` in and those of ``remove`` out; ``add`` None: all anew."""
     import duckdb
 
-    hint = f"every stored run is safe in {store.runs_dir}; when the cause is gone: meltbench rebuild"
+    hint = f"every stored run is safe in {store.runs_dir}; when the cause is gone: {store.command('rebuild')}"
     temporary = store.root / f".{store.index.name}.tmp"
     with (
         fs.explained(f"write the index {store.index}", hint=hint),

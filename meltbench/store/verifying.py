@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from meltbench.deadline import Deadline
 from meltbench.errors import StoreError
 from meltbench.paths import sha256_of
 from meltbench.store import fs, index, manifest, rows, schema, tables
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     import duckdb
 
     from meltbench.store.folder import RunFolder, Store
+
+_LOOKS, _LOOK_AGAIN_S, _LOCK_S = 4, 0.25, 600.0
 
 Problem = Literal["changed", "missing", "extra", "unreadable", "index"]
 
@@ -49,7 +53,23 @@ def verify(
             whole.append(folder)
         if progress:
             progress(done, len(chosen))
-    return findings + _check_index(store, whole, everything=run_ids is None)
+    return findings + _index_findings(store, whole, everything=run_ids is None)
+
+
+def _index_findings(store: Store, whole: list[RunFolder], *, everything: bool) -> list[Finding]:
+    """What is wrong with the index, also after whoever is writing it has had a moment to finish."""
+    damaged = set(store.stored_ids()) - {folder.run_id for folder in whole}
+    found: list[Finding] = []
+    for _ in range(_LOOKS):
+        if not (found := _check_index(store, whole, everything=everything)):
+            break
+        # A run is stored first and indexed then: what another meltbench is just storing is no damage.
+        time.sleep(_LOOK_AGAIN_S)
+        with fs.locked(store.lock_file, Deadline.after(_LOCK_S), what="writing the index"):
+            pass
+        if everything:
+            whole = [store.folder(run_id) for run_id in store.stored_ids() if run_id not in damaged]
+    return found
 
 
 def _strays(store: Store) -> list[Finding]:

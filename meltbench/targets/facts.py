@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 GLOBS = (
     "/proc/cpuinfo",
     "/proc/meminfo",
-    "/proc/sys/kernel/random/boot_id",
     "/proc/sys/kernel/osrelease",
     "/proc/device-tree/model",
     "/proc/device-tree/serial-number",
@@ -103,7 +102,7 @@ def parse(answer: Mapping[str, Any], sys_root: str = "/sys", proc_root: str = "/
         arch=str(uname.get("machine") or "unknown"),
         kernel=texts.get("/proc/sys/kernel/osrelease") or _clean(uname.get("release")),
         os=_os_name(texts.get("/etc/os-release", "")),
-        boot_id=texts.get("/proc/sys/kernel/random/boot_id") or _clean(answer.get("boot_id")),
+        boot_id=_clean(answer.get("boot_id")),  # the probe's own: a made tree did not boot
         cores_physical=_cores(texts),
         cpus_online=_count(answer.get("cpus_online")),
         cpus_allowed=_clean(answer.get("cpus_allowed")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from meltbench.tables import read_table
 
 if TYPE_CHECKING:
     from meltbench.catalog import Definition
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,10 @@ def load(name: str) -> tuple[Profile, Definition]:
         if not 0.5 <= source.period_ms <= 3_600_000:
             raise DefinitionError(
                 f"{found.path}: period_ms = {source.period_ms} is out of range", hint="give 0.5 to 3600000"
+            )
+        if not _NAME.fullmatch(source.name):
+            raise DefinitionError(
+                f"{found.path}: source name {source.name!r} is not valid", hint="use letters, digits, _, . and -"
             )
         if names.count(source.name) > 1:
             raise DefinitionError(

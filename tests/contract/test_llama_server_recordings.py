@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent / "llama_server"
 EXPECTED: dict[str, dict[str, Any]] = {
     "stock_completion_at_depth": {"n_in": 160, "n_cached": 128, "n_out": 8, "stop_reason": "limit"},
     "stock_prefill_only": {"n_in": 64, "n_cached": 0, "n_out": 0, "decode_tps": None, "tpot_s": None},
+    "xllamacpp_chat_stopped": {"n_in": 43, "n_cached": 0, "n_out": 8, "stop_reason": "stop"},
     "xllamacpp_chat": {"n_in": 59, "n_cached": 0, "n_out": 6, "stop_reason": "length"},
 }
 

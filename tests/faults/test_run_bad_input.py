@@ -9,6 +9,9 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +45,10 @@ def refused(bench: Bench, *args: str, code: int = 2) -> str:
         (("--threads", "0"), "1 to 4096"),
         (("--set", "batch=auto"), "1 to 1000000"),
         (("--set", "points=pp1"), "key of workload quick"),
+        (("--workload", "grid", "--set", "points="), "such as pp512,tg128"),
+        (("--workload", "grid", "--set", "points=pp4tg4"), "not a point"),
+        (("--workload", "idle", "--seed", "3"), "starts no engine"),
+        (("--model", "x" * 5000), "unknown model"),
         (("--workload", "idle", "--model", "nosuch"), "starts no engine"),
         (("--workload", "idle", "--set", "max_tokens=3"), "idle_s"),
         (("--engine", "/nowhere"), "no such engine"),
@@ -60,10 +67,21 @@ def test_a_truncated_and_a_corrupt_model(bench: Bench, default_model: Path) -> N
     cut.write_bytes(head)
     broken.write_bytes(head[:100] + b"\xff" * 400 + head[500:])
     page.write_bytes(b"<!DOCTYPE html><html>no</html>")
-    for path in (cut, broken, page):
-        line = refused(bench, "run", "--model", str(path))
-        assert path.name in line
-    assert bench.json("runs") == []
+    assert "page.gguf is not a GGUF file" in refused(bench, "run", "--model", str(page))
+    assert not (bench.data / "runs").exists()
+    for path, said in ((cut, "truncated"), (broken, "expected")):
+        done = bench.run("run", "--model", str(path), "--reps", "2")
+        assert done.returncode == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        shown = bench.json("show", "last")
+        assert (shown["outcome"], shown["validity"], shown["model"]["name"]) == ("failed", "invalid", path.stem)
+        assert "model_damaged" in {reason["code"] for reason in shown["reasons"]}
+        assert path.name in shown["failure"]
+        assert said in shown["failure"]
+        assert all(m["value"] is None or m["stat"] == "count" for m in shown["measures"])
+    assert [run["state"] for run in bench.json("runs")] == ["failed"] * 4
+    assert bench.json("verify") == []
+    assert not bench.jobs()
 
 
 def test_a_model_too_large_for_memory_is_told_before_anything_starts(bench: Bench) -> None:
@@ -72,9 +90,22 @@ def test_a_model_too_large_for_memory_is_told_before_anything_starts(bench: Benc
     (tree / "meminfo").write_text("MemTotal:        200000 kB\nMemAvailable:    100000 kB\n")
     (bench.home / "devices").mkdir()
     (bench.home / "devices" / "small.toml").write_text(f'inherits = "local"\n[roots]\nproc = "{tree}"\n')
-    line = refused(bench, "run", "--device", "small")
-    assert "GiB" in line
-    assert "small has 0.1 GiB available" in line
+    for more in ((), ("--set", "ctx=none")):
+        line = refused(bench, "run", "--device", "small", *more)
+        assert "GiB" in line
+        assert "small has 0.1 GiB available" in line
+    assert not bench.jobs()
+
+
+def test_more_than_a_run_can_hold_is_told_beforehand(bench: Bench) -> None:
+    many = bench.home / "many.jsonl"
+    many.write_text('{"prompt": "q"}\n' * 5000)
+    assert "at most 4000" in refused(bench, "run", "--workload", str(many), "--dry-run")
+    assert "at most 4000" in refused(bench, "run", "--set", "repeat=1000")
+    assert "at most 4000" in refused(bench, "exec", "--", "true", *map(str, range(5000)))
+    line = refused(bench, "run", "--workload", "grid", "--set", "points=pp9000")
+    assert "pp9000 needs a context of 9008 tokens, smollm2-135m-q4_1 has 8192; ask for a shorter point" in line
+    assert "--set ctx=1008" in refused(bench, "run", "--workload", "grid", "--set", "points=pp1000", "--set", "ctx=512")
     assert not bench.jobs()
 
 
@@ -101,6 +132,11 @@ http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
 
 
+SSE = "self.wfile.write(b'HTTP/1.1 200 OK\\r\\n\\r\\ndata: ' + %s + b'\\n\\n')"
+BOAST = SSE % """b'{"content":"x","timings":{"predicted_n":100000000000000}}'"""
+DEEP = SSE % "b'[' * 100000"
+
+
 @pytest.mark.parametrize(
     ("script", "code", "said"),
     [
@@ -116,6 +152,8 @@ http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
         ),
         (SERVER.format(post="import time; time.sleep(60)"), "engine_failed", "of 6 requests"),
         (SERVER.format(post="import os; os._exit(9)"), "engine_failed", "status 9"),
+        (SERVER.format(post=BOAST), "engine_failed", "the engine counts 100000000000000 tokens, 16 were asked for"),
+        (SERVER.format(post=DEEP), "engine_failed", "not JSON"),
         (
             SERVER.format(post="pass").replace("send_response(200)", "send_response(503)"),
             "engine_failed",
@@ -134,6 +172,10 @@ def test_a_broken_engine_is_stored_with_its_reason(bench: Bench, script: str, co
     assert said in shown["failure"]
     measured = {m["name"]: m["value"] for m in shown["measures"] if m["stat"] == "median"}
     assert measured["decode_tps"] is None
+    (load,) = [m for m in shown["measures"] if m["name"] == "load_s"]
+    if said in ("status 3", "signal 11", "spawn engine", "ready engine"):
+        assert load["value"] is None
+        assert "no engine became ready" in load["reason"]
     assert bench.json("verify") == []
     assert bench.no_leftovers()
 
@@ -256,3 +298,57 @@ def test_an_index_that_does_not_fit_costs_no_run(bench: Bench, small_disk: Path)
     assert not bench.jobs()
     (small_disk / "filler").unlink()
     assert json.loads(bench.run("rebuild", "--data", str(small_disk), "--json").stdout)["runs"] == len(finished)
+
+
+def test_an_engine_that_floods_its_version_leaves_nothing_behind(bench: Bench) -> None:
+    flood = engine(bench, f"#!/bin/sh\nexec 2>&1\nsleep 600 # {bench.home}\n")
+    Path(flood, "llama-server").write_text("#!/bin/sh\nsleep 623 &\nexec yes\n")
+    planned = bench.json("run", "--engine", flood, "--dry-run")
+    assert planned["runner"]["version"] == "unknown"
+    asleep = subprocess.run(["pgrep", "-fx", "sleep 623"], capture_output=True, text=True)
+    assert asleep.stdout == ""
+
+
+@pytest.mark.parametrize("kind", ["gz", "xz", "bz2", "zip", "crc", "text"])
+def test_an_archive_that_cannot_be_unpacked_is_one_line(bench: Bench, kind: str) -> None:
+    folder = Path(engine(bench, "#!/bin/sh\n" + "# " + os.urandom(40_000).hex()))
+    archive = bench.home / f"release.{kind}"
+    if kind == "text":
+        archive.write_text("not an archive")
+    elif kind in ("zip", "crc"):
+        with zipfile.ZipFile(archive, "w") as bundle:
+            bundle.write(folder / "llama-server", "llama-server")
+        raw = bytearray(archive.read_bytes())
+        if kind == "crc":
+            raw[2000] ^= 1
+        else:
+            raw[1000:3000] = b""  # its directory is whole and points past what is there
+        archive.write_bytes(bytes(raw))
+    else:
+        with tarfile.open(archive, f"w:{kind}") as bundle:
+            bundle.add(folder / "llama-server", "llama-server")
+        archive.write_bytes(archive.read_bytes()[:-20_000])
+    line = refused(bench, "run", "--engine", str(archive), "--dry-run")
+    assert "archive" in line or "cannot be unpacked" in line
+
+
+def test_a_store_that_is_not_there_is_said_and_not_made(bench: Bench) -> None:
+    for command in ("runs", "show", "collect", "export", "verify", "rebuild"):
+        assert "there is no store in" in refused(bench, command, "--data", str(bench.home / "typo"), code=1)
+    assert not (bench.home / "typo").exists()
+
+
+def test_closed_and_narrow_streams_do_not_end_a_run(bench: Bench) -> None:
+    exe = f"{sys.executable} -m meltbench exec --set idle_s=0.2 -- true"
+    env = os.environ | {"XDG_STATE_HOME": str(bench.home / "state"), "MELTBENCH_DATA": str(bench.data)}
+    for shell in (
+        f"{exe} >&-",
+        f"{exe} 2>&-",
+        f"{exe} 2>/dev/full",
+        f"PYTHONIOENCODING=ascii {exe} && PYTHONIOENCODING=latin-1 {sys.executable} -m meltbench show",
+        f"{{ {exe}; }} 2>&1 >/dev/null | true",
+    ):
+        done = subprocess.run(["sh", "-c", shell], cwd=bench.home, env=env, capture_output=True, timeout=60)
+        assert done.returncode == 0, (shell, done.stderr)
+        assert b"internal error" not in done.stderr
+    assert [run["state"] for run in bench.json("runs")] == ["done"] * 5

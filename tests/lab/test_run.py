@@ -11,12 +11,14 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import duckdb
 import pytest
 from cli import QUICK, Bench
 
+from meltbench.assemble import assemble
 from meltbench.probe.journal import read_journal
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("default_model")]
@@ -79,7 +81,9 @@ def test_repetitions_are_runs_of_their_own_with_one_key(bench: Bench) -> None:
     assert len({run["run_id"] for run in runs}) == 2
     assert len({run["cell_key"] for run in runs}) == 1
     assert len({run["plan_hash"] for run in runs}) == 1
-    answers = [[r["answer"] for r in run["requests"]] for run in runs]
+    orders = [[r["item"] for r in run["requests"]] for run in runs]
+    assert orders[0] != orders[1]  # each run has a seed of its own
+    answers = [{r["item"]: r["answer"] for r in run["requests"]} for run in runs]
     assert answers[0] == answers[1]
 
 
@@ -194,6 +198,26 @@ def test_the_arguments_of_a_command_are_taken_literally(bench: Bench) -> None:
     journal = read_journal(Path(run["stored"]) / "evidence" / "journal")
     said = [raw for s in journal.streams.values() if s.kind == "out" for raw in s.readings.raw]
     assert b"".join(said).decode().strip() == str(odd)
+
+
+def test_a_stored_run_measured_again_gives_the_same_numbers(bench: Bench) -> None:
+    (run,) = bench.json("run", *QUICK)
+    folder = Path(run["stored"])
+    ticket, journal = json.loads((folder / "ticket.json").read_text()), read_journal(folder / "evidence" / "journal")
+    again = assemble(ticket, journal)
+    assert json.loads(json.dumps([asdict(measure) for measure in again.measures])) == run["measures"]
+    assert again.manifest["validity"] == run["validity"]
+
+
+def test_the_probes_own_memory_is_not_taken_for_a_small_programs(bench: Bench) -> None:
+    (run,) = bench.json("exec", "--set", "idle_s=0", "--", "true")
+    folder = Path(run["stored"])
+    ticket, journal = json.loads((folder / "ticket.json").read_text()), read_journal(folder / "evidence" / "journal")
+    ended = journal.first("exit")
+    assert ended is not None
+    ended["maxrss_floor_bytes"] = ended["maxrss_bytes"]
+    (peak,) = [m for m in assemble(ticket, journal).measures if m.name == "peak_rss_bytes"]
+    assert peak.method == "VmHWM" if peak.value is not None else "no more than the probe" in str(peak.reason)
 
 
 def test_a_command_that_fails_is_stored_as_failed(bench: Bench) -> None:

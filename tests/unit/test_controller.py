@@ -3,6 +3,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from meltbench.controller import is_alive, this_process
 
 
@@ -11,6 +13,16 @@ def test_this_process_is_alive_and_a_recycled_pid_is_not() -> None:
     assert is_alive(me)
     assert not is_alive(me | {"start_ticks": 1})
     assert not is_alive(me | {"host": "elsewhere"})
+
+
+def test_the_pid_of_somebody_else_is_told_apart_by_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(pid: int, number: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    me = this_process()
+    monkeypatch.setattr("meltbench.controller.os.kill", denied)
+    assert is_alive(me)
+    assert not is_alive(me | {"start_ticks": 1})
 
 
 def test_an_ended_process_and_nonsense_are_not_alive() -> None:

@@ -40,6 +40,12 @@ def test_facts_of_an_ordinary_machine() -> None:
     assert facts.identity_from == "/etc/machine-id"
 
 
+def test_a_made_tree_did_not_boot_the_machine() -> None:
+    facts = parse(answer(FILES, boot_id="99999999-2222-3333-4444-555555555555"))
+    assert facts.boot_id == "99999999-2222-3333-4444-555555555555"
+    assert parse(answer(FILES)).boot_id is None
+
+
 def test_the_identity_is_the_boards_before_the_installations() -> None:
     board = parse(answer(FILES | {"/proc/device-tree/serial-number": "abc123\0"}))
     again = parse(answer({"/proc/device-tree/serial-number": "abc123\0", "/etc/machine-id": "other"}))

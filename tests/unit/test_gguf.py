@@ -6,7 +6,7 @@ from ggufmaker import LLAMA, TENSORS, gguf, header, string
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from meltbench.errors import UserError
+from meltbench.errors import ModelDamaged, UserError
 from meltbench.models import Gguf, fits, kv_cache_bytes, read_gguf
 
 WHOLE = gguf()
@@ -23,9 +23,10 @@ def read(place, content):
 
 
 def refused(place, content, *words):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises((UserError, ModelDamaged)) as caught:
         read(place, content)
     text = str(caught.value)
+    assert isinstance(caught.value, ModelDamaged) == ("corrupt GGUF" in text)
     assert "\n" not in text
     for word in (str(place), *words):
         assert word in text
@@ -172,7 +173,7 @@ def survives(place, content):
         meta = read(place, content)
         assert isinstance(meta, Gguf)
         assert kv_cache_bytes(meta, 2**20) >= 0
-    except UserError as error:
+    except (UserError, ModelDamaged) as error:
         message = str(error)
     else:
         message = ""

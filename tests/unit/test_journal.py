@@ -65,3 +65,20 @@ def test_device_bytes_come_back_as_text(raw: bytes) -> None:
 
 def test_text_that_is_no_bytes_stays() -> None:
     assert unbyte("\u20ac") == "\u20ac"
+
+
+def test_odd_types_in_sound_frames_are_no_numbers() -> None:
+    journal = parse_journal(
+        make.journal(
+            make.stream(1, "mem", "/proc/meminfo") + make.event("stream", stream=[], errno=1),
+            make.event("stream", stream=2, errno="x"),
+            make.frame(1, b'{"event":"stream","boot_ns":1,"stream":3,"errno":1e999}'),
+            make.event("stream_end", stream=[], late=1),
+            make.event("stream_end", stream=1, late="x", overruns=1e9, dropped_bytes=None),
+            make.frame(1, b'{"event":"x","boot_ns":1,"a":' + b"[" * 100_000),
+        )
+    )
+    assert sorted(journal.streams) == [1, 2, 3]
+    assert {stream.errno for stream in journal.streams.values()} == {0}
+    assert journal.streams[1].late == journal.streams[1].overruns == 0
+    assert journal.dropped_bytes > 100_000

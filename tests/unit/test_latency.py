@@ -54,10 +54,13 @@ def test_the_points_of_a_grid_are_never_mixed():
                 asked(3, "tg16@d128", 129, 128, 16, prefill_tps=7.0, decode_tps=40.0),
                 asked(4, "tg16@d128", 128, 0, 0, role="setup", prefill_tps=90.0),
                 asked(5, "pp8", 8, 0, 0, status="wrong_n_in"),
+                asked(6, "tg1", 1, 0, 1, prefill_tps=7.0, decode_tps=None),
             ]
         )
         if m.stat == "median"
     }
+    assert got["tg1", "decode_tps"].reason == "no_reading: one token has no rate"
+    assert ("pp64", "decode_tps") not in got
     assert got["pp64", "prefill_tps"].value == 100
     assert got["tg16", "decode_tps"].value == 50
     assert got["tg16@d128", "decode_tps"].value == 40

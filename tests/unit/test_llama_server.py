@@ -175,3 +175,54 @@ def test_the_accelerator_is_read_from_the_log() -> None:
 def test_an_unknown_protocol_is_refused() -> None:
     with pytest.raises(UnknownName, match="llama-sever"):
         protocol("llama-sever")
+
+
+def test_the_end_of_text_token_is_counted_when_the_closing_event_brings_it() -> None:
+    def delta(text: str, n: int) -> bytes:
+        return sse({"choices": [{"delta": {"content": text}}], "timings": timings(n, 10.0 * (n - 1))})
+
+    stop = sse({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+    usage = sse({"choices": [], "timings": timings(3, 20, predicted_per_second=100.0)})
+    got = ask((40, HEAD + delta("Hi", 1)), (50, delta("!", 2)), (60, stop + usage))
+    assert (got.status, got.stop_reason, got.n_out, got.token_n) == ("ok", "stop", 3, (1, 1, 1))
+    assert got.e2e_s == pytest.approx(0.060)
+    assert got.decode_tps == pytest.approx(got.engine_decode_tps) == pytest.approx(100)
+
+
+@pytest.mark.parametrize("n", [21, 3_000_000_000, 100_000_000_000_000])
+def test_a_count_beyond_what_was_asked_is_not_believed(n: int) -> None:
+    got = ask((60, HEAD + token(1)), (70, token(2, timings=timings(n, 10))), (91, LAST))
+    assert got.status == "engine_error"
+    assert got.detail == f"the engine counts {n} tokens, 4 were asked for"
+    assert got.n_out == 4
+    got = ask((60, HEAD + sse({"content": "", "timings": timings(n, 10)})))
+    assert (got.status, got.n_out) == ("engine_error", None)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_json_nested_beyond_reason_is_an_error_of_the_engine(status: int) -> None:
+    head = b"HTTP/1.1 %d x\r\n\r\n" % status
+    got = ask((1, head + b'data: {"a":' + b"[" * 100_000 + b"\n\n"))
+    assert got.status == ("engine_error" if status == 200 else "http_500")
+
+
+def test_an_engine_that_says_nothing_of_its_cache_is_not_said_to_have_found_nothing() -> None:
+    bare = {key: value for key, value in timings(4, 30).items() if key != "cache_n"}
+    parts = ((60, HEAD + token(1)), (90, sse({"content": "", "stop": True, "timings": bare})))
+    told_not_to = ask(*parts)
+    assert (told_not_to.n_in, told_not_to.n_cached) == (5, 0)
+    unknown = ask(*parts, of=Ask("00000", "a", "timed", 4, 0, prompt="Hello", keep_cache=True))
+    assert (unknown.n_in, unknown.n_cached) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("log", "accelerator"),
+    [
+        ("using device CUDA0 (NVIDIA)\noffloaded 31/31 layers to GPU", "CUDA"),
+        ("using device CUDA0 (NVIDIA)\noffloaded 0/31 layers to GPU", "CUDA 0/31"),
+        ("using device Vulkan0 (AMD)\noffloaded 12/31 layers to GPU", "Vulkan 12/31"),
+        ("using device Metal (Apple)", "Metal"),
+    ],
+)
+def test_a_model_that_lies_on_the_device_in_part_is_said_to(log: str, accelerator: str) -> None:
+    assert SPEAK.accelerator(log) == accelerator

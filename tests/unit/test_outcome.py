@@ -33,7 +33,7 @@ def request(status: str = "ok", **more: Any) -> Request:
             [event("end", result="failed", reason="probe_killed")],
             [],
             "generate",
-            ("failed", "probe_killed", "probe_killed"),
+            ("failed", "probe_killed", "the probe was killed"),
         ),
         (
             [event("exit", proc="engine", signal=9, oom=True), FAILED],
@@ -61,6 +61,19 @@ def request(status: str = "ok", **more: Any) -> Request:
         ([DONE], [], "generate", ("failed", "engine_failed", "0 of 1 requests were answered")),
         ([event("exit", proc="engine", code=0), DONE], [], "exec", ("done", None, None)),
         ([BAD_STEP, FAILED], [], "exec", ("failed", "command_failed", "deadline")),
+        (
+            [event("exit", proc="engine", code=0), event("end", result="failed", reason="probe_killed")],
+            [],
+            "exec",
+            ("failed", "probe_killed", "the probe was killed"),
+        ),
+        ([event("stopping", by="duration"), FAILED], [], "exec", ("failed", "command_failed", "longer")),
+        (
+            [event("step", 98, op="exec", name="engine", state="end", result="failed"), FAILED],
+            [],
+            "exec",
+            ("failed", "command_failed", "the command: deadline"),
+        ),
         ([event("exit", proc="engine", code=7), DONE], [], "exec", ("failed", "command_failed", "status 7")),
         ([event("exit", proc="engine", signal=11), DONE], [], "exec", ("failed", "command_failed", "signal 11")),
     ],
@@ -85,7 +98,7 @@ def test_the_phases_of_a_served_run() -> None:
     events = [
         *idle("idle_before", 0, 5),
         event("spawn", 6, proc="engine"),
-        event("ready", 9, proc="engine"),
+        event("ready", 9, proc="engine", load_ns=3),
         *idle("idle_after", 60, 65),
     ]
     warm = Request(0, "a", "warmup", "ok", 9, 10)
@@ -113,5 +126,10 @@ def test_a_command_and_an_idle_window_are_runs_too() -> None:
     command = [event("spawn", 6, proc="engine"), event("exit", 9, proc="engine")]
     assert [(p.name, p.t0_ns, p.t1_ns) for p in phases(command, [], "engine")] == [("run", 6, 9)]
     assert [(p.name, p.t0_ns, p.t1_ns) for p in phases(idle("window", 1, 4), [], "engine")] == [("run", 1, 4)]
-    server = [command[0], event("ready", 7, proc="engine"), command[1]]
+    server = [command[0], event("ready", 7, proc="engine", load_ns=1), command[1]]
     assert [p.name for p in phases(server, [], "engine")] == ["load"]
+
+
+def test_an_engine_that_was_given_up_on_has_no_load_time() -> None:
+    events = [event("spawn", 6, proc="engine"), event("ready", 9, proc="engine", status=503, load_ns=None)]
+    assert phases(events, [], "engine") == []

@@ -18,7 +18,24 @@ def test_points_are_named_as_llama_bench_names_them(text: str, numbers: tuple[in
 
 
 @pytest.mark.parametrize(
-    "text", ["", "pp", "tg0", "d4096", "@d5", "pp12x", "tg128pp512", "PP512", "pp-1", "pp99999999"]
+    "text",
+    [
+        "",
+        "pp",
+        "tg0",
+        "d4096",
+        "@d5",
+        "pp12x",
+        "tg128pp512",
+        "PP512",
+        "pp-1",
+        "pp99999999",
+        "+tg4",
+        "pp4+",
+        "pp4tg4",
+        "pp" + "9" * 5000,
+        "pp\u0663",
+    ],
 )
 def test_anything_else_is_refused_with_the_right_form(text: str) -> None:
     with pytest.raises(UserError, match=r"pp|million"):

@@ -52,6 +52,14 @@ def test_parquet_has_every_table_and_all_samples(tmp_path):
         export(store, store.run_ids(), "parquet")
 
 
+@pytest.mark.parametrize("fmt", ["parquet", "llama-bench"])
+def test_a_table_is_for_csv_alone(tmp_path, fmt):
+    store = store_at(tmp_path / "store", runs=1)
+    with pytest.raises(UserError, match="has no one table"):
+        export(store, store.run_ids(), fmt, tmp_path / "out", table="requests")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_cannot_be_exported_is_told(tmp_path):
     store = store_at(tmp_path, runs=1)
     with pytest.raises(UnknownName, match="did you mean csv"):
@@ -129,7 +137,7 @@ def test_a_run_without_grid_items_is_told(tmp_path):
     store = store_at(tmp_path)
     folder = open_run(store)
     store.commit(folder, replace(record_of(folder.run_id), requests=[], manifest={"model": None, "runner": 7}))
-    with pytest.raises(UserError, match="none of these runs has a grid item"):
+    with pytest.raises(UserError, match="none of these runs has the rate of a grid's point"):
         export(store, [folder.run_id], "llama-bench")
 
 

@@ -8,7 +8,7 @@ import pytest
 from store_kit import TICKET, add_run, open_run, record_of, store_at
 
 from meltbench.errors import InternalError, StoreError, UnknownName
-from meltbench.store import manifest, open_store, tables
+from meltbench.store import find_store, manifest, open_store, tables
 from meltbench.store.folder import RUN_ID
 
 
@@ -149,3 +149,16 @@ def test_a_folder_that_takes_no_write_is_told_before_anything_is_started(tmp_pat
     store = store_at(tmp_path)
     store.check_writable()
     assert sorted(os.listdir(tmp_path)) == ["runs"]
+
+
+def test_only_a_store_that_is_there_can_be_found(tmp_path):
+    with pytest.raises(StoreError, match="there is no store in"):
+        find_store(tmp_path)
+    assert find_store(open_store(tmp_path).root).root == tmp_path
+
+
+def test_a_command_names_the_store_where_it_is_not_the_default_one(tmp_path, monkeypatch):
+    store = open_store(tmp_path / "my data")
+    assert store.command("show", "r1") == f"meltbench show r1 --data '{tmp_path}/my data'"
+    monkeypatch.setenv("MELTBENCH_DATA", str(tmp_path / "my data"))
+    assert store.command("rebuild") == "meltbench rebuild"

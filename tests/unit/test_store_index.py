@@ -14,6 +14,8 @@ from meltbench.errors import StoreError
 from meltbench.paths import sha256_of
 from meltbench.store import index, rows, schema, views
 from meltbench.store.docs import render_docs
+from meltbench.store.export import EXPORTABLE, csv_text
+from meltbench.store.index import rebuild
 
 TMP = ".meltbench.duckdb.tmp"
 
@@ -172,3 +174,24 @@ def test_no_wall_time_of_ingest_is_stored(tmp_path):
     first = dump(store.index)
     index.rebuild(store)
     assert dump(store.index) == first
+
+
+def test_a_damaged_block_is_mended_or_told_and_never_a_traceback(tmp_path):
+    store = store_at(tmp_path, runs=2)
+    whole = store.index.read_bytes()
+    ids, good = store.run_ids(), dump(store.index)
+    told = []
+    # Three headers of 4 KiB, then blocks of 256 KiB with a checksum each.
+    for start in range(12_288, len(whole), 3 * (256 << 10)):
+        spoilt = bytearray(whole)
+        spoilt[start + 1000] ^= 0xFF
+        store.index.write_bytes(spoilt)
+        for table in EXPORTABLE:
+            try:
+                csv_text(store, ids, table)
+            except StoreError as error:
+                told.append(str(error))
+        rebuild(store)
+        assert dump(store.index) == good
+    assert told
+    assert all("meltbench rebuild" in text for text in told)

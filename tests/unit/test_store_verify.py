@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import duckdb
 import pytest
-from store_kit import open_run, store_at
+from store_kit import open_run, record_of, store_at
 
 from meltbench.store.verifying import verify
 
@@ -89,3 +91,13 @@ def test_an_index_that_is_absent_damaged_or_has_too_much_is_found(tmp_path):
     assert found(store) == [("meltbench.duckdb", "index")]
     store.index.unlink()
     assert found(store) == [("meltbench.duckdb", "index")]
+
+
+def test_a_run_that_is_just_being_stored_is_no_finding(tmp_path):
+    store = store_at(tmp_path, runs=1)
+    folder = open_run(store)
+    store.commit(folder, record_of(folder.run_id))
+    writer = threading.Timer(0.3, store.ingest, [folder.run_id])
+    writer.start()
+    assert verify(store) == []
+    writer.join()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ def test_quick_is_warmed_up_once_and_times_five_requests() -> None:
 def test_a_file_of_ones_own_is_a_workload(tmp_path: Path) -> None:
     loaded = workload.load(own(tmp_path, '{"prompt": "Hello", "max_tokens": 9}\n\n{"id": "b", "prompt": "x"}\n'))
     assert loaded.name == "mine"
-    assert [(ask.item, ask.n_out) for ask in loaded.asks(0, 0)] == [("line1", 9), ("line1", 9), ("b", 128)]
+    warmup, *timed = [(ask.item, ask.n_out) for ask in loaded.asks(0, 0)]
+    assert warmup == ("line1", 9)
+    assert sorted(timed) == [("b", 128), ("line1", 9)]
     assert loaded.sha256 != workload.load(own(tmp_path, '{"prompt": "Hello"}')).sha256
 
 
@@ -46,6 +49,8 @@ def test_a_file_of_ones_own_is_a_workload(tmp_path: Path) -> None:
         ('{"prompt": "a", "promt": 1}', "unknown key 'promt'"),
         ('{"prompt": "a", "max_tokens": 0}', "max_tokens is not a count"),
         ('{"prompt": "a", "max_tokens": true}', "max_tokens is not a count"),
+        ('{"id": null, "prompt": "x"}', "id is neither"),
+        ('{"id": true, "prompt": "x"}', "id is neither"),
         ('{"id": "a", "prompt": "x"}\n{"id": "a", "prompt": "y"}', "'a' stands twice"),
     ],
 )
@@ -82,3 +87,22 @@ def test_a_line_ends_at_a_newline_alone_and_a_byte_order_mark_is_no_content(tmp_
     path = tmp_path / "mine.JSONL"
     path.write_bytes(b"\xef\xbb\xbf" + '{"prompt": "a\u2028b"}\r\n'.encode())
     assert workload.load(str(path)).items[0]["prompt"] == "a\u2028b"
+
+
+def test_each_pass_has_an_order_of_its_own_that_the_seed_repeats(tmp_path: Path) -> None:
+    loaded = workload.load(own(tmp_path, "".join(f'{{"prompt": "{n}"}}\n' for n in range(20))))
+    twice = replace(loaded, workload=replace(loaded.workload, repeat=2))
+    items = [[ask.item for ask in twice.asks(0, seed)] for seed in (0, 0, 1)]
+    assert items[0] == items[1]
+    assert items[0] != items[2]
+    assert items[0][0] == items[2][0] == "line1"  # the warm-up
+    first, second = items[0][1:21], items[0][21:]
+    assert first != second
+    assert sorted(first) == sorted(second) == sorted({*items[0]})
+    assert len(twice.asks(0, 0)) == twice.n_requests == 41
+
+
+def test_the_requests_of_a_grid_are_counted_with_those_that_set_up_a_depth() -> None:
+    grid = workload.load("grid")
+    assert len(grid.asks(1000, 0)) <= grid.n_requests <= len(grid.asks(1000, 0)) + 1
+    assert grid.longest_point == "tg128@d2048"
