@@ -118,6 +118,26 @@ def test_other_children_of_the_caller_are_left_alone(lab: Lab, tmp_path: Path) -
     assert result(lab.journal()) == ("failed", "probe_killed")
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_caller_that_ignores_its_children(lab: Lab, tmp_path: Path, killed: bool) -> None:
+    # An ignored SIGCHLD outlives exec, and the kernel then reaps what the probe waits for.
+    knob = tmp_path / "knob"
+    lab.job(f"step undo -- {sh('exit 3')}", f"step set {knob} new", f"step idle a {60000 if killed else 1}")
+    running = subprocess.Popen(
+        [probe_path(), "run", lab.dir], preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    )
+    try:
+        if killed:
+            lab.until(lambda: lab.state().get("name") == "a")
+            os.kill(lab.state()["pid"], signal.SIGKILL)
+        assert running.wait(20) == 0
+    finally:
+        running.kill()
+    assert result(lab.journal()) == (("failed", "probe_killed") if killed else ("done", ""))
+    assert [e["result"] for e in lab.journal().named("undo")] == ["ok", "exit 3"]
+    assert knob.read_text() == "old"
+
+
 def test_a_journal_cut_anywhere_can_be_read(lab: Lab) -> None:
     journal = lab.run(
         "channel u file /proc/uptime 0", "step mark a", "step idle b 10", f"step exec c 5000 -- {sh('echo hi')}"

@@ -122,6 +122,7 @@ static int guard_wait(pid_t worker) {
         pid_t pid;
         while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
             if (pid == worker) return status;
+        if (pid < 0 && errno == ECHILD) return -1;   // it is gone and nobody can say how
         if (sig > 0 && sig != SIGCHLD && sig != SIGALRM) kill(worker, sig);
     }
 }

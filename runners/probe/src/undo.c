@@ -99,11 +99,12 @@ int step_undo(struct step *s, struct sb *why) {
 
 static const char *run_command(char **argv, char note[32]) {
     pid_t pid;
-    int status, null = open("/dev/null", O_RDWR | O_CLOEXEC), err = null < 0 ? errno : proc_exec(argv, NULL, null, null, null, &pid);
+    int status = 0, null = open("/dev/null", O_RDWR | O_CLOEXEC), err = null < 0 ? errno : proc_exec(argv, NULL, null, null, null, &pid);
     if (null >= 0) close(null);
     if (err) return status_of(err);
     int64_t until = boot_ns() + COMMAND_MS * NS_MS;
-    while (waitpid(pid, &status, WNOHANG) == 0) {
+    for (pid_t k; (k = waitpid(pid, &status, WNOHANG)) <= 0;) {
+        if (k < 0 && errno != EINTR) return "error";
         if (boot_ns() > until) {
             kill(-pid, SIGKILL);
             waitpid(pid, &status, 0);
