@@ -226,7 +226,8 @@ int cmd_stop(const char *dir) {
             close(lock);
             return err ? complain(EXIT_WRITE, dir, strerror(err)) : 0;
         }
-        if (worker && i % 100 == 0) kill(worker, i < 600 ? SIGUSR2 : SIGKILL);   // the guard mends
+        // 12 s: the grace, and an undo command at its limit. The guard then mends, still while a caller of 20 s waits.
+        if (worker && i % 80 == 0) kill(worker, i < 240 ? SIGUSR2 : SIGKILL);
         usleep(50000);
     }
     return complain(EXIT_BUSY, dir, "the job does not end");

@@ -64,9 +64,11 @@ void sb_free(struct sb *b);
 int journal_create(const char *path, const char *reserve, int64_t limit);   // 0 or an errno
 int journal_reopen(const char *path, const char *reserve, bool *ended);     // cuts a torn frame; 0 or an errno
 int journal_start_writer(void);
-bool journal_frame(uint16_t kind, const struct iovec *part, int parts, bool closing);
+// What a full journal keeps, and whether the bound holds for it.
+enum keep { KEEP_IF_ROOM, KEEP_WHEN_FULL, KEEP_ALWAYS };   // the second obeys the bound, but is not lost to it
+bool journal_frame(uint16_t kind, const struct iovec *part, int parts, enum keep keep);
 int64_t journal_next_seq(void);
-void journal_lock(void);
+void journal_lock(enum keep keep);         // waits while the disk is far behind
 void journal_unlock(void);
 void journal_sync(void);                   // everything so far is on the disk
 int journal_close(void);                   // 0, or the errno that kept the end event from the disk
