@@ -160,6 +160,7 @@ struct proc *proc_start(const char *name, enum owner owner, char **argv, char **
 void proc_stop(struct proc *p, int64_t grace_ms);
 void proc_stop_all(int64_t grace_ms);
 void proc_reap(void);
+bool procs_watch(void);                    // is there a group that outlived its leader
 bool proc_ended(void *p);
 void proc_reason(const struct proc *p, struct sb *why);
 void proc_init(const char *run_id);
@@ -185,6 +186,7 @@ bool pstat_read(pid_t pid, struct pstat *out);
 bool is_same(pid_t pid, uint64_t start_ticks);
 int descendants(pid_t root, uint64_t since, struct pstat *out, int max);
 void kill_descendants(pid_t root, uint64_t since);
+bool group_is_ours(pid_t pgid, const char *mark);   // a living member descends from us or carries the mark
 void kill_marked(const char *run_id, pid_t spare);
 int64_t oom_kills(void);                   // -1 when the kernel does not say
 

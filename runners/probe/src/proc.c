@@ -113,9 +113,12 @@ struct proc *proc_start(const char *name, enum owner owner, char **argv, char **
     int out[2], err[2], null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     *error = null < 0 ? errno : 0;
     if (null < 0) return NULL;
-    if (pipe2(out, O_CLOEXEC) != 0 || pipe2(err, O_CLOEXEC) != 0) {
+    bool first = pipe2(out, O_CLOEXEC) == 0;
+    if (!first || pipe2(err, O_CLOEXEC) != 0) {   // descriptors ran out: the job ends with this
         *error = errno;
-        return NULL;   // descriptors ran out: the job ends with this
+        if (first) close(out[0]), close(out[1]);
+        close(null);
+        return NULL;
     }
     struct proc *p = memset(xrealloc(NULL, sizeof *p), 0, sizeof *p);
     p->name = xstrdup(name);
@@ -131,6 +134,7 @@ struct proc *proc_start(const char *name, enum owner owner, char **argv, char **
         pump_add(out[0], name, owner == OWN_LINES ? "lines" : "out", owner != OWN_LINES, &p->out);
         pump_add(err[0], name, "err", true, &p->err);
         say_spawn(p);
+        for (struct proc *old = procs; old; old = old->next) old->gone |= old->pid == p->pid;   // the number is this one's now
         p->next = procs;
         procs = p;
     } else {
@@ -207,6 +211,23 @@ static bool group_gone(struct proc *p) {
     return gone;
 }
 
+// The number of a group is free once its last member ends, and the kernel tells nobody: looked at again and again.
+bool procs_watch(void) {
+    bool watching = false;
+    for (struct proc *p = procs; p; p = p->next) watching |= !p->running && !group_gone(p);
+    return watching;
+}
+
+// A group without its leader is signalled only while someone of ours is in it.
+static void kill_group(struct proc *p, int sig) {
+    pump_lock();
+    if (!group_gone(p)) {
+        if (p->running || group_is_ours(p->pid, run_mark)) kill(-p->pid, sig);
+        else p->gone = true;
+    }
+    pump_unlock();
+}
+
 // Waits for the group to end, whether a stop is wanted or not. The kernel tells of the leader only.
 static void wait_group(struct proc *p, int64_t ms) {
     int64_t until = boot_ns() + ms * NS_MS;
@@ -220,9 +241,9 @@ void proc_stop(struct proc *p, int64_t grace_ms) {
     pump_lock();
     if (p->running) p->by_us = true;
     pump_unlock();
-    kill(-p->pid, SIGTERM);
+    kill_group(p, SIGTERM);
     wait_group(p, grace_ms);
-    if (!group_gone(p)) kill(-p->pid, SIGKILL);
+    kill_group(p, SIGKILL);
     // What left the group is told apart from a later process of the same number by its start.
     for (int i = 0; i < n; i++)
         if (is_same(kin[i].pid, kin[i].start_ticks)) kill(kin[i].pid, SIGKILL);
@@ -238,12 +259,12 @@ void proc_stop_all(int64_t grace_ms) {
         pump_lock();
         if (p->running) p->by_us = true;
         pump_unlock();
-        kill(-p->pid, SIGTERM);
+        kill_group(p, SIGTERM);
     }
     for (struct proc *p = first; p; p = p->next) {
         wait_group(p, grace_ms);
         grace_ms = grace_ms > 100 ? 100 : grace_ms;   // the first waited for all
-        if (!group_gone(p)) kill(-p->pid, SIGKILL);
+        kill_group(p, SIGKILL);
         wait_group(p, 5000);
     }
 }

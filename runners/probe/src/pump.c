@@ -165,6 +165,7 @@ static void *pump_main(void *arg) {
         int64_t now = boot_ns(), next = polls_run(now);
         if (now - flushed >= NS_S) flush_all(now);
         if (n_pipes && flushed + NS_S < next) next = flushed + NS_S;
+        if (procs_watch() && now + NS_S < next) next = now + NS_S;
         int n = 1, extra[POLLED_MAX - PIPES_MAX - 1];
         fds[0] = (struct pollfd){wake_fd, POLLIN, 0};
         for (int i = 0; i < n_pipes; i++) fds[n++] = (struct pollfd){pipes[i]->fd, POLLIN, 0};
