@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from probe_kit import Lab, only, probe_path, py, result, sh
+from probe_kit import Lab, call, only, probe_path, py, result, sh
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,6 +162,13 @@ def test_one_output_of_a_poll_is_one_reading(lab: Lab) -> None:
     assert (len(first["big"].raw[0]), first["big"].err[0]) == (65536, 7)
     assert only(journal, "slow").overruns > 0
     assert lab.left() == []
+
+
+def test_a_poll_that_cannot_start_is_told_at_once(lab: Lab) -> None:
+    running = lab.start("channel none poll 0 1000 -- /no/such/program", "step idle a 60000")
+    lab.until(lambda: any(len(s.readings) for s in lab.journal().channel("none")), 10)
+    assert call("stop", lab.dir).returncode == 0
+    running.wait(20)
 
 
 def test_a_helpers_lines_are_readings(lab: Lab) -> None:

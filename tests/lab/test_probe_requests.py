@@ -5,7 +5,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from probe_kit import Lab, only, py, result, sh
+from probe_kit import Lab, call, only, py, result, sh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +31,8 @@ class H(http.server.BaseHTTPRequestHandler):
         if self.path in RAW:
             self.wfile.write(RAW[self.path]); self.close_connection = True; return
         self.send_response(200)
+        if self.path == "/late":
+            self.end_headers(); self.wfile.write(b"first"); time.sleep(60)
         if self.path == "/chunks":
             self.send_header("Transfer-Encoding", "chunked"); self.end_headers()
             for i in range(5): self.piece(b"data: 0\\r\\n\\r\\n%d" % i); self.wfile.flush(); time.sleep(0.03)
@@ -46,7 +48,7 @@ START = ("step port api", f"step spawn srv -- {py(SERVER)} {{port:api}}", "step 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     lab = Lab(tmp_path)
-    for name in ("chunks", "big", "die", "hang", "short", "old", "odd", "plain"):
+    for name in ("chunks", "big", "die", "hang", "short", "old", "odd", "plain", "late"):
         lab.request(name, f"/{name}")
     yield lab
     assert lab.left() == []
@@ -72,6 +74,16 @@ def test_every_chunk_is_stamped_and_the_zero_chunk_ends_the_answer(lab: Lab) -> 
         assert readings.t1_ns[-1] <= event["t_end"]
     first, second = journal.named("request")
     assert second["t_connect0"] >= first["t_end"]
+
+
+def test_a_slow_answer_is_in_the_journal_while_it_comes(lab: Lab) -> None:
+    running = lab.start(*START, "step http play api 1 60000 100000 req/late")
+    lab.until(lambda: b"first" in b"".join(raw for s in lab.journal().channel("play") for raw in s.readings.raw), 10)
+    assert lab.journal().named("request") == []
+    assert call("stop", lab.dir).returncode == 0
+    running.wait(20)
+    (request,) = lab.journal().named("request")
+    assert (request["error"], bodies(lab.journal())[0][-5:]) == ("stopped", b"first")
 
 
 def test_requests_are_played_n_at_a_time(lab: Lab) -> None:

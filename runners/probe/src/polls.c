@@ -81,6 +81,7 @@ static void start(struct poll_src *p, int64_t now) {
         p->pid = 0;
         p->kicked = false;
         stream_put(&p->s, now, boot_ns(), err, NULL, 0);
+        stream_flush(&p->s);
         pthread_cond_broadcast(&finished);
         return;
     }
