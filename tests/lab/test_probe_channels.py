@@ -164,6 +164,27 @@ def test_one_output_of_a_poll_is_one_reading(lab: Lab) -> None:
     assert lab.left() == []
 
 
+def test_a_poll_under_way_at_an_edge_is_not_the_reading_after_it(lab: Lab) -> None:
+    # After a spawn polls are started and not waited for: this one is still busy when the next step ends.
+    journal = lab.run(
+        f"channel q poll 0 5000 -- {sh('sleep 0.2; echo x')}",
+        "step spawn p -- sleep 60",
+        "step idle a 20",
+        "step mark m",
+    )
+    readings = only(journal, "q").readings
+    (idle_end,) = [e["boot_ns"] for e in journal.named("step") if (e["name"], e["state"]) == ("a", "end")]
+    (mark_start,) = [e["boot_ns"] for e in journal.named("step") if (e["name"], e["state"]) == ("m", "start")]
+    assert ((readings.t0_ns >= idle_end) & (readings.t1_ns <= mark_start)).any()
+
+
+def test_a_slow_poll_does_not_hold_up_the_end(lab: Lab) -> None:
+    journal = lab.run("limit duration_ms 200", "channel q poll 0 20000 -- sleep 60", "step mark m")
+    assert result(journal) == ("stopped", "duration")
+    assert journal.events[-1]["boot_ns"] - journal.events[0]["boot_ns"] < 10_000_000_000
+    assert lab.left() == []
+
+
 def test_a_poll_that_cannot_start_is_told_at_once(lab: Lab) -> None:
     running = lab.start("channel none poll 0 1000 -- /no/such/program", "step idle a 60000")
     lab.until(lambda: any(len(s.readings) for s in lab.journal().channel("none")), 10)

@@ -151,6 +151,15 @@ def test_the_duration_bounds_the_job(lab: Lab) -> None:
     assert [e["by"] for e in journal.named("stopping")] == ["duration"]
 
 
+def test_a_long_grace_does_not_hold_up_the_end(lab: Lab) -> None:
+    deaf = "trap '' TERM; echo up; while true; do sleep 0.1; done"
+    journal = lab.run("limit duration_ms 400", f"step spawn p -- {sh(deaf)}", "step idle a 200", "step stop p 25000")
+    assert result(journal) == ("stopped", "duration")
+    (gone,) = journal.named("exit")
+    assert (gone["signal"], gone["by_us"]) == (9, True)
+    assert journal.events[-1]["boot_ns"] - journal.events[0]["boot_ns"] < 15_000_000_000
+
+
 def test_detached_and_attached(lab: Lab) -> None:
     lab.job("step idle a 300", "step mark m")
     assert call("run", lab.dir, "--detach").returncode == 0

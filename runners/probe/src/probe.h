@@ -30,6 +30,7 @@
 #define CLOSING_BYTES 65536    // of the journal's bound, kept for the events that close it
 #define FRAME_MAX (1u << 20)   // no frame is longer
 #define FRAME_HEAD 16u
+#define END_GRACE_MS 1000      // from SIGTERM to SIGKILL once the job ends
 #define STREAMS_MAX 2048       // file streams open at one time
 #define EXIT_USAGE 64
 #define EXIT_WRITE 73
@@ -167,13 +168,12 @@ void proc_init(const char *run_id);
 
 void pump_lock(void);
 void pump_unlock(void);
-void pump_cond_wait(pthread_cond_t *cond);  // with the lock held once
 void pump_start(const struct job *job);
 void pump_wake(void);
 void pump_add(int fd, const char *channel, const char *kind, bool bounded, struct stream **out);
 void pump_stop(void);
 void polls_start(const struct job *job, int64_t base);
-void polls_kick(bool wait);
+void polls_kick(bool wait);                // a reading of each from now on; waited for until a stop is wanted
 int64_t polls_run(int64_t now);            // starts what is due; returns the next deadline
 int polls_fds(int *fds, int max);
 void polls_ready(void);
@@ -221,6 +221,7 @@ int glob_each(const char *pattern, int (*each)(const char *path, void *arg), voi
 enum stop { STOP_NONE, STOP_SIGNAL, STOP_COMMAND, STOP_DURATION, STOP_FULL, STOP_GUARD };
 void stop_request(enum stop why);          // async-signal-safe
 enum stop stop_wanted(void);
+bool stop_due(int64_t now);                // the same, once the job's duration has been looked at
 int stop_fd(void);                         // readable once a stop is wanted
 void main_wake(void);
 enum waited { WAIT_DONE, WAIT_LATE, WAIT_STOP };

@@ -234,6 +234,15 @@ static void wait_group(struct proc *p, int64_t ms) {
     while (!group_gone(p) && boot_ns() < until) usleep(5000);
 }
 
+// The same, but a stop cuts a long grace short.
+static void wait_grace(struct proc *p, int64_t ms) {
+    int64_t now = boot_ns(), until = now + ms * NS_MS, least = END_GRACE_MS * NS_MS;
+    for (; !group_gone(p) && now < until; now = boot_ns()) {
+        if (until - now > least && stop_due(now)) until = now + least;
+        usleep(5000);
+    }
+}
+
 void proc_stop(struct proc *p, int64_t grace_ms) {
     if (group_gone(p)) return;
     struct pstat kin[256];
@@ -242,7 +251,7 @@ void proc_stop(struct proc *p, int64_t grace_ms) {
     if (p->running) p->by_us = true;
     pump_unlock();
     kill_group(p, SIGTERM);
-    wait_group(p, grace_ms);
+    wait_grace(p, grace_ms);
     kill_group(p, SIGKILL);
     // What left the group is told apart from a later process of the same number by its start.
     for (int i = 0; i < n; i++)

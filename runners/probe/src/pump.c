@@ -188,8 +188,6 @@ static void pump_init(void) {
     pthread_mutex_init(&lock, &attr);
 }
 
-void pump_cond_wait(pthread_cond_t *cond) { pthread_cond_wait(cond, &lock); }
-
 void pump_start(const struct job *job) {
     pump_init();
     log_bytes = job->log_bytes;
