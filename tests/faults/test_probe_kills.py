@@ -86,6 +86,44 @@ def test_the_next_run_mends_what_died(lab: Lab, tmp_path: Path) -> None:
     assert lab.left() == []
 
 
+@pytest.mark.parametrize("state", ["", None, '{"state":"ended"}'])
+def test_a_power_cut_may_take_the_state(lab: Lab, tmp_path: Path, state: str | None) -> None:
+    running = lab.start(f"step set {tmp_path}/knob new", "step idle long 60000")
+    lab.until(lambda: lab.state().get("name") == "long")
+    os.kill(lab.state()["guard_pid"], signal.SIGSTOP)
+    for victim in ("pid", "guard_pid"):
+        os.kill(lab.state()[victim], signal.SIGKILL)
+    running.wait(30)
+    (lab.dir / "state").unlink() if state is None else (lab.dir / "state").write_text(state)
+    assert call("recover", lab.root).returncode == 0
+    assert (tmp_path / "knob").read_text() == "old"
+    assert result(lab.journal()) == ("failed", "probe_killed")
+    assert (lab.state()["state"], (lab.dir / "undo").exists()) == ("ended", False)
+
+
+def test_a_long_undo_list_is_worked_off_whole(lab: Lab, tmp_path: Path) -> None:
+    values = [f"{i:02d}" + "#" * 4000 for i in range(99)]  # three bytes each in the list: more than 1 MiB
+    for i, value in enumerate(values):
+        (tmp_path / f"v{i:02d}").write_text(value)
+    assert result(lab.run(f"step set {tmp_path}/v* new")) == ("done", "")
+    assert [(tmp_path / f"v{i:02d}").read_text() for i in range(99)] == values
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_undo_commands_leave_no_process(lab: Lab, tmp_path: Path, killed: bool) -> None:
+    running = lab.start(
+        f"channel p poll 20000000 5000 -- {sh('(setsid sleep 300 &)')}",
+        f"step undo -- {sh(f'(setsid sleep 300 &); echo ran > {tmp_path}/knob')}",
+        f"step idle a {60000 if killed else 100}",
+    )
+    if killed:
+        lab.until(lambda: lab.state().get("name") == "a")
+        os.kill(lab.state()["pid"], signal.SIGKILL)
+    running.wait(20)
+    assert (tmp_path / "knob").read_text() == "ran\n"
+    assert lab.left() == []
+
+
 def test_a_recycled_pid_is_never_signalled(lab: Lab) -> None:
     running = lab.start("step idle long 60000")
     state = lab.state()

@@ -178,6 +178,15 @@ def test_a_poll_under_way_at_an_edge_is_not_the_reading_after_it(lab: Lab) -> No
     assert ((readings.t0_ns >= idle_end) & (readings.t1_ns <= mark_start)).any()
 
 
+def test_the_end_of_the_job_is_no_reading_of_a_poll(lab: Lab) -> None:
+    journal = lab.run(
+        f"channel q poll 0 5000 -- {sh('sleep 0.1; echo x')}", "channel u file /proc/uptime 0", "step mark m"
+    )
+    readings = only(journal, "q").readings
+    assert (readings.raw, readings.err.tolist()) == ([b"x\n"] * 2, [0, 0])
+    assert only(journal, "u").readings.t0_ns[-1] >= journal.named("step")[-1]["boot_ns"]
+
+
 def test_a_slow_poll_does_not_hold_up_the_end(lab: Lab) -> None:
     journal = lab.run("limit duration_ms 200", "channel q poll 0 20000 -- sleep 60", "step mark m")
     assert result(journal) == ("stopped", "duration")

@@ -15,7 +15,7 @@ struct poll_src {
     struct stream s;
     pid_t pid;                 // 0: not running
     int fd, status;
-    bool eof, late;
+    bool eof, late, dropped;
     int64_t next, t0, until;
     int64_t kicked;            // when a transition asked for a reading that begins after it; 0: none asked
     size_t n;
@@ -24,6 +24,7 @@ struct poll_src {
 
 static struct poll_src *polls;
 static int n_polls;
+static bool ending;
 
 void polls_start(const struct job *job, int64_t base) {
     polls = xrealloc(NULL, (size_t)job->n_channels * sizeof *polls);
@@ -52,7 +53,7 @@ static void finish(struct poll_src *p) {
     int err = p->late ? ETIMEDOUT : WIFSIGNALED(p->status) ? 0x200 + WTERMSIG(p->status) : WEXITSTATUS(p->status) ? 0x100 + WEXITSTATUS(p->status) : 0;
     if (!err && p->n > RAW_MAX) err = E2BIG;
     if (p->n > RAW_MAX) p->s.dropped += p->n - RAW_MAX;
-    stream_put(&p->s, p->t0, now, err, p->out, p->n > RAW_MAX ? RAW_MAX : p->n);
+    if (!p->dropped) stream_put(&p->s, p->t0, now, err, p->out, p->n > RAW_MAX ? RAW_MAX : p->n);
     stream_flush(&p->s);
     close(p->fd);
     p->fd = -1;
@@ -106,7 +107,7 @@ static void drain(struct poll_src *p) {
 // With pump_lock held, like all below.
 int64_t polls_run(int64_t now) {
     int64_t soonest = INT64_MAX;
-    for (int i = 0; i < n_polls; i++) {
+    for (int i = 0; i < n_polls && !ending; i++) {
         struct poll_src *p = &polls[i];
         if (p->pid && !p->late && now >= p->until) {
             p->late = true;
@@ -161,6 +162,17 @@ void polls_kick(bool wait) {
     pump_unlock();
     pump_wake();
     if (wait) main_wait(INT64_MAX, all_kicked, NULL);
+}
+
+void polls_end(void) {
+    pump_lock();
+    ending = true;
+    for (int i = 0; i < n_polls; i++) {
+        if (!polls[i].pid) continue;
+        polls[i].dropped = true;
+        kill(-polls[i].pid, SIGKILL);
+    }
+    pump_unlock();
 }
 
 void polls_stop(void) {

@@ -48,6 +48,7 @@ char *xstrdup(const char *text);
 uint32_t crc32_of(uint32_t crc, const void *data, size_t n);
 int write_all(int fd, const void *data, size_t n);                  // 0 or an errno
 ssize_t read_text(const char *path, char *buf, size_t cap);         // bytes (a NUL follows) or -errno
+int sync_path(const char *path);                                    // 0 or an errno
 int write_atomic(const char *path, const void *data, size_t n);     // 0 or an errno
 void boot_id(char out[64]);
 void trim_end(char *text);
@@ -178,6 +179,7 @@ int64_t polls_run(int64_t now);            // starts what is due; returns the ne
 int polls_fds(int *fds, int max);
 void polls_ready(void);
 void polls_reaped(pid_t pid, int status);
+void polls_end(void);                      // none starts from here; one under way is killed and gives no reading
 void polls_stop(void);
 
 // ---- leftover.c: what is still alive
@@ -203,7 +205,6 @@ const char *answer_eof(const struct answer *a);                     // "" when t
 // ---- steps.c, probes.c, undo.c, run.c
 extern char RUN_DIR[4096], ROOT_DIR[4096];
 bool steps_run(struct job *job, struct sb *why);                    // false with the reason
-void transition(bool wait_polls);
 void run_progress(int64_t done, int64_t of);
 int step_http(struct step *s, struct sb *why);
 int step_ready(struct step *s, struct sb *why);
@@ -238,7 +239,7 @@ pid_t state_guard(const char *text);       // the guard when it lives, else 0
 int worker_main(struct job *job, pid_t guard);
 bool resolve_dir(const char *dir);         // RUN_DIR and ROOT_DIR
 int lock_root(const char *root);           // a descriptor, or -1 while another holds it
-int mend(const char *dir);
+int mend(const char *dir, uint64_t since); // since: children of ours from that start on are the run's; 0: none are
 int cmd_run(int argc, char **argv);
 int cmd_status(const char *dir);
 int cmd_attach(const char *dir);

@@ -123,14 +123,22 @@ static void say_stopping(void) {
     ev_put(&e);
 }
 
-static void leave_nothing(const struct job *job) {
-    transition(false);
-    proc_stop_all(END_GRACE_MS);
+static void sweep(const struct job *job) {
     kill_descendants(getpid(), 0);
     kill_marked(job->run_id, getppid());
+}
+
+// Swept after whatever may still have started a process: the steps, the polls, the undo list.
+static void leave_nothing(const struct job *job) {
+    polls_end();
+    sampler_transition();
+    proc_stop_all(END_GRACE_MS);
+    sweep(job);
     sampler_stop();
     pump_stop();
+    sweep(job);
     undo_restore(RUN_DIR);
+    sweep(job);
 }
 
 int worker_main(struct job *job, pid_t guard) {

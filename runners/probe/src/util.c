@@ -72,6 +72,15 @@ ssize_t read_text(const char *path, char *buf, size_t cap) {
     return err ? -err : (ssize_t)n;
 }
 
+// What a folder lists, or a file holds, outlives a power cut from here on.
+int sync_path(const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return errno;
+    int err = fsync(fd) != 0 ? errno : 0;
+    close(fd);
+    return err;
+}
+
 int write_atomic(const char *path, const void *data, size_t n) {
     char tmp[4200];
     snprintf(tmp, sizeof tmp, "%s.tmp", path);
