@@ -130,6 +130,48 @@ def test_a_dead_server_fails_the_step_and_names_it(lab: Lab) -> None:
     assert journal.end["step"] == 3
 
 
+EARLY = """
+import socket, sys, time
+s = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    c, _ = s.accept()
+    big = b"health" not in c.recv(65536)
+    c.sendall(b"HTTP/1.1 %s\\r\\nContent-Length: 3\\r\\n\\r\\nbig" % (b"413 Too Large" if big else b"200 OK"))
+    if big: time.sleep(0.2)
+    c.close()
+"""
+
+
+def test_an_answer_that_comes_before_the_request_is_sent_is_kept(lab: Lab) -> None:
+    (lab.dir / "req" / "huge").write_bytes(b"POST / HTTP/1.1\r\nContent-Length: 20000000\r\n\r\n" + b"x" * 20_000_000)
+    journal = lab.run(
+        "step port api",
+        f"step spawn srv -- {py(EARLY)} {{port:api}}",
+        "step ready srv api /health 20000",
+        "step http play api 1 20000 1000 req/huge req/plain",
+    )
+    huge = journal.named("request")[0]
+    assert (huge["error"], huge["status"], huge["t_send1"]) == ("reset", 413, None)
+    assert huge["bytes"] == len(bodies(journal)[0])
+    assert bodies(journal)[0].endswith(b"big")
+
+
+def test_the_probes_own_peak_is_told_beside_a_process(lab: Lab) -> None:
+    (lab.dir / "req" / "huge").write_bytes(b"x" * 20_000_000)
+    journal = lab.run(
+        "step port api",
+        f"step spawn srv -- {py(SERVER)} {{port:api}}",
+        "step ready srv api /health 20000",
+        "step exec before 5000 -- true",
+        "step http play api 1 300 1000 req/huge req/plain",
+        "step exec after 5000 -- true",
+    )
+    gone = {e["proc"]: e for e in journal.named("exit")}
+    assert gone["before"]["maxrss_floor_bytes"] < 10_000_000 < gone["srv"]["maxrss_bytes"]
+    assert gone["after"]["maxrss_floor_bytes"] > 20_000_000
+    assert gone["after"]["maxrss_bytes"] <= gone["after"]["maxrss_floor_bytes"] + 2_000_000  # kernels count in batches
+
+
 def test_nobody_listening_is_refused(lab: Lab) -> None:
     journal = lab.run("step port api", "step http play api 1 2000 1000 req/plain req/plain")
     assert [e["error"] for e in journal.named("request")] == ["refused", "refused"]

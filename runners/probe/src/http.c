@@ -18,7 +18,7 @@ static const char *wait_io(int fd, short events, int64_t deadline) {
         struct pollfd fds[2] = {{fd, events, 0}, {stop_fd(), POLLIN, 0}};
         int64_t left = deadline - boot_ns();
         if (left <= 0) return "timeout";
-        struct timespec wait = to_timespec(left);
+        struct timespec wait = wait_slice(left);
         int n = ppoll(fds, 2, &wait, NULL);
         if (n < 0 && errno != EINTR) return "poll";
         if (n > 0 && fds[1].revents) return "stopped";
@@ -131,6 +131,8 @@ const char *http_play(struct request *r, int port, int64_t deadline_ms, int64_t 
     if (!why) {
         t.send1 = boot_ns();
         why = receive(fd, &r->s, &a, &t, deadline, max, chunk);
+    } else if (t.connect1 && strcmp(why, "reset") == 0) {
+        receive(fd, &r->s, &a, &t, deadline, max, chunk);   // it refused what it had not read yet, and may have said why
     }
     t.end = boot_ns();
     if (fd >= 0) close(fd);

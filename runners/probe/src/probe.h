@@ -43,6 +43,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "little-endian targets
 int64_t clock_ns(clockid_t clock);
 int64_t boot_ns(void);
 struct timespec to_timespec(int64_t ns);
+struct timespec wait_slice(int64_t ns);    // at most 1 s: the kernel's timeouts stand still while the machine sleeps
 void *xrealloc(void *old, size_t bytes);   // never returns NULL: out of memory aborts, and the guard mends
 char *xstrdup(const char *text);
 uint32_t crc32_of(uint32_t crc, const void *data, size_t n);
@@ -152,7 +153,7 @@ struct proc {
     atomic_bool running, by_us;
     bool gone;                 // the group has been seen empty: its number may be another's now
     int status;
-    int64_t t_spawn, t_exit, oom_before;
+    int64_t t_spawn, t_exit, oom_before, maxrss_floor;
     struct stream *out, *err;
     struct proc *next;
 };

@@ -127,6 +127,8 @@ struct proc *proc_start(const char *name, enum owner owner, char **argv, char **
     pump_lock();   // held until the process is in the list, so that its end cannot be missed
     p->t_spawn = boot_ns();
     *error = proc_exec(argv, env, null, out[1], err[1], &p->pid);
+    struct rusage own;   // until exec the child has our memory, and the kernel counts our peak as its own
+    p->maxrss_floor = getrusage(RUSAGE_SELF, &own) == 0 ? own.ru_maxrss * 1024LL : 0;
     if (!*error) {
         struct pstat st = {0};
         p->start_ticks = pstat_read(p->pid, &st) ? st.start_ticks : 0;
@@ -164,6 +166,7 @@ static void say_exit(struct proc *p, const struct rusage *u) {
     ev_int(&e, "utime_ns", u->ru_utime.tv_sec * NS_S + u->ru_utime.tv_usec * 1000LL);
     ev_int(&e, "stime_ns", u->ru_stime.tv_sec * NS_S + u->ru_stime.tv_usec * 1000LL);
     ev_int(&e, "maxrss_bytes", u->ru_maxrss * 1024LL);
+    ev_int(&e, "maxrss_floor_bytes", p->maxrss_floor);
     ev_bool(&e, "by_us", p->by_us);
     int64_t now = oom_kills();
     if (killed && WTERMSIG(p->status) == SIGKILL && !p->by_us && (now < 0 || p->oom_before < 0)) ev_null(&e, "oom");

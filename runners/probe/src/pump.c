@@ -172,7 +172,7 @@ static void *pump_main(void *arg) {
         int k = polls_fds(extra, POLLED_MAX - PIPES_MAX - 1);
         for (int i = 0; i < k; i++) fds[n++] = (struct pollfd){extra[i], POLLIN, 0};
         pump_unlock();
-        struct timespec wait = to_timespec(next - boot_ns());
+        struct timespec wait = wait_slice(next - boot_ns());
         ppoll(fds, (nfds_t)n, next == INT64_MAX ? NULL : &wait, NULL);
         pump_lock();
         serve(fds, n);

@@ -47,7 +47,7 @@ enum waited main_wait(int64_t until, bool (*done)(void *), void *arg) {
         if (stop_due(now)) return WAIT_STOP;
         if (now >= until) return WAIT_LATE;
         struct pollfd fd = {wake_fd, POLLIN, 0};
-        struct timespec wait = to_timespec((until < job_until ? until : job_until) - now);
+        struct timespec wait = wait_slice((until < job_until ? until : job_until) - now);
         ppoll(&fd, 1, &wait, NULL);
     }
 }

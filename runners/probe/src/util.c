@@ -21,6 +21,8 @@ struct timespec to_timespec(int64_t ns) {
     return (struct timespec){.tv_sec = (time_t)(ns / NS_S), .tv_nsec = (long)(ns % NS_S)};
 }
 
+struct timespec wait_slice(int64_t ns) { return to_timespec(ns < NS_S ? ns : NS_S); }
+
 void *xrealloc(void *old, size_t bytes) {
     void *p = realloc(old, bytes ? bytes : 1);
     if (!p) abort();
