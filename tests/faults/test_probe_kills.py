@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,7 @@ from probe_kit import Lab, call, probe_path, py, result, sh
 from meltbench.probe.journal import parse_journal
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -84,6 +86,44 @@ def test_the_next_run_mends_what_died(lab: Lab, tmp_path: Path) -> None:
     assert lab.left() == []
 
 
+@pytest.mark.parametrize("state", ["", None, '{"state":"ended"}'])
+def test_a_power_cut_may_take_the_state(lab: Lab, tmp_path: Path, state: str | None) -> None:
+    running = lab.start(f"step set {tmp_path}/knob new", "step idle long 60000")
+    lab.until(lambda: lab.state().get("name") == "long")
+    os.kill(lab.state()["guard_pid"], signal.SIGSTOP)
+    for victim in ("pid", "guard_pid"):
+        os.kill(lab.state()[victim], signal.SIGKILL)
+    running.wait(30)
+    (lab.dir / "state").unlink() if state is None else (lab.dir / "state").write_text(state)
+    assert call("recover", lab.root).returncode == 0
+    assert (tmp_path / "knob").read_text() == "old"
+    assert result(lab.journal()) == ("failed", "probe_killed")
+    assert (lab.state()["state"], (lab.dir / "undo").exists()) == ("ended", False)
+
+
+def test_a_long_undo_list_is_worked_off_whole(lab: Lab, tmp_path: Path) -> None:
+    values = [f"{i:02d}" + "#" * 4000 for i in range(99)]  # three bytes each in the list: more than 1 MiB
+    for i, value in enumerate(values):
+        (tmp_path / f"v{i:02d}").write_text(value)
+    assert result(lab.run(f"step set {tmp_path}/v* new")) == ("done", "")
+    assert [(tmp_path / f"v{i:02d}").read_text() for i in range(99)] == values
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_undo_commands_leave_no_process(lab: Lab, tmp_path: Path, killed: bool) -> None:
+    running = lab.start(
+        f"channel p poll 20000000 5000 -- {sh('(setsid sleep 300 &)')}",
+        f"step undo -- {sh(f'(setsid sleep 300 &); echo ran > {tmp_path}/knob')}",
+        f"step idle a {60000 if killed else 100}",
+    )
+    if killed:
+        lab.until(lambda: lab.state().get("name") == "a")
+        os.kill(lab.state()["pid"], signal.SIGKILL)
+    running.wait(20)
+    assert (tmp_path / "knob").read_text() == "ran\n"
+    assert lab.left() == []
+
+
 def test_a_recycled_pid_is_never_signalled(lab: Lab) -> None:
     running = lab.start("step idle long 60000")
     state = lab.state()
@@ -116,6 +156,26 @@ def test_other_children_of_the_caller_are_left_alone(lab: Lab, tmp_path: Path) -
     os.kill(mine, 0)
     os.kill(mine, signal.SIGKILL)
     assert result(lab.journal()) == ("failed", "probe_killed")
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_caller_that_ignores_its_children(lab: Lab, tmp_path: Path, killed: bool) -> None:
+    # An ignored SIGCHLD outlives exec, and the kernel then reaps what the probe waits for.
+    knob = tmp_path / "knob"
+    lab.job(f"step undo -- {sh('exit 3')}", f"step set {knob} new", f"step idle a {60000 if killed else 1}")
+    running = subprocess.Popen(
+        [probe_path(), "run", lab.dir], preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    )
+    try:
+        if killed:
+            lab.until(lambda: lab.state().get("name") == "a")
+            os.kill(lab.state()["pid"], signal.SIGKILL)
+        assert running.wait(20) == 0
+    finally:
+        running.kill()
+    assert result(lab.journal()) == (("failed", "probe_killed") if killed else ("done", ""))
+    assert [e["result"] for e in lab.journal().named("undo")] == ["ok", "exit 3"]
+    assert knob.read_text() == "old"
 
 
 def test_a_journal_cut_anywhere_can_be_read(lab: Lab) -> None:
@@ -159,6 +219,37 @@ def test_the_bound_of_the_journal_stops_the_job(lab: Lab) -> None:
     assert lab.left() == []
 
 
+def test_steps_obey_the_bound_too(lab: Lab, tmp_path: Path) -> None:
+    journal = lab.run("limit journal_bytes 262144", *["step idle a 0"] * 1500)
+    assert result(journal) == ("stopped", "full")
+    assert (lab.dir / "journal").stat().st_size <= 262_144
+    assert [e["seq"] for e in journal.events] == list(range(len(journal.events)))
+    last = journal.named("step")[-1]
+    assert (last["state"], last["step"] < 1499) == ("end", True)
+
+
+ATTACH, DETACH, TO_NEXT_CALL, ALL = 16, 17, 24, 0x40000000  # of ptrace, and of waitpid
+
+
+def stall(pid: int, task: int, pause: Callable[[int], None]) -> None:
+    """Holds one thread at each of its writes until ``pause`` returns, up to a write of more than 1 MiB."""
+    ptrace = ctypes.CDLL(None).ptrace
+    if ptrace(ATTACH, task, None, None) != 0:
+        pytest.skip("may not trace a process here")
+    _, status = os.waitpid(task, ALL)
+    bytes_written = 0
+    while bytes_written < 1 << 20:
+        signal_to_pass = os.WSTOPSIG(status) if os.WSTOPSIG(status) not in (signal.SIGTRAP, signal.SIGSTOP) else None
+        ptrace(TO_NEXT_CALL, task, None, signal_to_pass)
+        _, status = os.waitpid(task, ALL)
+        call_now = Path(f"/proc/{pid}/task/{task}/syscall").read_text().split()
+        if len(call_now) > 3 and int(call_now[1], 16) < 1000:  # a descriptor: what is no write is a futex
+            bytes_written = int(call_now[3], 16)
+            pause(bytes_written)
+            time.sleep(0.2)
+    ptrace(DETACH, task, None, None)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Path:
     place = tmp_path / "disk"
@@ -168,9 +259,20 @@ def small_disk(tmp_path: Path) -> Path:
     return place
 
 
-def in_namespace(place: Path, script: str) -> subprocess.CompletedProcess[bytes]:
+def start_in_namespace(place: Path, script: str) -> subprocess.Popen[bytes]:
     mount = f"mount -t tmpfs -o size=200k none {place} && {script}"
-    return subprocess.run(["unshare", "-m", "--propagation", "private", "sh", "-c", mount], capture_output=True)
+    command = ["unshare", "-m", "--propagation", "private", "sh", "-c", mount]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def in_namespace(place: Path, script: str) -> subprocess.CompletedProcess[bytes]:
+    with start_in_namespace(place, script) as running:
+        out, err = running.communicate()
+    return subprocess.CompletedProcess(script, running.returncode, out, err)
+
+
+def rss_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 @pytest.mark.parametrize("filler", ["none", "other"])
@@ -196,6 +298,40 @@ def test_a_full_disk_ends_the_job_well(small_disk: Path, tmp_path: Path, filler:
     assert knob.read_text() == "old"
     assert not (lab.dir / "reserve").exists()
     assert lab.left() == []
+
+
+def test_a_slow_disk_that_fills_up_ends_the_job_well(small_disk: Path, tmp_path: Path) -> None:
+    # The writer stands still until all others wait for it, and then meets the full disk.
+    lab = Lab(tmp_path)
+    lab.job(FLOOD, "step idle a 60000")
+    run = f"{probe_path()} run {small_disk}/r/{lab.run_id}"
+    script = f"cp -r {lab.root} {small_disk}/r; {run} && cp -r {small_disk}/r {tmp_path}/out"
+    with start_in_namespace(small_disk, script) as running:
+        lab.dir = Path(f"/proc/{running.pid}/root{small_disk}/r/{lab.run_id}")
+        lab.until(lambda: lab.state().get("op") == "idle")
+        worker = lab.state()["pid"]
+        writer = sorted(int(task) for task in os.listdir(f"/proc/{worker}/task"))[1]
+        # Twice the bound of the backlog: what is being written, and what has come since.
+        try:
+            stall(worker, writer, lambda n: lab.until(lambda: rss_bytes(worker) > (8 << 20) + (n >> 20 << 20), 10))
+            assert running.wait(20) == 0
+        finally:
+            if running.poll() is None:
+                os.kill(worker, signal.SIGKILL)
+    lab.dir = tmp_path / "out" / lab.run_id
+    assert result(lab.journal()) == ("stopped", "full")
+    assert [e["reason"] for e in lab.journal().named("full")] == ["enospc"]
+    assert lab.left() == []
+
+
+def test_stop_does_not_wait_for_a_probe_that_hangs(lab: Lab, tmp_path: Path) -> None:
+    running = lab.start(f"step set {tmp_path}/knob new", "step idle long 60000")
+    lab.until(lambda: lab.state().get("name") == "long")
+    os.kill(lab.state()["pid"], signal.SIGSTOP)
+    assert call("stop", lab.dir, timeout=20).returncode == 0  # as long as the client waits
+    running.wait(5)
+    assert result(lab.journal()) == ("failed", "probe_killed")
+    assert (tmp_path / "knob").read_text() == "old"
 
 
 def test_a_disk_that_is_full_from_the_start_is_said(small_disk: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from probe_kit import Lab, only, probe_path, py, result, sh
+from probe_kit import Lab, call, only, probe_path, py, result, sh
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,6 +162,43 @@ def test_one_output_of_a_poll_is_one_reading(lab: Lab) -> None:
     assert (len(first["big"].raw[0]), first["big"].err[0]) == (65536, 7)
     assert only(journal, "slow").overruns > 0
     assert lab.left() == []
+
+
+def test_a_poll_under_way_at_an_edge_is_not_the_reading_after_it(lab: Lab) -> None:
+    # After a spawn polls are started and not waited for: this one is still busy when the next step ends.
+    journal = lab.run(
+        f"channel q poll 0 5000 -- {sh('sleep 0.2; echo x')}",
+        "step spawn p -- sleep 60",
+        "step idle a 20",
+        "step mark m",
+    )
+    readings = only(journal, "q").readings
+    (idle_end,) = [e["boot_ns"] for e in journal.named("step") if (e["name"], e["state"]) == ("a", "end")]
+    (mark_start,) = [e["boot_ns"] for e in journal.named("step") if (e["name"], e["state"]) == ("m", "start")]
+    assert ((readings.t0_ns >= idle_end) & (readings.t1_ns <= mark_start)).any()
+
+
+def test_the_end_of_the_job_is_no_reading_of_a_poll(lab: Lab) -> None:
+    journal = lab.run(
+        f"channel q poll 0 5000 -- {sh('sleep 0.1; echo x')}", "channel u file /proc/uptime 0", "step mark m"
+    )
+    readings = only(journal, "q").readings
+    assert (readings.raw, readings.err.tolist()) == ([b"x\n"] * 2, [0, 0])
+    assert only(journal, "u").readings.t0_ns[-1] >= journal.named("step")[-1]["boot_ns"]
+
+
+def test_a_slow_poll_does_not_hold_up_the_end(lab: Lab) -> None:
+    journal = lab.run("limit duration_ms 200", "channel q poll 0 20000 -- sleep 60", "step mark m")
+    assert result(journal) == ("stopped", "duration")
+    assert journal.events[-1]["boot_ns"] - journal.events[0]["boot_ns"] < 10_000_000_000
+    assert lab.left() == []
+
+
+def test_a_poll_that_cannot_start_is_told_at_once(lab: Lab) -> None:
+    running = lab.start("channel none poll 0 1000 -- /no/such/program", "step idle a 60000")
+    lab.until(lambda: any(len(s.readings) for s in lab.journal().channel("none")), 10)
+    assert call("stop", lab.dir).returncode == 0
+    running.wait(20)
 
 
 def test_a_helpers_lines_are_readings(lab: Lab) -> None:

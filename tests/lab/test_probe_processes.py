@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +66,39 @@ def test_stop_reaches_the_deaf_and_the_daemons(lab: Lab) -> None:
     assert result(journal) == ("done", "")
 
 
+RECYCLE = """
+import os, pathlib, subprocess, sys, time
+probe, dir, root = sys.argv[1:]
+sys.path.insert(0, root)
+from meltbench.probe.journal import read_journal
+running = subprocess.Popen([probe, "run", dir])
+def group():
+    try: return read_journal(pathlib.Path(dir, "journal")).named("spawn")[0]["pgid"]
+    except (OSError, LookupError): return 0
+def lives(group):
+    try: return os.kill(-group, 0) is None
+    except OSError: return False
+while not group() or lives(group()): time.sleep(0.01)
+open("/proc/sys/kernel/ns_last_pid", "w").write(str(group() - 1))
+stranger = subprocess.Popen(["sleep", "60"], start_new_session=True)
+same = stranger.pid == group()
+running.wait()
+print(same, stranger.poll())
+stranger.kill()
+"""
+
+
+def test_a_group_whose_number_became_anothers_is_left_alone(lab: Lab) -> None:
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("needs root to choose the next process id in a namespace of its own")
+    lab.job(f"step spawn p -- {sh('sleep 0.2 & exit 0')}", "step idle a 700", "step stop p 100")
+    root = str(Path(__file__).parents[2])
+    script = [sys.executable, "-c", RECYCLE, probe_path(), str(lab.dir), root]
+    done = subprocess.run(["unshare", "-m", "-p", "-f", "--mount-proc", *script], capture_output=True, timeout=60)
+    assert done.stdout == b"True None\n", done.stderr
+    assert result(lab.journal()) == ("done", "")
+
+
 def test_a_killed_process_was_not_killed_by_us(lab: Lab) -> None:
     journal = lab.run(f"step exec p 9000 -- {sh('kill -9 $$')}")
     (gone,) = journal.named("exit")
@@ -114,6 +149,15 @@ def test_the_duration_bounds_the_job(lab: Lab) -> None:
     journal = lab.run("limit duration_ms 200", "step idle long 60000")
     assert result(journal) == ("stopped", "duration")
     assert [e["by"] for e in journal.named("stopping")] == ["duration"]
+
+
+def test_a_long_grace_does_not_hold_up_the_end(lab: Lab) -> None:
+    deaf = "trap '' TERM; echo up; while true; do sleep 0.1; done"
+    journal = lab.run("limit duration_ms 400", f"step spawn p -- {sh(deaf)}", "step idle a 200", "step stop p 25000")
+    assert result(journal) == ("stopped", "duration")
+    (gone,) = journal.named("exit")
+    assert (gone["signal"], gone["by_us"]) == (9, True)
+    assert journal.events[-1]["boot_ns"] - journal.events[0]["boot_ns"] < 15_000_000_000
 
 
 def test_detached_and_attached(lab: Lab) -> None:

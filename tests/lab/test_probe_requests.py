@@ -5,7 +5,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from probe_kit import Lab, only, py, result, sh
+from probe_kit import Lab, call, only, py, result, sh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +31,8 @@ class H(http.server.BaseHTTPRequestHandler):
         if self.path in RAW:
             self.wfile.write(RAW[self.path]); self.close_connection = True; return
         self.send_response(200)
+        if self.path == "/late":
+            self.end_headers(); self.wfile.write(b"first"); time.sleep(60)
         if self.path == "/chunks":
             self.send_header("Transfer-Encoding", "chunked"); self.end_headers()
             for i in range(5): self.piece(b"data: 0\\r\\n\\r\\n%d" % i); self.wfile.flush(); time.sleep(0.03)
@@ -46,7 +48,7 @@ START = ("step port api", f"step spawn srv -- {py(SERVER)} {{port:api}}", "step 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     lab = Lab(tmp_path)
-    for name in ("chunks", "big", "die", "hang", "short", "old", "odd", "plain"):
+    for name in ("chunks", "big", "die", "hang", "short", "old", "odd", "plain", "late"):
         lab.request(name, f"/{name}")
     yield lab
     assert lab.left() == []
@@ -72,6 +74,16 @@ def test_every_chunk_is_stamped_and_the_zero_chunk_ends_the_answer(lab: Lab) -> 
         assert readings.t1_ns[-1] <= event["t_end"]
     first, second = journal.named("request")
     assert second["t_connect0"] >= first["t_end"]
+
+
+def test_a_slow_answer_is_in_the_journal_while_it_comes(lab: Lab) -> None:
+    running = lab.start(*START, "step http play api 1 60000 100000 req/late")
+    lab.until(lambda: b"first" in b"".join(raw for s in lab.journal().channel("play") for raw in s.readings.raw), 10)
+    assert lab.journal().named("request") == []
+    assert call("stop", lab.dir).returncode == 0
+    running.wait(20)
+    (request,) = lab.journal().named("request")
+    assert (request["error"], bodies(lab.journal())[0][-5:]) == ("stopped", b"first")
 
 
 def test_requests_are_played_n_at_a_time(lab: Lab) -> None:
@@ -116,6 +128,48 @@ def test_a_dead_server_fails_the_step_and_names_it(lab: Lab) -> None:
     assert journal.named("mark") == []
     assert journal.end is not None
     assert journal.end["step"] == 3
+
+
+EARLY = """
+import socket, sys, time
+s = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    c, _ = s.accept()
+    big = b"health" not in c.recv(65536)
+    c.sendall(b"HTTP/1.1 %s\\r\\nContent-Length: 3\\r\\n\\r\\nbig" % (b"413 Too Large" if big else b"200 OK"))
+    if big: time.sleep(0.2)
+    c.close()
+"""
+
+
+def test_an_answer_that_comes_before_the_request_is_sent_is_kept(lab: Lab) -> None:
+    (lab.dir / "req" / "huge").write_bytes(b"POST / HTTP/1.1\r\nContent-Length: 20000000\r\n\r\n" + b"x" * 20_000_000)
+    journal = lab.run(
+        "step port api",
+        f"step spawn srv -- {py(EARLY)} {{port:api}}",
+        "step ready srv api /health 20000",
+        "step http play api 1 20000 1000 req/huge req/plain",
+    )
+    huge = journal.named("request")[0]
+    assert (huge["error"], huge["status"], huge["t_send1"]) == ("reset", 413, None)
+    assert huge["bytes"] == len(bodies(journal)[0])
+    assert bodies(journal)[0].endswith(b"big")
+
+
+def test_the_probes_own_peak_is_told_beside_a_process(lab: Lab) -> None:
+    (lab.dir / "req" / "huge").write_bytes(b"x" * 20_000_000)
+    journal = lab.run(
+        "step port api",
+        f"step spawn srv -- {py(SERVER)} {{port:api}}",
+        "step ready srv api /health 20000",
+        "step exec before 5000 -- true",
+        "step http play api 1 300 1000 req/huge req/plain",
+        "step exec after 5000 -- true",
+    )
+    gone = {e["proc"]: e for e in journal.named("exit")}
+    assert gone["before"]["maxrss_floor_bytes"] < 10_000_000 < gone["srv"]["maxrss_bytes"]
+    assert gone["after"]["maxrss_floor_bytes"] > 20_000_000
+    assert gone["after"]["maxrss_bytes"] <= gone["after"]["maxrss_floor_bytes"] + 2_000_000  # kernels count in batches
 
 
 def test_nobody_listening_is_refused(lab: Lab) -> None:

@@ -37,16 +37,17 @@ void ev_clocks(struct ev *e) {
 }
 
 // Events without which the end of a run cannot be understood: kept when nothing else is.
-static bool closes(const char *name) {
-    static const char *const names[] = {"full", "stopping", "exit", "step", "set", "undo", "end", NULL};
+static enum keep keep_of(const char *name) {
+    static const char *const names[] = {"step", "set", "full", "stopping", "exit", "undo", "end", NULL};
     for (int i = 0; names[i]; i++)
-        if (strcmp(names[i], name) == 0) return true;
-    return false;
+        if (strcmp(names[i], name) == 0) return i < 2 ? KEEP_WHEN_FULL : KEEP_ALWAYS;
+    return KEEP_IF_ROOM;
 }
 
 void ev_put(struct ev *e) {
     struct sb head = {0};
-    journal_lock();
+    enum keep keep = keep_of(e->name);
+    journal_lock(keep);
     sb_text(&head, "{\"event\":\"");
     sb_text(&head, e->name);
     sb_text(&head, "\",\"seq\":");
@@ -55,7 +56,7 @@ void ev_put(struct ev *e) {
     sb_int(&head, e->t);
     sb_text(&e->b, "}");
     struct iovec part[2] = {{head.p, head.n}, {e->b.p, e->b.n}};
-    journal_frame(1, part, 2, closes(e->name));
+    journal_frame(1, part, 2, keep);
     journal_unlock();
     sb_free(&head);
     sb_free(&e->b);

@@ -49,8 +49,13 @@ int lock_root(const char *root) {
     return -1;
 }
 
+static void leave_none(const char *run_id, uint64_t since) {
+    if (since) kill_descendants(getpid(), since);
+    if (run_id) kill_marked(run_id, 0);
+}
+
 // What the worker would have done: kill, restore, close the journal. Harmless when it is done already.
-int mend(const char *dir) {
+int mend(const char *dir, uint64_t since) {
     char path[PATH_BYTES], reserve[PATH_BYTES];
     struct job job;
     struct sb why = {0};
@@ -59,12 +64,16 @@ int mend(const char *dir) {
     bool known = job_load(path, &job, &why) == 0;
     sb_free(&why);
     proc_init(known ? job.run_id : "");
-    if (known) kill_marked(job.run_id, 0);
+    leave_none(known ? job.run_id : NULL, since);
     snprintf(path, sizeof path, "%s/journal", dir);
     snprintf(reserve, sizeof reserve, "%s/reserve", dir);
     int err = journal_reopen(path, reserve, &ended);
-    if (err) return err;
+    if (err) {   // no journal can be had: the settings are put back all the same
+        undo_restore(dir);
+        return err;
+    }
     undo_restore(dir);
+    leave_none(known ? job.run_id : NULL, since);
     struct ev e;
     ev_new(&e, "end");
     ev_str(&e, "result", "failed");
@@ -79,17 +88,29 @@ int mend(const char *dir) {
     return err;
 }
 
+static bool has(const char *dir, const char *name) {
+    char path[PATH_BYTES];
+    return snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path && access(path, F_OK) == 0;
+}
+
+// A power cut may leave the state empty or missing: the undo list alone is enough to mend, and a journal without it too.
+static bool needs_mending(const char *dir) {
+    char text[4096];
+    bool told = state_text(dir, text, sizeof text);
+    return has(dir, "undo") || (told ? !state_ended(text) : has(dir, "journal"));
+}
+
 static int recover_all(const char *root, const char *except) {
     DIR *dir = opendir(root);
     if (!dir) return errno;
     struct dirent *d;
     int err = 0;
     while ((d = readdir(dir))) {
-        char path[PATH_BYTES], text[4096];
+        char path[PATH_BYTES];
         if (d->d_name[0] == '.') continue;
         snprintf(path, sizeof path, "%s/%s", root, d->d_name);
-        if ((except && strcmp(path, except) == 0) || !state_text(path, text, sizeof text) || state_ended(text)) continue;
-        int e = mend(path);
+        if ((except && strcmp(path, except) == 0) || !needs_mending(path)) continue;
+        int e = mend(path, 0);
         if (e) err = e;
     }
     closedir(dir);
@@ -122,6 +143,7 @@ static int guard_wait(pid_t worker) {
         pid_t pid;
         while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
             if (pid == worker) return status;
+        if (pid < 0 && errno == ECHILD) return -1;   // it is gone and nobody can say how
         if (sig > 0 && sig != SIGCHLD && sig != SIGALRM) kill(worker, sig);
     }
 }
@@ -143,8 +165,7 @@ static int guard_main(struct job *job, int told) {
     struct pstat st = {0};
     pstat_read(worker, &st);   // a zombie at the worst: nobody else waits for it
     if (guard_wait(worker) == 0) return 0;
-    kill_descendants(guard, st.start_ticks);
-    return mend(RUN_DIR) ? EXIT_WRITE : 0;
+    return mend(RUN_DIR, st.start_ticks) ? EXIT_WRITE : 0;
 }
 
 void close_inherited(void) {
@@ -197,6 +218,7 @@ static int prepare(struct job *job) {
     int err = journal_create(path, reserve, job->journal_bytes);
     snprintf(reserve, sizeof reserve, "%s/state", RUN_DIR);
     if (err) unlink(reserve);
+    else if (sync_path(reserve) == 0 && sync_path(RUN_DIR) == 0) sync_path(ROOT_DIR);
     return err ? complain(EXIT_WRITE, path, strerror(err)) : 0;
 }
 
@@ -221,11 +243,12 @@ int cmd_stop(const char *dir) {
         pid_t worker = state_pid(text), guard = state_guard(text);
         int lock = worker || guard ? -1 : lock_root(ROOT_DIR);
         if (lock >= 0) {
-            int err = mend(RUN_DIR);
+            int err = mend(RUN_DIR, 0);
             close(lock);
             return err ? complain(EXIT_WRITE, dir, strerror(err)) : 0;
         }
-        if (worker && i % 100 == 0) kill(worker, i < 600 ? SIGUSR2 : SIGKILL);   // the guard mends
+        // 12 s: the grace, and an undo command at its limit. The guard then mends, still while a caller of 20 s waits.
+        if (worker && i % 80 == 0) kill(worker, i < 240 ? SIGUSR2 : SIGKILL);
         usleep(50000);
     }
     return complain(EXIT_BUSY, dir, "the job does not end");

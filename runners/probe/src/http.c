@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -17,7 +18,7 @@ static const char *wait_io(int fd, short events, int64_t deadline) {
         struct pollfd fds[2] = {{fd, events, 0}, {stop_fd(), POLLIN, 0}};
         int64_t left = deadline - boot_ns();
         if (left <= 0) return "timeout";
-        struct timespec wait = to_timespec(left);
+        struct timespec wait = wait_slice(left);
         int n = ppoll(fds, 2, &wait, NULL);
         if (n < 0 && errno != EINTR) return "poll";
         if (n > 0 && fds[1].revents) return "stopped";
@@ -69,8 +70,14 @@ static const char *send_to(int fd, const char *p, size_t n, int64_t deadline) {
 struct times { int64_t connect0, connect1, send0, send1, end, bytes; };
 
 static const char *receive(int fd, struct stream *s, struct answer *a, struct times *t, int64_t deadline, int64_t max, char *chunk) {
+    int64_t flush_at = INT64_MAX;   // what is kept is written a second later, between chunks: never between a chunk and its stamp
     for (;;) {
-        const char *why = wait_io(fd, POLLIN, deadline);
+        const char *why = wait_io(fd, POLLIN, deadline < flush_at ? deadline : flush_at);
+        if (why && flush_at < deadline && strcmp(why, "timeout") == 0) {
+            stream_flush(s);
+            flush_at = INT64_MAX;
+            continue;
+        }
         if (why) return why;
         int64_t t0 = boot_ns();
         ssize_t k = recv(fd, chunk, RAW_MAX, 0);
@@ -84,6 +91,12 @@ static const char *receive(int fd, struct stream *s, struct answer *a, struct ti
         stream_put(s, t0, t1, keep < (size_t)k ? E2BIG : 0, chunk, keep);
         if (keep < (size_t)k) return "too_large";
         if (answer_feed(a, chunk, (size_t)k)) return "";
+        if (t1 >= flush_at) {
+            stream_flush(s);
+            flush_at = INT64_MAX;
+        } else if (flush_at == INT64_MAX) {
+            flush_at = t1 + NS_S;
+        }
     }
 }
 
@@ -118,6 +131,8 @@ const char *http_play(struct request *r, int port, int64_t deadline_ms, int64_t 
     if (!why) {
         t.send1 = boot_ns();
         why = receive(fd, &r->s, &a, &t, deadline, max, chunk);
+    } else if (t.connect1 && strcmp(why, "reset") == 0) {
+        receive(fd, &r->s, &a, &t, deadline, max, chunk);   // it refused what it had not read yet, and may have said why
     }
     t.end = boot_ns();
     if (fd >= 0) close(fd);

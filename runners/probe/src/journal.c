@@ -23,7 +23,11 @@ static struct {
     char reserve[4200];
 } J = {.lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .fd = -1};
 
-void journal_lock(void) { pthread_mutex_lock(&J.lock); }
+// What must be told never waits: the writer itself tells that the disk is full, and the pump that a process ended.
+void journal_lock(enum keep keep) {
+    pthread_mutex_lock(&J.lock);
+    while (J.threaded && keep != KEEP_ALWAYS && !J.full && J.pending.n > BACKLOG) pthread_cond_wait(&J.changed, &J.lock);
+}
 void journal_unlock(void) { pthread_mutex_unlock(&J.lock); }
 int64_t journal_next_seq(void) { return J.seq++; }
 
@@ -173,20 +177,28 @@ int journal_start_writer(void) {
     return pthread_create(&J.writer, NULL, writer_main, NULL);
 }
 
+static void reach_limit(int64_t lost) {
+    pthread_mutex_unlock(&J.lock);
+    say_full("limit", lost);
+    pthread_mutex_lock(&J.lock);
+}
+
 // Called with J.lock held. False: the frame was dropped.
-bool journal_frame(uint16_t kind, const struct iovec *part, int parts, bool closing) {
+bool journal_frame(uint16_t kind, const struct iovec *part, int parts, enum keep keep) {
     uint32_t head[4] = {SYNC, kind, 0, 0};
     for (int i = 0; i < parts; i++) head[2] += (uint32_t)part[i].iov_len;
     int64_t n = FRAME_HEAD + head[2];
-    if (J.full && !closing && (kind == 2 || (J.closing += n) > CLOSING_BYTES / 2)) return false;
-    if (!J.full && !closing && J.size + n > J.limit - (kind == 2 ? CLOSING_BYTES : CLOSING_BYTES / 2)) {
+    if (J.full && keep == KEEP_IF_ROOM && (kind == 2 || (J.closing += n) > CLOSING_BYTES / 2)) return false;
+    if (!J.full && keep != KEEP_ALWAYS && J.size + n > J.limit - (kind == 2 ? CLOSING_BYTES : CLOSING_BYTES / 2)) {
         J.full = true;
-        pthread_mutex_unlock(&J.lock);
-        say_full("limit", 1);
-        pthread_mutex_lock(&J.lock);
-        return false;
+        if (keep == KEEP_IF_ROOM) {
+            reach_limit(1);
+            return false;
+        }
+        bool kept = journal_frame(kind, part, parts, keep);
+        reach_limit(0);
+        return kept;
     }
-    while (J.threaded && J.pending.n > BACKLOG) pthread_cond_wait(&J.changed, &J.lock);
     J.size += n;
     uint32_t crc = crc32_of(0, &head[1], 8);
     for (int i = 0; i < parts; i++) crc = crc32_of(crc, part[i].iov_base, part[i].iov_len);

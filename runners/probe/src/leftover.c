@@ -100,6 +100,19 @@ static bool is_marked(pid_t pid, const char *mark) {
     return found;
 }
 
+bool group_is_ours(pid_t pgid, const char *mark) {
+    struct pstat *all, kin[256];
+    int n = all_processes(&all), k = descendants(getpid(), 0, kin, 256);
+    bool ours = false;
+    for (int i = 0; i < n && !ours; i++) {
+        if (all[i].pgid != pgid || all[i].state == 'Z' || all[i].state == 'X') continue;
+        for (int j = 0; j < k && !ours; j++) ours = kin[j].pid == all[i].pid && kin[j].start_ticks == all[i].start_ticks;
+        if (!ours) ours = is_marked(all[i].pid, mark);
+    }
+    free(all);
+    return ours;
+}
+
 void kill_marked(const char *run_id, pid_t spare) {
     char mark[128];
     snprintf(mark, sizeof mark, "MELTBENCH_RUN=%s", run_id);

@@ -59,6 +59,7 @@ int cmd_attach(const char *dir) {
 
 int main(int argc, char **argv) {
     const char *word = argc > 1 ? argv[1] : "";
+    signal(SIGCHLD, SIG_DFL);   // a caller that ignores it would have the kernel reap what we wait for
     if (strcmp(word, "run") == 0) return cmd_run(argc, argv);
     if (strcmp(word, "facts") == 0 && argc > 2) return cmd_facts(argc, argv);
     if (strcmp(word, "clock") == 0 && argc == 2) return cmd_clock();

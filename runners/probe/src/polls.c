@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,15 +15,16 @@ struct poll_src {
     struct stream s;
     pid_t pid;                 // 0: not running
     int fd, status;
-    bool eof, late, kicked;
+    bool eof, late, dropped;
     int64_t next, t0, until;
+    int64_t kicked;            // when a transition asked for a reading that begins after it; 0: none asked
     size_t n;
     char *out;
 };
 
 static struct poll_src *polls;
 static int n_polls;
-static pthread_cond_t finished = PTHREAD_COND_INITIALIZER;
+static bool ending;
 
 void polls_start(const struct job *job, int64_t base) {
     polls = xrealloc(NULL, (size_t)job->n_channels * sizeof *polls);
@@ -43,18 +43,22 @@ void polls_start(const struct job *job, int64_t base) {
     }
 }
 
+static void kick_done(struct poll_src *p) {
+    p->kicked = 0;
+    main_wake();
+}
+
 static void finish(struct poll_src *p) {
     int64_t now = boot_ns();
     int err = p->late ? ETIMEDOUT : WIFSIGNALED(p->status) ? 0x200 + WTERMSIG(p->status) : WEXITSTATUS(p->status) ? 0x100 + WEXITSTATUS(p->status) : 0;
     if (!err && p->n > RAW_MAX) err = E2BIG;
     if (p->n > RAW_MAX) p->s.dropped += p->n - RAW_MAX;
-    stream_put(&p->s, p->t0, now, err, p->out, p->n > RAW_MAX ? RAW_MAX : p->n);
+    if (!p->dropped) stream_put(&p->s, p->t0, now, err, p->out, p->n > RAW_MAX ? RAW_MAX : p->n);
     stream_flush(&p->s);
     close(p->fd);
     p->fd = -1;
     p->pid = 0;
-    p->kicked = false;
-    pthread_cond_broadcast(&finished);
+    if (p->t0 >= p->kicked) kick_done(p);   // one that was under way at the edge says nothing of what came after
 }
 
 static void start(struct poll_src *p, int64_t now) {
@@ -62,8 +66,7 @@ static void start(struct poll_src *p, int64_t now) {
     char **argv = words_expand(p->c->argv, &why);
     sb_free(&why);
     if (!argv) {   // names a process that does not run: nothing to read yet
-        p->kicked = false;
-        pthread_cond_broadcast(&finished);
+        kick_done(p);
         return;
     }
     int out[2], null = open("/dev/null", O_RDWR | O_CLOEXEC), err = null < 0 || pipe2(out, O_CLOEXEC) != 0 ? errno : 0;
@@ -79,9 +82,9 @@ static void start(struct poll_src *p, int64_t now) {
     words_free(argv);
     if (err) {
         p->pid = 0;
-        p->kicked = false;
         stream_put(&p->s, now, boot_ns(), err, NULL, 0);
-        pthread_cond_broadcast(&finished);
+        stream_flush(&p->s);
+        kick_done(p);
         return;
     }
     p->fd = out[0];
@@ -104,7 +107,7 @@ static void drain(struct poll_src *p) {
 // With pump_lock held, like all below.
 int64_t polls_run(int64_t now) {
     int64_t soonest = INT64_MAX;
-    for (int i = 0; i < n_polls; i++) {
+    for (int i = 0; i < n_polls && !ending; i++) {
         struct poll_src *p = &polls[i];
         if (p->pid && !p->late && now >= p->until) {
             p->late = true;
@@ -142,15 +145,33 @@ void polls_reaped(pid_t pid, int status) {
     }
 }
 
-void polls_kick(bool wait) {
+static bool all_kicked(void *arg) {
+    (void)arg;
+    bool done = true;
     pump_lock();
-    for (int i = 0; i < n_polls; i++) polls[i].kicked = true;
+    for (int i = 0; i < n_polls; i++) done &= !polls[i].kicked;
     pump_unlock();
+    return done;
+}
+
+void polls_kick(bool wait) {
     if (!n_polls) return;
-    pump_wake();
     pump_lock();
-    for (int i = 0; i < n_polls && wait; i++)
-        while (polls[i].kicked) pump_cond_wait(&finished);
+    int64_t now = boot_ns();
+    for (int i = 0; i < n_polls; i++) polls[i].kicked = now;
+    pump_unlock();
+    pump_wake();
+    if (wait) main_wait(INT64_MAX, all_kicked, NULL);
+}
+
+void polls_end(void) {
+    pump_lock();
+    ending = true;
+    for (int i = 0; i < n_polls; i++) {
+        if (!polls[i].pid) continue;
+        polls[i].dropped = true;
+        kill(-polls[i].pid, SIGKILL);
+    }
     pump_unlock();
 }
 

@@ -30,6 +30,7 @@
 #define CLOSING_BYTES 65536    // of the journal's bound, kept for the events that close it
 #define FRAME_MAX (1u << 20)   // no frame is longer
 #define FRAME_HEAD 16u
+#define END_GRACE_MS 1000      // from SIGTERM to SIGKILL once the job ends
 #define STREAMS_MAX 2048       // file streams open at one time
 #define EXIT_USAGE 64
 #define EXIT_WRITE 73
@@ -42,11 +43,13 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "little-endian targets
 int64_t clock_ns(clockid_t clock);
 int64_t boot_ns(void);
 struct timespec to_timespec(int64_t ns);
+struct timespec wait_slice(int64_t ns);    // at most 1 s: the kernel's timeouts stand still while the machine sleeps
 void *xrealloc(void *old, size_t bytes);   // never returns NULL: out of memory aborts, and the guard mends
 char *xstrdup(const char *text);
 uint32_t crc32_of(uint32_t crc, const void *data, size_t n);
 int write_all(int fd, const void *data, size_t n);                  // 0 or an errno
 ssize_t read_text(const char *path, char *buf, size_t cap);         // bytes (a NUL follows) or -errno
+int sync_path(const char *path);                                    // 0 or an errno
 int write_atomic(const char *path, const void *data, size_t n);     // 0 or an errno
 void boot_id(char out[64]);
 void trim_end(char *text);
@@ -64,9 +67,11 @@ void sb_free(struct sb *b);
 int journal_create(const char *path, const char *reserve, int64_t limit);   // 0 or an errno
 int journal_reopen(const char *path, const char *reserve, bool *ended);     // cuts a torn frame; 0 or an errno
 int journal_start_writer(void);
-bool journal_frame(uint16_t kind, const struct iovec *part, int parts, bool closing);
+// What a full journal keeps, and whether the bound holds for it.
+enum keep { KEEP_IF_ROOM, KEEP_WHEN_FULL, KEEP_ALWAYS };   // the second obeys the bound, but is not lost to it
+bool journal_frame(uint16_t kind, const struct iovec *part, int parts, enum keep keep);
 int64_t journal_next_seq(void);
-void journal_lock(void);
+void journal_lock(enum keep keep);         // waits while the disk is far behind
 void journal_unlock(void);
 void journal_sync(void);                   // everything so far is on the disk
 int journal_close(void);                   // 0, or the errno that kept the end event from the disk
@@ -148,7 +153,7 @@ struct proc {
     atomic_bool running, by_us;
     bool gone;                 // the group has been seen empty: its number may be another's now
     int status;
-    int64_t t_spawn, t_exit, oom_before;
+    int64_t t_spawn, t_exit, oom_before, maxrss_floor;
     struct stream *out, *err;
     struct proc *next;
 };
@@ -158,23 +163,24 @@ struct proc *proc_start(const char *name, enum owner owner, char **argv, char **
 void proc_stop(struct proc *p, int64_t grace_ms);
 void proc_stop_all(int64_t grace_ms);
 void proc_reap(void);
+bool procs_watch(void);                    // is there a group that outlived its leader
 bool proc_ended(void *p);
 void proc_reason(const struct proc *p, struct sb *why);
 void proc_init(const char *run_id);
 
 void pump_lock(void);
 void pump_unlock(void);
-void pump_cond_wait(pthread_cond_t *cond);  // with the lock held once
 void pump_start(const struct job *job);
 void pump_wake(void);
 void pump_add(int fd, const char *channel, const char *kind, bool bounded, struct stream **out);
 void pump_stop(void);
 void polls_start(const struct job *job, int64_t base);
-void polls_kick(bool wait);
+void polls_kick(bool wait);                // a reading of each from now on; waited for until a stop is wanted
 int64_t polls_run(int64_t now);            // starts what is due; returns the next deadline
 int polls_fds(int *fds, int max);
 void polls_ready(void);
 void polls_reaped(pid_t pid, int status);
+void polls_end(void);                      // none starts from here; one under way is killed and gives no reading
 void polls_stop(void);
 
 // ---- leftover.c: what is still alive
@@ -183,6 +189,7 @@ bool pstat_read(pid_t pid, struct pstat *out);
 bool is_same(pid_t pid, uint64_t start_ticks);
 int descendants(pid_t root, uint64_t since, struct pstat *out, int max);
 void kill_descendants(pid_t root, uint64_t since);
+bool group_is_ours(pid_t pgid, const char *mark);   // a living member descends from us or carries the mark
 void kill_marked(const char *run_id, pid_t spare);
 int64_t oom_kills(void);                   // -1 when the kernel does not say
 
@@ -199,7 +206,6 @@ const char *answer_eof(const struct answer *a);                     // "" when t
 // ---- steps.c, probes.c, undo.c, run.c
 extern char RUN_DIR[4096], ROOT_DIR[4096];
 bool steps_run(struct job *job, struct sb *why);                    // false with the reason
-void transition(bool wait_polls);
 void run_progress(int64_t done, int64_t of);
 int step_http(struct step *s, struct sb *why);
 int step_ready(struct step *s, struct sb *why);
@@ -217,6 +223,7 @@ int glob_each(const char *pattern, int (*each)(const char *path, void *arg), voi
 enum stop { STOP_NONE, STOP_SIGNAL, STOP_COMMAND, STOP_DURATION, STOP_FULL, STOP_GUARD };
 void stop_request(enum stop why);          // async-signal-safe
 enum stop stop_wanted(void);
+bool stop_due(int64_t now);                // the same, once the job's duration has been looked at
 int stop_fd(void);                         // readable once a stop is wanted
 void main_wake(void);
 enum waited { WAIT_DONE, WAIT_LATE, WAIT_STOP };
@@ -233,7 +240,7 @@ pid_t state_guard(const char *text);       // the guard when it lives, else 0
 int worker_main(struct job *job, pid_t guard);
 bool resolve_dir(const char *dir);         // RUN_DIR and ROOT_DIR
 int lock_root(const char *root);           // a descriptor, or -1 while another holds it
-int mend(const char *dir);
+int mend(const char *dir, uint64_t since); // since: children of ours from that start on are the run's; 0: none are
 int cmd_run(int argc, char **argv);
 int cmd_status(const char *dir);
 int cmd_attach(const char *dir);

@@ -113,9 +113,12 @@ struct proc *proc_start(const char *name, enum owner owner, char **argv, char **
     int out[2], err[2], null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     *error = null < 0 ? errno : 0;
     if (null < 0) return NULL;
-    if (pipe2(out, O_CLOEXEC) != 0 || pipe2(err, O_CLOEXEC) != 0) {
+    bool first = pipe2(out, O_CLOEXEC) == 0;
+    if (!first || pipe2(err, O_CLOEXEC) != 0) {   // descriptors ran out: the job ends with this
         *error = errno;
-        return NULL;   // descriptors ran out: the job ends with this
+        if (first) close(out[0]), close(out[1]);
+        close(null);
+        return NULL;
     }
     struct proc *p = memset(xrealloc(NULL, sizeof *p), 0, sizeof *p);
     p->name = xstrdup(name);
@@ -124,6 +127,8 @@ struct proc *proc_start(const char *name, enum owner owner, char **argv, char **
     pump_lock();   // held until the process is in the list, so that its end cannot be missed
     p->t_spawn = boot_ns();
     *error = proc_exec(argv, env, null, out[1], err[1], &p->pid);
+    struct rusage own;   // until exec the child has our memory, and the kernel counts our peak as its own
+    p->maxrss_floor = getrusage(RUSAGE_SELF, &own) == 0 ? own.ru_maxrss * 1024LL : 0;
     if (!*error) {
         struct pstat st = {0};
         p->start_ticks = pstat_read(p->pid, &st) ? st.start_ticks : 0;
@@ -131,6 +136,7 @@ struct proc *proc_start(const char *name, enum owner owner, char **argv, char **
         pump_add(out[0], name, owner == OWN_LINES ? "lines" : "out", owner != OWN_LINES, &p->out);
         pump_add(err[0], name, "err", true, &p->err);
         say_spawn(p);
+        for (struct proc *old = procs; old; old = old->next) old->gone |= old->pid == p->pid;   // the number is this one's now
         p->next = procs;
         procs = p;
     } else {
@@ -160,6 +166,7 @@ static void say_exit(struct proc *p, const struct rusage *u) {
     ev_int(&e, "utime_ns", u->ru_utime.tv_sec * NS_S + u->ru_utime.tv_usec * 1000LL);
     ev_int(&e, "stime_ns", u->ru_stime.tv_sec * NS_S + u->ru_stime.tv_usec * 1000LL);
     ev_int(&e, "maxrss_bytes", u->ru_maxrss * 1024LL);
+    ev_int(&e, "maxrss_floor_bytes", p->maxrss_floor);
     ev_bool(&e, "by_us", p->by_us);
     int64_t now = oom_kills();
     if (killed && WTERMSIG(p->status) == SIGKILL && !p->by_us && (now < 0 || p->oom_before < 0)) ev_null(&e, "oom");
@@ -207,10 +214,36 @@ static bool group_gone(struct proc *p) {
     return gone;
 }
 
+// The number of a group is free once its last member ends, and the kernel tells nobody: looked at again and again.
+bool procs_watch(void) {
+    bool watching = false;
+    for (struct proc *p = procs; p; p = p->next) watching |= !p->running && !group_gone(p);
+    return watching;
+}
+
+// A group without its leader is signalled only while someone of ours is in it.
+static void kill_group(struct proc *p, int sig) {
+    pump_lock();
+    if (!group_gone(p)) {
+        if (p->running || group_is_ours(p->pid, run_mark)) kill(-p->pid, sig);
+        else p->gone = true;
+    }
+    pump_unlock();
+}
+
 // Waits for the group to end, whether a stop is wanted or not. The kernel tells of the leader only.
 static void wait_group(struct proc *p, int64_t ms) {
     int64_t until = boot_ns() + ms * NS_MS;
     while (!group_gone(p) && boot_ns() < until) usleep(5000);
+}
+
+// The same, but a stop cuts a long grace short.
+static void wait_grace(struct proc *p, int64_t ms) {
+    int64_t now = boot_ns(), until = now + ms * NS_MS, least = END_GRACE_MS * NS_MS;
+    for (; !group_gone(p) && now < until; now = boot_ns()) {
+        if (until - now > least && stop_due(now)) until = now + least;
+        usleep(5000);
+    }
 }
 
 void proc_stop(struct proc *p, int64_t grace_ms) {
@@ -220,9 +253,9 @@ void proc_stop(struct proc *p, int64_t grace_ms) {
     pump_lock();
     if (p->running) p->by_us = true;
     pump_unlock();
-    kill(-p->pid, SIGTERM);
-    wait_group(p, grace_ms);
-    if (!group_gone(p)) kill(-p->pid, SIGKILL);
+    kill_group(p, SIGTERM);
+    wait_grace(p, grace_ms);
+    kill_group(p, SIGKILL);
     // What left the group is told apart from a later process of the same number by its start.
     for (int i = 0; i < n; i++)
         if (is_same(kin[i].pid, kin[i].start_ticks)) kill(kin[i].pid, SIGKILL);
@@ -238,12 +271,12 @@ void proc_stop_all(int64_t grace_ms) {
         pump_lock();
         if (p->running) p->by_us = true;
         pump_unlock();
-        kill(-p->pid, SIGTERM);
+        kill_group(p, SIGTERM);
     }
     for (struct proc *p = first; p; p = p->next) {
         wait_group(p, grace_ms);
         grace_ms = grace_ms > 100 ? 100 : grace_ms;   // the first waited for all
-        if (!group_gone(p)) kill(-p->pid, SIGKILL);
+        kill_group(p, SIGKILL);
         wait_group(p, 5000);
     }
 }

@@ -165,13 +165,14 @@ static void *pump_main(void *arg) {
         int64_t now = boot_ns(), next = polls_run(now);
         if (now - flushed >= NS_S) flush_all(now);
         if (n_pipes && flushed + NS_S < next) next = flushed + NS_S;
+        if (procs_watch() && now + NS_S < next) next = now + NS_S;
         int n = 1, extra[POLLED_MAX - PIPES_MAX - 1];
         fds[0] = (struct pollfd){wake_fd, POLLIN, 0};
         for (int i = 0; i < n_pipes; i++) fds[n++] = (struct pollfd){pipes[i]->fd, POLLIN, 0};
         int k = polls_fds(extra, POLLED_MAX - PIPES_MAX - 1);
         for (int i = 0; i < k; i++) fds[n++] = (struct pollfd){extra[i], POLLIN, 0};
         pump_unlock();
-        struct timespec wait = to_timespec(next - boot_ns());
+        struct timespec wait = wait_slice(next - boot_ns());
         ppoll(fds, (nfds_t)n, next == INT64_MAX ? NULL : &wait, NULL);
         pump_lock();
         serve(fds, n);
@@ -186,8 +187,6 @@ static void pump_init(void) {
     pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
     pthread_mutex_init(&lock, &attr);
 }
-
-void pump_cond_wait(pthread_cond_t *cond) { pthread_cond_wait(cond, &lock); }
 
 void pump_start(const struct job *job) {
     pump_init();

@@ -11,8 +11,6 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#define GRACE_MS 1000
-
 static atomic_int stop_why;
 static int stopping_fd = -1, wake_fd = -1;
 static int64_t job_until;
@@ -32,6 +30,11 @@ void stop_request(enum stop why) {
 }
 
 enum stop stop_wanted(void) { return (enum stop)atomic_load(&stop_why); }
+bool stop_due(int64_t now) {
+    if (now >= job_until) stop_request(STOP_DURATION);
+    return stop_wanted() != STOP_NONE;
+}
+
 int stop_fd(void) { return stopping_fd; }
 void main_wake(void) { poke(wake_fd); }
 
@@ -41,11 +44,10 @@ enum waited main_wait(int64_t until, bool (*done)(void *), void *arg) {
         while (read(wake_fd, &count, sizeof count) > 0) {}
         if (done && done(arg)) return WAIT_DONE;
         int64_t now = boot_ns();
-        if (now >= job_until) stop_request(STOP_DURATION);
-        if (stop_wanted()) return WAIT_STOP;
+        if (stop_due(now)) return WAIT_STOP;
         if (now >= until) return WAIT_LATE;
         struct pollfd fd = {wake_fd, POLLIN, 0};
-        struct timespec wait = to_timespec((until < job_until ? until : job_until) - now);
+        struct timespec wait = wait_slice((until < job_until ? until : job_until) - now);
         ppoll(&fd, 1, &wait, NULL);
     }
 }
@@ -121,14 +123,22 @@ static void say_stopping(void) {
     ev_put(&e);
 }
 
-static void leave_nothing(const struct job *job) {
-    transition(false);
-    proc_stop_all(GRACE_MS);
+static void sweep(const struct job *job) {
     kill_descendants(getpid(), 0);
     kill_marked(job->run_id, getppid());
+}
+
+// Swept after whatever may still have started a process: the steps, the polls, the undo list.
+static void leave_nothing(const struct job *job) {
+    polls_end();
+    sampler_transition();
+    proc_stop_all(END_GRACE_MS);
+    sweep(job);
     sampler_stop();
     pump_stop();
+    sweep(job);
     undo_restore(RUN_DIR);
+    sweep(job);
 }
 
 int worker_main(struct job *job, pid_t guard) {

@@ -100,7 +100,7 @@ static void say_step(struct step *s, int index, const char *state, const char *r
     ev_put(&e);
 }
 
-void transition(bool wait_polls) {
+static void transition(bool wait_polls) {
     polls_kick(wait_polls);
     sampler_transition();
 }

@@ -47,8 +47,8 @@ void stream_open(struct stream *s, struct buffer *buf, const char *channel, cons
 static void put_frame(struct stream *s, uint32_t n, struct iovec *column, size_t raw_n) {
     uint32_t head[2] = {s->number, n};
     column[0] = (struct iovec){head, sizeof head};
-    journal_lock();
-    bool kept = journal_frame(2, column, 6, false);
+    journal_lock(KEEP_IF_ROOM);
+    bool kept = journal_frame(2, column, 6, KEEP_IF_ROOM);
     journal_unlock();
     if (kept) s->readings += n;
     else s->dropped += raw_n;

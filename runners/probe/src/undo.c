@@ -12,6 +12,7 @@
 
 #define VALUE_MAX 4096
 #define COMMAND_MS 10000
+#define UNDO_MAX (256u << 20)
 
 static int append_undo(const char *kind, char **words, int n) {
     char path[PATH_BYTES];
@@ -24,8 +25,12 @@ static int append_undo(const char *kind, char **words, int n) {
     }
     sb_text(&line, "\n");
     int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    off_t before = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
     int err = fd < 0 ? errno : write_all(fd, line.p, line.n);
     if (!err && fsync(fd) != 0) err = errno;
+    if (!err && before == 0) err = sync_path(RUN_DIR);
+    // A torn line would swallow the next one.
+    if (err && fd >= 0 && ftruncate(fd, before) != 0) err = errno;
     if (fd >= 0) close(fd);
     sb_free(&line);
     return err;
@@ -99,13 +104,18 @@ int step_undo(struct step *s, struct sb *why) {
 
 static const char *run_command(char **argv, char note[32]) {
     pid_t pid;
-    int status, null = open("/dev/null", O_RDWR | O_CLOEXEC), err = null < 0 ? errno : proc_exec(argv, NULL, null, null, null, &pid);
+    int status = 0, null = open("/dev/null", O_RDWR | O_CLOEXEC), err = null < 0 ? errno : proc_exec(argv, NULL, null, null, null, &pid);
     if (null >= 0) close(null);
     if (err) return status_of(err);
     int64_t until = boot_ns() + COMMAND_MS * NS_MS;
-    while (waitpid(pid, &status, WNOHANG) == 0) {
+    for (pid_t k; (k = waitpid(pid, &status, WNOHANG)) <= 0;) {
+        if (k < 0 && errno != EINTR) return "error";
         if (boot_ns() > until) {
+            struct pstat kin[256];   // also what left its group
+            int n = descendants(pid, 0, kin, 256);
             kill(-pid, SIGKILL);
+            for (int i = 0; i < n; i++)
+                if (is_same(kin[i].pid, kin[i].start_ticks)) kill(kin[i].pid, SIGKILL);
             waitpid(pid, &status, 0);
             return "timeout";
         }
@@ -147,9 +157,15 @@ static void undo_line(char *line) {
 void undo_restore(const char *dir) {
     char path[PATH_BYTES];
     snprintf(path, sizeof path, "%s/undo", dir);
-    size_t cap = 1u << 20;
-    char *text = xrealloc(NULL, cap);
-    ssize_t n = read_text(path, text, cap);
+    size_t cap = 1u << 16;
+    char *text = NULL;
+    ssize_t n;
+    do {   // to its end, where the newest is
+        cap *= 4;
+        text = xrealloc(text, cap);
+        n = read_text(path, text, cap);
+    } while (n + 1 >= (ssize_t)cap && cap < UNDO_MAX);
+    bool readable = n >= 0 || n == -ENOENT;
     // A last line without its end was being written when the power went: its change was not made.
     while (n > 0 && text[n - 1] != '\n') n--;
     while (n > 0) {
@@ -158,5 +174,5 @@ void undo_restore(const char *dir) {
         undo_line(text + n);
     }
     free(text);
-    unlink(path);
+    if (readable) unlink(path);
 }

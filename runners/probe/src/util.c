@@ -21,6 +21,8 @@ struct timespec to_timespec(int64_t ns) {
     return (struct timespec){.tv_sec = (time_t)(ns / NS_S), .tv_nsec = (long)(ns % NS_S)};
 }
 
+struct timespec wait_slice(int64_t ns) { return to_timespec(ns < NS_S ? ns : NS_S); }
+
 void *xrealloc(void *old, size_t bytes) {
     void *p = realloc(old, bytes ? bytes : 1);
     if (!p) abort();
@@ -70,6 +72,15 @@ ssize_t read_text(const char *path, char *buf, size_t cap) {
     close(fd);
     buf[n] = 0;
     return err ? -err : (ssize_t)n;
+}
+
+// What a folder lists, or a file holds, outlives a power cut from here on.
+int sync_path(const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return errno;
+    int err = fsync(fd) != 0 ? errno : 0;
+    close(fd);
+    return err;
 }
 
 int write_atomic(const char *path, const void *data, size_t n) {
