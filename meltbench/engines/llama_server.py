@@ -73,7 +73,9 @@ class LlamaServer:
         answer = decode(chunks)
         if answer.status != 200:
             said = _complaint(answer)
-            return replace(blank, status=sent.error or f"http_{answer.status or 'garbage'}", detail=said)
+            # What the server said comes before how the connection ended: it may refuse early and hang up.
+            status = f"http_{answer.status}" if answer.status else sent.error or "http_garbage"
+            return replace(blank, status=status, detail=said)
         stream = _Stream.read(answer, ask.n_out + _SPARE_TOKENS)
         if stream.error or not stream.timings or sent.error or answer.problem:
             status = sent.error or ("engine_error" if stream.error else "truncated" if stream.tokens else "garbage")

@@ -226,3 +226,10 @@ def test_an_engine_that_says_nothing_of_its_cache_is_not_said_to_have_found_noth
 )
 def test_a_model_that_lies_on_the_device_in_part_is_said_to(log: str, accelerator: str) -> None:
     assert SPEAK.accelerator(log) == accelerator
+
+
+def test_an_early_refusal_is_named_and_not_the_reset_after_it() -> None:
+    refusal = b'HTTP/1.1 413 x\r\n\r\n{"error":{"message":"too large"}}'
+    got = ask((1, refusal), error="reset")
+    assert (got.status, got.detail) == ("http_413", "too large")
+    assert ask(error="reset").status == "reset"
