@@ -58,7 +58,8 @@ class UnknownName(UserError):
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         if hint is None:
             hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(names[:12]) or 'none'}"
-        super().__init__(f"unknown {kind} {name!r}", hint=hint)
+        shown = name if len(name) <= 80 else f"{name[:79]}…"
+        super().__init__(f"unknown {kind} {shown!r}", hint=hint)
         self.nearest = near
 
 

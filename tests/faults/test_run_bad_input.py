@@ -48,7 +48,7 @@ def refused(bench: Bench, *args: str, code: int = 2) -> str:
         (("--workload", "grid", "--set", "points="), "such as pp512,tg128"),
         (("--workload", "grid", "--set", "points=pp4tg4"), "not a point"),
         (("--workload", "idle", "--seed", "3"), "starts no engine"),
-        (("--model", "x" * 5000), "unknown model"),
+        (("--model", "x" * 300), "unknown model"),
         (("--workload", "idle", "--model", "nosuch"), "starts no engine"),
         (("--workload", "idle", "--set", "max_tokens=3"), "idle_s"),
         (("--engine", "/nowhere"), "no such engine"),
