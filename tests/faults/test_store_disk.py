@@ -65,7 +65,7 @@ def test_a_commit_on_a_full_disk_leaves_the_run_open_and_its_evidence_whole(smal
     (line,) = told
     assert line == (
         f"cannot store run {folder.run_id}: No space left on device; its evidence is safe in {folder.evidence}; "
-        f"free space, then: meltbench collect {folder.run_id}"
+        f"free space, then: meltbench collect {folder.run_id} --data {small_disk}"
     )
     assert refused > 5
     assert len(read_record(folder.path).requests) == 4
