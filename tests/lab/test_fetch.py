@@ -473,8 +473,10 @@ def test_the_default_model_comes_from_the_real_index(monkeypatch):
     assert round(head.bits_per_weight, 2) == model.bits_per_weight
 
 
-def test_a_run_of_another_file_than_was_promised_is_stored_as_failed(files, home, bench):
+def test_a_run_of_another_file_than_was_promised_is_stored_as_failed(files, home, bench, probe_binary):
     files.put(FILE, OTHER)
+    (home / "cache").mkdir()
+    (home / "cache" / "probe").symlink_to(probe_binary.parents[2])  # no test waits for its build
     (home / "data").mkdir()
     entry = f'[[model]]\nname = "mine"\nsource = "hub"\nrepo = "o/r"\nfile = "m.gguf"\nsha256 = "{SHA256}"\n'
     (home / "data" / "models.toml").write_text(entry)
