@@ -19,7 +19,7 @@ static struct {
     bool threaded, quit, full, busy;
     struct sb pending;
     int fd, error;
-    int64_t offset, size, limit, closing, seq;
+    int64_t offset, size, limit, closing, rescued, seq;
     char reserve[4200];
 } J = {.lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .fd = -1};
 
@@ -119,22 +119,42 @@ static void say_full(const char *reason, int64_t lost) {
     stop_request(STOP_FULL);
 }
 
-// The disk is full: give the reserve back, keep the events of what is pending, drop its readings.
+// The disk is full: give the reserve back, keep the events of what was to be written, drop its readings. What
+// they take is bounded, so that the events that close the run find room.
 static int64_t rescue(const char *p, size_t n) {
     int64_t lost = 0;
     unlink(J.reserve);
-    for (size_t at = 0; at < n; at += frame_bytes(p + at)) {
+    for (size_t at = 0, bytes; at < n; at += bytes) {
         const char *text = p + at + FRAME_HEAD;
+        bytes = frame_bytes(p + at);
         bool event = p[at + 4] == 1, end = event && strncmp(text, "{\"event\":\"end\"", 14) == 0;
-        int err = event ? put_bytes(p + at, frame_bytes(p + at)) : ENOSPC;
+        bool room = event && (end || (J.rescued += (int64_t)bytes) <= RESERVE_BYTES / 4);
+        int err = room ? put_bytes(p + at, bytes) : ENOSPC;
         // Others may have taken the reserve: the last event waits a little for room.
         for (int i = 0; err && end && i < 40; i++) {
             usleep(50000);
-            err = put_bytes(p + at, frame_bytes(p + at));
+            err = put_bytes(p + at, bytes);
         }
         if (err) lost++;
         if (err && end) J.error = err;
     }
+    return lost;
+}
+
+// With J.lock held. Readings that still wait for a full disk would take the room that was given back.
+static int64_t drop_readings(void) {
+    int64_t lost = 0;
+    size_t kept = 0;
+    for (size_t at = 0, bytes; at < J.pending.n; at += bytes) {
+        bytes = frame_bytes(J.pending.p + at);
+        if (J.pending.p[at + 4] != 1) {
+            lost++;
+            continue;
+        }
+        memmove(J.pending.p + kept, J.pending.p + at, bytes);
+        kept += bytes;
+    }
+    J.pending.n = kept;
     return lost;
 }
 
@@ -153,6 +173,7 @@ static void drain(void) {
     J.busy = false;
     if (J.pending.p) sb_free(&batch);
     else J.pending = (struct sb){batch.p, 0, batch.cap};   // one buffer goes round
+    if (err) lost += drop_readings();
     pthread_cond_broadcast(&J.changed);
     if (err && !J.full) {
         J.full = true;
