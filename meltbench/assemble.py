@@ -15,25 +15,26 @@ from meltbench.engines.prompts import Ask, Sent
 from meltbench.measure import RunInputs, StreamStats, measure_run
 from meltbench.measure.outcome import Outcome, outcome
 from meltbench.measure.phases import phases
+from meltbench.measure.validity import reason, state
+from meltbench.probe.journal import Journal
 from meltbench.readings import read
 from meltbench.records import Readings, Request, RunRecord
 from meltbench.targets import printable
 
 if TYPE_CHECKING:
-    from meltbench.probe.journal import Journal
     from meltbench.records import Phase, Series, SourceStatus
 
 _LOG_CHARS = 2048
 _NO_CHUNKS = Readings(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), [])
 
 
-def assemble(ticket: dict[str, Any], journal: Journal, refused: Outcome | None = None) -> RunRecord:
-    """Everything the store keeps of a run, from its evidence; ``refused`` is why a run was never started."""
+def assemble(ticket: dict[str, Any], journal: Journal) -> RunRecord:
+    """Everything the store keeps of a run, from its evidence."""
     log = engine_log(journal)
     requests = _requests(ticket, journal)
     series, sources = _signals(ticket, journal)
     spans = phases(journal.events, requests, ENGINE)
-    verdict = refused or outcome(journal.events, requests, len(ticket["asks"]), ENGINE, ticket["workload"]["kind"])
+    verdict = outcome(journal.events, requests, len(ticket["asks"]), ENGINE, ticket["workload"]["kind"])
     measures, reasons, state = measure_run(_inputs(ticket, journal, requests, series, sources, spans, verdict))
     return RunRecord(
         run_id=ticket["run_id"],
@@ -45,6 +46,13 @@ def assemble(ticket: dict[str, Any], journal: Journal, refused: Outcome | None =
         measures=measures,
         reasons=reasons,
     )
+
+
+def assemble_refused(ticket: dict[str, Any], code: str, why: str) -> RunRecord:
+    """The record of a run that was never started: why, and nothing of what was not looked at."""
+    found = reason(code, why)
+    manifest = _manifest(ticket, Journal(), "", Outcome("failed", code, why))
+    return RunRecord(run_id=ticket["run_id"], manifest=manifest | {"validity": state([found])}, reasons=[found])
 
 
 def _inputs(

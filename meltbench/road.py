@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meltbench import models
-from meltbench.assemble import assemble
+from meltbench.assemble import assemble, assemble_refused
 from meltbench.compose import LocalModel, check_fit, compose, refused_ticket, settled
 from meltbench.controller import is_alive, this_process
 from meltbench.deadline import Deadline
 from meltbench.errors import DeadlineExceeded, DeviceError, MeltbenchError, ModelDamaged, StoreError, UserError
-from meltbench.measure.outcome import Outcome
 from meltbench.models.gguf import read_gguf
 from meltbench.paths import state_dir
 from meltbench.probe import build
 from meltbench.probe.client import Probe
-from meltbench.probe.journal import Journal, read_journal
+from meltbench.probe.journal import read_journal
 from meltbench.targets import connect
 from meltbench.targets import facts as device_facts
 from meltbench.watch import Interrupts
@@ -124,7 +123,7 @@ def _refused(plan: Plan, cell: Cell, site: Site, store: Store, why: str, watch: 
     folder = store.new_run({"plan_hash": plan.hash, "controller": this_process()})
     ticket = refused_ticket(plan, cell, folder.run_id, site.facts)
     folder.write_ticket(ticket)
-    record = assemble(ticket, Journal(), Outcome("failed", "model_damaged", why))
+    record = assemble_refused(ticket, "model_damaged", why)
     store.commit(folder, record)
     _index(store, folder.run_id, watch)
     return record

@@ -85,7 +85,8 @@ def show(run: RunName = "last", data: Data = None, as_json: Json = False) -> Non
         return
     out = console()
     tables.print_run(out, record, str(folder.path), store.command("show", folder.run_id))
-    out.print(tables.phase_table(record))
+    if record.phases:
+        out.print(tables.phase_table(record))
     if record.requests:
         out.print(tables.request_table(record))
 

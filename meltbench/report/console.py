@@ -95,11 +95,11 @@ def points(record: RunRecord) -> list[tuple[str, Measure]]:
 
 
 def run_table(record: RunRecord) -> Table:
-    """The table that ``meltbench run`` prints."""
+    """The measures that ``meltbench run`` prints."""
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title=_escape(title(record.manifest)), title_justify="left", title_style="bold")
+    table = Table(box=box.SIMPLE_HEAD)
     for column, justify in (("", "left"), ("measure", "left"), ("value", "right"), ("", "left")):
         table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
     last = ""
@@ -136,8 +136,13 @@ def _escape(text: str) -> str:
 
 
 def print_run(console: Console, record: RunRecord, where: str, show: str) -> None:
-    """The table, why it failed if it did, where the run is stored, and the command ``show`` that shows it again."""
-    console.print(run_table(record))
+    """What ran, its numbers, why it failed if it did, where it is stored, and the command ``show`` that shows it again.
+
+    A run that was never started has no numbers, and then no table.
+    """
+    console.print(f"[bold]{_escape(title(record.manifest))}[/bold]", highlight=False)
+    if record.measures:
+        console.print(run_table(record))
     print_validity(console, record)
     console.print()
     manifest = record.manifest

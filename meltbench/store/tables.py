@@ -167,7 +167,9 @@ def read_table(folder: Path, whole: dict[str, Any], table: schema.Table) -> pa.T
     if hashlib.sha256(raw).hexdigest() != listed:
         raise StoreError(f"{folder.name}/{name} is not the file that was stored", hint=_HINT)
     try:
-        return pq.ParquetFile(pa.BufferReader(raw)).read().select([c.name for c in table.columns])
+        # Arrow's threads may still let go of our bytes when the interpreter ends, which then aborts.
+        read = pq.ParquetFile(pa.BufferReader(raw)).read(use_threads=False)
+        return read.select([c.name for c in table.columns])
     except (pa.ArrowException, KeyError) as error:
         why = str(error).splitlines()[0]
         raise StoreError(f"{folder.name}/{name} is not a table of ours: {why}", hint=_HINT) from error

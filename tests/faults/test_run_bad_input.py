@@ -75,10 +75,12 @@ def test_a_truncated_and_a_corrupt_model(bench: Bench, default_model: Path) -> N
         assert "Traceback" not in done.stderr
         shown = bench.json("show", "last")
         assert (shown["outcome"], shown["validity"], shown["model"]["name"]) == ("failed", "invalid", path.stem)
-        assert "model_damaged" in {reason["code"] for reason in shown["reasons"]}
+        assert [reason["code"] for reason in shown["reasons"]] == ["model_damaged"]
         assert path.name in shown["failure"]
         assert said in shown["failure"]
-        assert all(m["value"] is None or m["stat"] == "count" for m in shown["measures"])
+        # Nothing was looked at, so nothing is said of the target, not even that it lacks a sensor.
+        assert (shown["measures"], shown["sources"], shown["phases"]) == ([], [], [])
+        assert "measure" not in bench.run("show", "last").stdout
     assert [run["state"] for run in bench.json("runs")] == ["failed"] * 4
     assert bench.json("verify") == []
     assert not bench.jobs()

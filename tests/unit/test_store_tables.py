@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
@@ -210,6 +212,21 @@ def test_a_number_is_never_read_from_a_changed_file(tmp_path):
     path.unlink()
     with pytest.raises(StoreError, match="No such file"):
         read_record(folder.path)
+
+
+def test_reading_a_run_starts_no_thread(tmp_path):
+    # A thread of Arrow's that lets go of Python's bytes while the interpreter ends aborts the process, now and then.
+    folder = add_run(store_at(tmp_path))
+    script = f"""
+import os, pyarrow.parquet
+from pathlib import Path
+from meltbench.store import read_record
+pyarrow.allocate_buffer(1 << 16)
+before = os.listdir("/proc/self/task")
+read_record(Path({str(folder.path)!r}))
+assert os.listdir("/proc/self/task") == before
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 def test_every_field_of_a_record_has_a_column():
