@@ -172,19 +172,31 @@ def _serve(job: Job, plan: Plan, cell: Cell, knobs: dict[str, Scalar], model: Lo
 
 def refused_ticket(plan: Plan, cell: Cell, run_id: str, facts: Facts) -> dict[str, Any]:
     """The ticket of a run that is not started because its model is damaged: what was said of it, nothing of it."""
-    ticket = _ticket(plan, cell, run_id, facts, dict(plan.knobs), None, [])
-    said = plan.model
-    if said is not None:
-        unknown = dict.fromkeys(("n_params", "bits_per_weight", "architecture"))
-        ticket["model"] = {
-            "name": said.name,
-            "sha256": said.sha256,
-            "file": said.filename,
-            "bytes": said.size_bytes,
-            "quantisation": said.quantisation,
-            **unknown,
+    return _ticket(plan, cell, run_id, facts, dict(plan.knobs), None, [])
+
+
+def _described(said: Model, found: LocalModel | None) -> dict[str, Any]:
+    """What a record tells of a model: what was said of it, and what it is once its file was read."""
+    row: dict[str, Any] = {
+        "name": said.name,
+        "sha256": said.sha256,
+        "file": said.filename,
+        "bytes": said.size_bytes,
+        "n_params": None,
+        "bits_per_weight": None,
+        "architecture": None,
+        "quantisation": said.quantisation,
+    }
+    if found is not None:
+        row |= {
+            "sha256": found.sha256,
+            "file": found.path.rsplit("/", 1)[-1],
+            "bytes": found.bytes,
+            "n_params": found.gguf.n_params,
+            "bits_per_weight": found.gguf.bits_per_weight,
+            "architecture": found.gguf.architecture,
         }
-    return ticket
+    return row
 
 
 def _ticket(
@@ -196,7 +208,6 @@ def _ticket(
     model: LocalModel | None,
     asks: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    meta = None if model is None else model.gguf
     return {
         "run_id": run_id,
         "plan_hash": plan.hash,
@@ -215,18 +226,7 @@ def _ticket(
             "target": plan.profile.target,
         },
         "sources": [asdict(source) for source in plan.profile.source],
-        "model": None
-        if model is None or meta is None
-        else {
-            "name": model.model.name,
-            "sha256": model.sha256,
-            "file": model.path.rsplit("/", 1)[-1],
-            "bytes": model.bytes,
-            "n_params": meta.n_params,
-            "bits_per_weight": meta.bits_per_weight,
-            "architecture": meta.architecture,
-            "quantisation": model.model.quantisation,
-        },
+        "model": None if plan.model is None else _described(plan.model, model),
         "runner": None
         if plan.recipe is None or plan.engine is None
         else {

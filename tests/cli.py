@@ -49,6 +49,13 @@ class Bench:
             start_new_session=True,  # so that a test can do to its whole group what a terminal does
         )
 
+    def start_detached(self, sleep_s: int) -> None:
+        """Meter a sleep, and kill the controller once it sleeps."""
+        controller = self.start("exec", "--set", "idle_s=0.2", "--", "sleep", str(sleep_s))
+        self.wait_for(lambda s: s.get("op") == "exec")
+        controller.kill()
+        controller.communicate()
+
     def run(self, *args: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         process = self.start(*args)
         out, err = process.communicate(timeout=timeout)

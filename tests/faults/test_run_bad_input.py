@@ -265,17 +265,11 @@ def test_an_unwritable_data_folder_is_one_line(bench: Bench) -> None:
 
 
 def test_a_lost_run_is_said_and_not_invented(bench: Bench) -> None:
-    controller = bench.start("exec", "--set", "idle_s=0.2", "--", "sleep", "30")
-    bench.wait_for(lambda s: s.get("op") == "exec")
-    controller.kill()
-    controller.communicate()
+    bench.start_detached(30)
     state = bench.jobs()[0]
     subprocess.run([*next_probe(bench), "stop", str(state.parent)], check=True, timeout=30)
     shutil.rmtree(state.parent)
-    good = bench.start("exec", "--set", "idle_s=0.2", "--", "sleep", "2")
-    bench.wait_for(lambda s: s.get("op") == "exec")
-    good.kill()
-    good.communicate()
+    bench.start_detached(2)
     done = bench.run("collect")
     assert done.returncode == 1
     assert "the target has nothing of it" in done.stderr

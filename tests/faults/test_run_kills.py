@@ -180,17 +180,11 @@ def test_many_ctrl_c_reach_only_the_controller(bench: Bench) -> None:
 
 
 def test_a_run_that_was_never_started_keeps_no_other_from_being_collected(bench: Bench) -> None:
-    poisoned = bench.start("exec", "--set", "idle_s=0.2", "--", "sleep", "1")
-    bench.wait_for(lambda s: s.get("op") == "exec")
-    poisoned.kill()
-    poisoned.communicate()
+    bench.start_detached(1)
     bench.wait_for(lambda s: s.get("state") == "ended")
     for name in ("journal", "state"):  # as if the controller had died between the push and the start
         (bench.jobs()[0].parent / name).unlink()
-    good = bench.start("exec", "--set", "idle_s=0.2", "--", "sleep", "1")
-    bench.wait_for(lambda s: s.get("op") == "exec")
-    good.kill()
-    good.communicate()
+    bench.start_detached(1)
     done = bench.run("collect", "--json")
     assert done.returncode == 0, done.stderr
     assert "never started" in done.stderr
@@ -198,10 +192,7 @@ def test_a_run_that_was_never_started_keeps_no_other_from_being_collected(bench:
 
 
 def test_two_collects_at_once_store_one_run(bench: Bench) -> None:
-    controller = bench.start("exec", "--set", "idle_s=0.2", "--", "sleep", "3")
-    bench.wait_for(lambda s: s.get("op") == "exec")
-    controller.kill()
-    controller.communicate()
+    bench.start_detached(3)
     both = [bench.start("collect") for _ in range(2)]
     for one in both:
         _, err = one.communicate(timeout=60)
@@ -224,10 +215,7 @@ def test_the_probe_killed_after_the_command_has_ended(bench: Bench) -> None:
 
 
 def test_a_run_is_collected_from_another_home(bench: Bench) -> None:
-    controller = bench.start("exec", "--set", "idle_s=0.2", "--", "sleep", "1")
-    bench.wait_for(lambda s: s.get("op") == "exec")
-    controller.kill()
-    controller.communicate()
+    bench.start_detached(1)
     there = bench.jobs()
     elsewhere = Bench(bench.home, {"XDG_STATE_HOME": str(bench.home / "elsewhere")})
     assert only(elsewhere.json("collect"))["outcome"] == "done"
@@ -237,10 +225,7 @@ def test_a_run_is_collected_from_another_home(bench: Bench) -> None:
 
 
 def test_a_ticket_that_points_elsewhere_is_not_followed(bench: Bench) -> None:
-    controller = bench.start("exec", "--set", "idle_s=0.2", "--", "sleep", "1")
-    bench.wait_for(lambda s: s.get("op") == "exec")
-    controller.kill()
-    controller.communicate()
+    bench.start_detached(1)
     precious = bench.home / "precious"
     precious.mkdir()
     (ticket,) = bench.data.glob("runs/*/ticket.json")
