@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from meltbench.records import Phase, Series, SourceStatus
 
 _LOG_CHARS = 2048
-_NO_CHUNKS = Readings(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), [])
+_NO_CHUNKS = Readings.of(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), [])
 
 
 def assemble(ticket: dict[str, Any], journal: Journal) -> RunRecord:

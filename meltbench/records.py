@@ -6,10 +6,12 @@ Times are CLOCK_BOOTTIME nanoseconds of the target unless a name says otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import numpy.typing as npt
 
@@ -17,24 +19,46 @@ Kind = Literal["counter", "gauge", "state"]
 Scope = Literal["wall", "battery", "module", "soc", "rail", "process", "system", "none"]
 State = Literal["valid", "degraded", "invalid"]
 Status = Literal["ok", "denied", "absent", "again", "error", "unparsed", "gated"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+OK, DENIED, ABSENT, AGAIN, ERROR, UNPARSED, GATED = range(len(STATUSES))
 Role = Literal["setup", "warmup", "timed"]
 
 
 @dataclass(frozen=True)
 class Readings:
-    """What the probe recorded of one stream, undigested.
+    """What the probe recorded of one stream, undigested, column by column: there may be millions of them.
 
-    ``t0_ns``/``t1_ns``: int64, start and end of each read; ``err``: int32, 0 or the errno of the read;
-    ``raw``: one bytes object a reading (empty where ``err`` is not 0).
+    ``t0_ns``/``t1_ns``: int64, start and end of each read; ``err``: int32, 0 or the errno of the read; ``data``: all
+    texts one after the other; ``ends``: int64, where each ends in it.
     """
 
     t0_ns: npt.NDArray[np.int64]
     t1_ns: npt.NDArray[np.int64]
     err: npt.NDArray[np.int32]
-    raw: list[bytes]
+    data: bytes
+    ends: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        t0_ns: npt.NDArray[np.int64],
+        t1_ns: npt.NDArray[np.int64],
+        err: npt.NDArray[np.int32],
+        raw: Sequence[bytes],
+    ) -> Readings:
+        """From one bytes object a reading."""
+        import numpy as np
+
+        return cls(t0_ns, t1_ns, err, b"".join(raw), np.cumsum([len(text) for text in raw], dtype=np.int64))
 
     def __len__(self) -> int:
-        return len(self.raw)
+        return len(self.err)
+
+    @property
+    def raw(self) -> list[bytes]:
+        """One bytes object a reading (empty where ``err`` says that nothing was read)."""
+        ends = self.ends.tolist()
+        return [self.data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 @dataclass(frozen=True)
@@ -59,9 +83,9 @@ class Stream:
 
 @dataclass(frozen=True)
 class Series:
-    """One typed signal: SI values over time. Lengths of the three arrays are equal; NaN marks a missing value.
+    """One typed signal: SI values over time. Lengths of the four arrays are equal; NaN marks a missing value.
 
-    ``status`` is one word a sample, aligned with ``value``. ``wrap`` is the modulus of a counter in the unit
+    ``status`` is a code a sample, the place of its word in STATUSES. ``wrap`` is the modulus of a counter in the unit
     of ``value``, or None when it does not wrap. ``klass`` is the error class A to E of docs/measuring.md.
     """
 
@@ -73,10 +97,22 @@ class Series:
     t0_ns: npt.NDArray[np.int64]
     t1_ns: npt.NDArray[np.int64]
     value: npt.NDArray[np.float64]
-    status: list[Status]
+    status: npt.NDArray[np.uint8]
     path: str = ""
     klass: str | None = None
     wrap: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    @property
+    def words(self) -> list[Status]:
+        """The status of each sample in words."""
+        return [STATUSES[code] for code in self.status]
+
+    def head(self) -> Series:
+        """The same signal without its samples."""
+        return replace(self, t0_ns=self.t0_ns[:0], t1_ns=self.t1_ns[:0], value=self.value[:0], status=self.status[:0])
 
 
 @dataclass(frozen=True)

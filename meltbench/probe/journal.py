@@ -1,21 +1,26 @@
 """Reads the probe's journal (docs/probe.md, "The journal").
 
 The journal comes from a device and may end anywhere: reading never raises for what is inside, it stops at the first
-frame that does not check and tells how many bytes it left.
+frame that does not check and tells how many bytes it left. Events are taken in at once; of readings only the places
+of their frames, for there may be millions: they are read again from the file, a stream or a block of frames at a time.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import struct
+import weakref
 import zlib
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from meltbench.records import Readings, Status, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 MAGIC = b"MELTJNL1"
@@ -23,9 +28,92 @@ _SYNC = 0x4A544C4D
 _HEADER = struct.Struct("<IHHII")
 _EVENT, _READINGS = 1, 2
 _MAX_FRAME = 64 << 20
+_PIECE_BYTES = 1 << 20
 _STATUSES = ("ok", "denied", "absent", "error")
 
 Event = dict[str, Any]
+
+
+@dataclass
+class _Frames:
+    """Where the readings of one stream lie: of each frame the offset of its columns, its rows, and its bytes."""
+
+    at: array[int] = field(default_factory=lambda: array("q"))
+    rows: array[int] = field(default_factory=lambda: array("q"))
+    size: array[int] = field(default_factory=lambda: array("q"))
+
+
+class Evidence:
+    """The bytes of a journal: read a piece at a time from its file, so that no run is too long for the memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+        self.size = os.fstat(self._file).st_size
+
+    def at(self, offset: int, count: int) -> bytes:
+        """``count`` bytes from ``offset``; fewer where the file ends."""
+        parts: list[bytes] = []
+        while count and (part := os.pread(self._file, count, offset)):
+            parts.append(part)
+            offset, count = offset + len(part), count - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class Held:
+    """The bytes of a journal that are in memory already."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self.size = data, len(data)
+
+    def at(self, offset: int, count: int) -> bytes:
+        """``count`` bytes from ``offset``; fewer where they end."""
+        return self._data[offset : offset + count]
+
+
+class Streams(Mapping[int, Stream]):
+    """The streams of a journal by number; the readings of one are read from the file when it is asked for."""
+
+    def __init__(self, data: Evidence | Held, heads: dict[int, Stream], frames: dict[int, _Frames]) -> None:
+        self._data, self.heads, self._frames = data, heads, frames
+
+    def __getitem__(self, number: int) -> Stream:
+        found = self._frames.get(number)
+        places = zip(found.at, found.rows, found.size, strict=True) if found else ()
+        return replace(self.heads[number], readings=_joined([_columns(self._data, *place) for place in places]))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.heads)
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    def rows(self, number: int) -> int:
+        """How many readings a stream has."""
+        found = self._frames.get(number)
+        return sum(found.rows) if found else 0
+
+    def blocks(self, numbers: Iterable[int], max_rows: int) -> Iterator[dict[int, Readings]]:
+        """The readings of these streams in the order they were written, about ``max_rows`` at a time.
+
+        A stream that wrote nothing within a block is not in it; at least one block is given, if an empty one.
+        """
+        wanted = [(number, self._frames[number]) for number in numbers if number in self._frames]
+        places = sorted(
+            (at, n, size, number)
+            for number, found in wanted
+            for at, n, size in zip(found.at, found.rows, found.size, strict=True)
+        )
+        block: dict[int, list[_Parts]] = {}
+        held = 0
+        for at, n, size, number in places:
+            block.setdefault(number, []).append(_columns(self._data, at, n, size))
+            held += n
+            if held >= max_rows:
+                yield {number: _joined(parts) for number, parts in block.items()}
+                block, held = {}, 0
+        if held or not places:
+            yield {number: _joined(parts) for number, parts in block.items()}
 
 
 @dataclass
@@ -37,7 +125,7 @@ class Journal:
     """
 
     events: list[Event] = field(default_factory=list)
-    streams: dict[int, Stream] = field(default_factory=dict)
+    streams: Streams = field(default_factory=lambda: Streams(Held(b""), {}, {}))
     dropped_bytes: int = 0
 
     def named(self, name: str) -> list[Event]:
@@ -53,33 +141,46 @@ class Journal:
         """The ``end`` event: result, reason, step. None when the job never ended."""
         return self.first("end")
 
+    def numbers(self, channel: str, kinds: tuple[str, ...] = ("file", "poll", "lines")) -> list[int]:
+        """The numbers of the streams that one channel of the job, or a process, opened."""
+        heads = self.streams.heads
+        return [number for number, one in heads.items() if one.channel == channel and one.kind in kinds]
+
     def channel(self, name: str) -> list[Stream]:
         """All streams that one channel of the job opened."""
-        return [stream for stream in self.streams.values() if stream.channel == name]
+        return [self.streams[number] for number, head in self.streams.heads.items() if head.channel == name]
 
 
-def frames(data: bytes | memoryview) -> Iterator[tuple[int, memoryview, int]]:
+def frames(data: Evidence | Held) -> Iterator[tuple[int, bytes, int]]:
     """Yield (kind, payload, end offset) of every frame up to the first that does not check."""
-    view = memoryview(data)
-    if bytes(view[: len(MAGIC)]) != MAGIC:
+    if data.at(0, len(MAGIC)) != MAGIC:
         return
-    at = len(MAGIC)
-    while at + _HEADER.size <= len(view):
-        sync, kind, _, length, crc = _HEADER.unpack_from(view, at)
+    base, held, at = len(MAGIC), b"", 0  # ``held`` is a piece of the journal that begins at ``base``
+    while True:
+        if at + _HEADER.size > len(held):
+            base, held, at = base + at, data.at(base + at, _PIECE_BYTES), 0
+            if len(held) < _HEADER.size:
+                return
+        sync, kind, _, length, crc = _HEADER.unpack_from(held, at)
         end = at + _HEADER.size + length
-        if sync != _SYNC or length > _MAX_FRAME or end > len(view):
+        if sync != _SYNC or length > _MAX_FRAME or base + end > data.size:
             return
-        payload = view[at + _HEADER.size : end]
-        if zlib.crc32(payload, zlib.crc32(view[at + 4 : at + 12])) != crc:
+        if end > len(held):
+            base, held, at = base + at, data.at(base + at, max(_PIECE_BYTES, end - at)), 0
+            end = _HEADER.size + length
+            if end > len(held):  # the file was cut while it was read
+                return
+        payload = held[at + _HEADER.size : end]
+        if zlib.crc32(payload, zlib.crc32(held[at + 4 : at + 12])) != crc:
             return
-        yield kind, payload, end
+        yield kind, payload, base + end
         at = end
 
 
-def parse_event(payload: bytes | memoryview) -> Event | None:
+def parse_event(payload: bytes) -> Event | None:
     """One event, or None when it is not one. Code points 0 to 255 are bytes of the device (see ``unbyte``)."""
     try:
-        event = json.loads(bytes(payload))
+        event = json.loads(payload)
     except (ValueError, RecursionError):
         return None
     if (
@@ -99,79 +200,88 @@ def unbyte(text: str) -> str:
         return text
 
 
-class _Columns:
-    """Collects the readings frames of one stream."""
+# t0, t1, err, lengths, texts
+_Parts = tuple[Any, Any, Any, Any, bytes]
 
-    def __init__(self) -> None:
-        self.t0: list[Any] = []
-        self.t1: list[Any] = []
-        self.err: list[Any] = []
-        self.raw: list[bytes] = []
 
-    def add(self, n: int, body: memoryview) -> bool:
-        import numpy as np
+def _columns(data: Evidence | Held, at: int, n: int, size: int) -> _Parts:
+    """The columns of a frame of ``n`` readings that take ``size`` bytes from ``at``; none where the file was cut."""
+    import numpy as np
 
-        fixed = n * 24
-        lengths = np.frombuffer(body[n * 20 : fixed], "<u4")
-        ends = np.cumsum(lengths, dtype=np.int64)
-        if len(body) != fixed + (int(ends[-1]) if n else 0):
-            return False
-        self.t0.append(np.frombuffer(body[: n * 8], "<i8"))
-        self.t1.append(np.frombuffer(body[n * 8 : n * 16], "<i8"))
-        self.err.append(np.frombuffer(body[n * 16 : n * 20], "<i4"))
-        data, start = bytes(body[fixed:]), 0
-        for end in ends.tolist():
-            self.raw.append(data[start:end])
-            start = end
-        return True
+    raw = data.at(at, size)
+    if len(raw) < size:
+        n, raw = 0, b""
+    return (
+        np.frombuffer(raw, "<i8", n),
+        np.frombuffer(raw, "<i8", n, n * 8),
+        np.frombuffer(raw, "<i4", n, n * 16),
+        np.frombuffer(raw, "<u4", n, n * 20),
+        raw[n * 24 :],
+    )
 
-    def readings(self) -> Readings:
-        import numpy as np
 
-        if not self.t0:
-            none = np.empty(0, np.int64)
-            return Readings(none, none, np.empty(0, np.int32), [])
-        return Readings(np.concatenate(self.t0), np.concatenate(self.t1), np.concatenate(self.err), self.raw)
+def _joined(parts: list[_Parts]) -> Readings:
+    import numpy as np
+
+    if not parts:
+        none = np.empty(0, np.int64)
+        return Readings(none, none, np.empty(0, np.int32), b"", none)
+    t0, t1, err, lengths = (np.concatenate([part[i] for part in parts]) for i in range(4))
+    return Readings(t0, t1, err, b"".join([part[4] for part in parts]), np.cumsum(lengths, dtype=np.int64))
 
 
 def read_journal(path: Path) -> Journal:
-    """Read a journal file, as much of it as checks."""
-    return parse_journal(path.read_bytes())
+    """Read a journal file, as much of it as checks. Its readings are read from the file as they are asked for."""
+    return _read(Evidence(path))
 
 
 def parse_journal(data: bytes) -> Journal:
     """Read a journal from memory. Never raises for its content."""
-    journal = Journal()
-    columns: dict[int, _Columns] = {}
+    return _read(Held(data))
+
+
+def _read(data: Evidence | Held) -> Journal:
+    events: list[Event] = []
+    found: dict[int, _Frames] = {}
     good = 0
     for kind, payload, end in frames(data):
-        if not _take(journal, columns, kind, payload):
+        if kind == _EVENT:
+            event = parse_event(payload)
+            if event is None:
+                break
+            events.append(event)
+        elif kind != _READINGS or not _note(found, payload, end - len(payload)):
             break
         good = end
-    journal.dropped_bytes = len(data) - good
-    ends = {number: event for event in journal.named("stream_end") if isinstance(number := event.get("stream"), int)}
-    for event in journal.named("stream"):
+    heads = {}
+    ends = {
+        n: event for event in events if event["event"] == "stream_end" and isinstance(n := event.get("stream"), int)
+    }
+    for event in events:
         number = event.get("stream")
-        if isinstance(number, int):
-            read = columns.pop(number, _Columns()).readings()
-            journal.streams[number] = _stream(number, event, ends.get(number, {}), read)
-    return journal
+        if event["event"] == "stream" and isinstance(number, int):
+            heads[number] = _head(number, event, ends.get(number, {}))
+    return Journal(events, Streams(data, heads, found), data.size - good)
 
 
-def _take(journal: Journal, columns: dict[int, _Columns], kind: int, payload: memoryview) -> bool:
-    if kind == _EVENT:
-        event = parse_event(payload)
-        if event is not None:
-            journal.events.append(event)
-        return event is not None
-    if kind == _READINGS and len(payload) >= 8:
-        number, n = struct.unpack_from("<II", payload)
-        body = payload[8:]
-        return n * 24 <= len(body) and columns.setdefault(number, _Columns()).add(n, body)
-    return False
+def _note(found: dict[int, _Frames], payload: bytes, at: int) -> bool:
+    """Note where a frame of readings lies; False when its counts contradict its length."""
+    import numpy as np
+
+    if len(payload) < 8:
+        return False
+    number, n = struct.unpack_from("<II", payload)
+    size = len(payload) - 8
+    if n * 24 > size or int(np.frombuffer(payload, "<u4", n, 8 + n * 20).sum(dtype=np.int64)) != size - n * 24:
+        return False
+    place = found.setdefault(number, _Frames())
+    place.at.append(at + 8)
+    place.rows.append(n)
+    place.size.append(size)
+    return True
 
 
-def _stream(number: int, event: Event, end: Event, readings: Readings) -> Stream:
+def _head(number: int, event: Event, end: Event) -> Stream:
     status = event.get("status")
     return Stream(
         number=number,
@@ -180,7 +290,7 @@ def _stream(number: int, event: Event, end: Event, readings: Readings) -> Stream
         path=str(event.get("path", "")),
         status=cast("Status", status if status in _STATUSES else "error"),
         errno=_count(event, "errno"),
-        readings=readings,
+        readings=_joined([]),
         late=_count(end, "late"),
         overruns=_count(end, "overruns"),
         dropped_bytes=_count(end, "dropped_bytes"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meltbench.errors import UnknownName
-from meltbench.readings.base import PathSpec, Reader
+from meltbench.readings.base import PathSpec, Reader, Sighting
 from meltbench.readings.cpufreq import CPUFREQ
 from meltbench.readings.proc import CPUSTAT, LOADAVG, MEMINFO, PROCMEM, PROCSTAT, PSI, SMAPS, VMSTAT
 from meltbench.readings.rapl import RAPL
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from meltbench.records import Series, SourceStatus, Stream
 
-__all__ = ["READERS", "PathSpec", "Reader", "read"]
+__all__ = ["READERS", "PathSpec", "Reader", "Sighting", "Source", "read"]
 
 READERS: dict[str, Reader] = {
     reader.name: reader
@@ -24,19 +25,44 @@ READERS: dict[str, Reader] = {
 }
 
 
+@dataclass(frozen=True)
+class Source:
+    """One source of a run: its reader with the options of the device profile, checked.
+
+    Raises UnknownName for a reader or an option that does not exist: both come from a definition, not from the target.
+    """
+
+    name: str
+    reader: Reader
+    options: Mapping[str, object]
+
+    @classmethod
+    def of(cls, name: str, reader_name: str, options: Mapping[str, object]) -> Source:
+        """The source of that name, read by the reader of that name."""
+        reader = READERS.get(reader_name)
+        if reader is None:
+            raise UnknownName("reader", reader_name, READERS)
+        for option in options:
+            if option not in reader.options:
+                raise UnknownName(f"option of reader {reader_name}", option, reader.options)
+        return cls(name, reader, options)
+
+    def whole(self, stream: Stream) -> bool:
+        """Whether a stream is given whole with each slice: it is read at transitions alone."""
+        return any(not spec.periodic and spec.match(stream.path) for spec in self.reader.paths)
+
+    def read(self, streams: Sequence[Stream]) -> tuple[list[Series], Sighting]:
+        """The series in a slice of the streams, and what was seen of the source.
+
+        ``streams`` may hold those of other sources: a reader takes what matches its paths. Whatever the bytes say, the
+        result is samples or a status. Raises DefinitionError for an option's value.
+        """
+        return self.reader.parse(self.name, streams, self.options)
+
+
 def read(
     source_name: str, reader_name: str, streams: Sequence[Stream], options: Mapping[str, object]
 ) -> tuple[list[Series], SourceStatus]:
-    """The series of one source, and why it gave what it gave.
-
-    ``streams`` may hold those of other sources: a reader takes what matches its paths. Whatever the bytes say, the
-    result is samples or a status. Raises UnknownName for a reader or an option that does not exist and
-    DefinitionError for an option's value: both come from a definition, not from the target.
-    """
-    reader = READERS.get(reader_name)
-    if reader is None:
-        raise UnknownName("reader", reader_name, READERS)
-    for option in options:
-        if option not in reader.options:
-            raise UnknownName(f"option of reader {reader_name}", option, reader.options)
-    return reader.parse(source_name, streams, options)
+    """The series of one source from streams that are held whole, and why it gave what it gave."""
+    series, seen = Source.of(source_name, reader_name, options).read(streams)
+    return series, seen.told()

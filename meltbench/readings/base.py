@@ -1,7 +1,9 @@
 """What every reader is made of: paths to sample, and a pure function from streams to series.
 
 A reader never raises on what a target sent. A reading that cannot be understood becomes NaN with a status word;
-a source that gave nothing becomes a ``SourceStatus`` that says why.
+a source that gave nothing becomes a ``Sighting`` that says why. A run may have more samples than fit in memory, so a
+reader is given its streams a slice at a time (files that are read at transitions alone, whole each time): it keeps
+nothing between slices and names a signal the same way in each.
 """
 
 from __future__ import annotations
@@ -9,13 +11,24 @@ from __future__ import annotations
 import errno
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from meltbench.records import Series, SourceStatus, Status
+from meltbench.records import (
+    ABSENT,
+    AGAIN,
+    DENIED,
+    ERROR,
+    OK,
+    STATUSES,
+    UNPARSED,
+    Series,
+    SourceStatus,
+    Status,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,13 +39,11 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
     Codes = npt.NDArray[np.uint8]
-    Parse = Callable[[str, Sequence[Stream], Mapping[str, object]], tuple[list[Series], SourceStatus]]
+    Parse = Callable[[str, Sequence[Stream], Mapping[str, object]], tuple[list[Series], "Sighting"]]
 
 MAX_SERIES = 1024  # of one source; a machine with more zones or cores than this is not one we know
 NAN = float("nan")
 
-_WORDS: tuple[Status, ...] = ("ok", "denied", "absent", "again", "error", "unparsed", "gated")
-OK, DENIED, ABSENT, AGAIN, ERROR, UNPARSED, GATED = range(len(_WORDS))
 # Of several causes the first here is the one to tell: it names the nearest thing somebody can mend.
 _TELLING: tuple[Status, ...] = ("denied", "gated", "again", "error", "unparsed", "absent")
 _ERRNO = {
@@ -123,50 +134,66 @@ def read_codes(readings: Readings) -> Codes:
     return codes
 
 
-def words(codes: Codes) -> list[Status]:
-    """Status words for status codes."""
-    if not codes.any():
-        return ["ok"] * len(codes)
-    table = np.array(_WORDS, dtype=object)
-    out: list[Status] = table[codes].tolist()
-    return out
-
-
 def int_values(readings: Readings) -> tuple[Floats, Codes]:
     """Values of a file that holds one integer: NaN where it held none, with a status code a reading."""
     codes = read_codes(readings)
-    numbers, good = parse_ints(readings.raw)
+    numbers, good = parse_ints(readings)
     codes[(codes == OK) & ~good] = UNPARSED
     values = numbers.astype(np.float64)
     values[codes != OK] = NAN
     return values, codes
 
 
-def parse_ints(raw: Sequence[bytes]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+_BLOCK = 1 << 16  # a block of columns stays in the processor's cache
+_WIDTH = 24  # no integer that is read here is longer, with its sign and the white space behind it
+
+
+def parse_ints(readings: Readings) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Integers of up to 18 digits, each alone in its text but for white space after it; False where there is none."""
-    values = np.zeros(len(raw), dtype=np.int64)
-    good = np.zeros(len(raw), dtype=np.bool_)
-    step = 1 << 16  # a block of columns stays in the processor's cache
-    for start in range(0, len(raw), step):
-        block = raw[start : start + step]
-        values[start : start + step], good[start : start + step] = _parse_block(block)
+    n = len(readings)
+    values = np.zeros(n, dtype=np.int64)
+    good = np.zeros(n, dtype=np.bool_)
+    data = np.frombuffer(readings.data, np.uint8)
+    starts = np.concatenate([[0], readings.ends[:-1]]).astype(np.int64)
+    for begin in range(0, n, _BLOCK):
+        part = slice(begin, begin + _BLOCK)
+        values[part], good[part] = _parse_block(data, starts[part], readings.ends[part] - starts[part])
     return values, good
 
 
-def _parse_block(raw: Sequence[bytes]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def _parse_block(
+    data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], length: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Reads all texts of a block at once, one character column after the other."""
-    length = np.fromiter(map(len, raw), dtype=np.int64, count=len(raw))
-    width = int(min(max(length.max(), 1), 24))
-    columns = np.ascontiguousarray(np.array(raw, dtype=f"S{width}").view(np.uint8).reshape(len(raw), width).T)
+    width = int(min(length.max(), _WIDTH))
+    if width == 0:
+        return np.zeros(len(length), np.int64), np.zeros(len(length), np.bool_)
+    if length.min() == width == length.max():
+        columns = data[starts[0] : starts[0] + width * len(length)].reshape(len(length), width).T
+    else:
+        # A shorter text's columns run into its neighbour's, and are left out below by its length.
+        places = np.minimum(starts + np.arange(width)[:, None], len(data) - 1)
+        columns = np.where(np.arange(width)[:, None] < length, data[places], np.uint8(0))
+    return _from_columns(np.ascontiguousarray(columns), length, width)
+
+
+def _from_columns(
+    columns: npt.NDArray[np.uint8], length: npt.NDArray[np.int64], width: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    digit = columns - np.uint8(48)  # wraps below '0', so one comparison is enough
+    is_digit = digit < 10
+    value = np.zeros(len(length), dtype=np.int64)
+    if width <= 19 and length.min() == width and is_digit[:-1].all() and (columns[-1] == 10).all():
+        for row in digit[:-1]:  # what the kernel writes nearly always: digits of one length and an end of line
+            value = value * 10 + row
+        return value, np.full(len(length), width > 1)
     good = (length > 0) & (length <= width)
     negative = columns[0] == ord("-")
-    value = np.zeros(len(raw), dtype=np.int64)
-    digits = np.zeros(len(raw), dtype=np.int8)
-    inside = np.ones(len(raw), dtype=np.bool_)
+    digits = np.zeros(len(length), dtype=np.int8)
+    inside = np.ones(len(length), dtype=np.bool_)
     for j in range(width):
-        digit = columns[j] - np.uint8(48)  # wraps below '0', so one comparison is enough
-        take = inside & (digit < 10) & (digits < 18)
-        np.copyto(value, value * 10 + digit, where=take)
+        take = inside & is_digit[j] & (digits < 18)
+        np.copyto(value, value * 10 + digit[j], where=take)
         digits += take
         rest = ~take if j else ~take & ~negative
         inside &= ~rest
@@ -180,7 +207,7 @@ def int_series(
 ) -> Series:
     """A series from a file that holds one integer, ``scale`` units a count."""
     values, codes = int_values(stream.readings)
-    return make_series(source, stream, column, values * scale, words(codes), wrap=wrap, klass=klass)
+    return make_series(source, stream, column, values * scale, codes, wrap=wrap, klass=klass)
 
 
 def make_series(
@@ -188,7 +215,7 @@ def make_series(
     stream: Stream,
     column: Column,
     values: Floats,
-    status: list[Status],
+    status: Codes,
     *,
     wrap: float | None = None,
     klass: str | None = None,
@@ -213,15 +240,16 @@ def text_series(
     codes = read_codes(readings)
     usable = (codes == OK) | (readings.err == errno.E2BIG)
     table = np.full((len(readings), len(columns)), NAN)
+    raw = readings.raw
     for i in np.flatnonzero(usable).tolist():
-        table[i] = row(readings.raw[i])
+        table[i] = row(raw[i])
     out = []
     for j, column in enumerate(columns):
         values = table[:, j].copy()
         found = np.isfinite(values)
         if found.any():
             status = np.where(found, OK, np.where(usable, UNPARSED, codes)).astype(np.uint8)
-            out.append(make_series(source, stream, column, values, words(status)))
+            out.append(make_series(source, stream, column, values, status))
     return out
 
 
@@ -265,26 +293,47 @@ def unique_names(names: Iterable[str]) -> list[str]:
     return out
 
 
-def source_status(
-    source: str, streams: Sequence[Stream], series: Sequence[Series], *, absent: str = "", note: str = ""
-) -> SourceStatus:
-    """One row about a source: ``ok`` when any value came of it, else the most telling cause.
+@dataclass(frozen=True)
+class Sighting:
+    """What one slice of a run showed of a source; slices add up, and the whole is told as one SourceStatus.
 
-    ``streams`` are those that carry values; ``absent`` says what was looked for when there is none of them.
+    ``paths`` of it were opened or tried, ``unopened`` of them could not be; ``tally`` counts samples by status.
+    ``absent`` says what was looked for, ``note`` what else there is to say.
     """
-    readings = sum(len(s.readings) for s in streams)
-    if not streams:
-        return SourceStatus(source, "absent", 0, 0, "; ".join(filter(None, (absent, note))))
-    tally: Counter[Status] = Counter()
-    for one in series:
-        tally.update(one.status)
-    for stream in streams:
-        if stream.status != "ok":
-            tally[stream.status] += 1
-        if not series:
-            tally.update(words(read_codes(stream.readings)[stream.readings.err != 0]))
-    if readings == 0 and not tally:
-        return SourceStatus(source, "absent", len(streams), 0, "; ".join(filter(None, ("opened, never read", note))))
-    status: Status = "ok" if tally["ok"] else next((w for w in _TELLING if tally[w]), "unparsed")
-    bad = ", ".join(f"{tally[w]} {w}" for w in _TELLING if tally[w])
-    return SourceStatus(source, status, len(streams), readings, "; ".join(filter(None, (bad, note))))
+
+    source: str
+    paths: int
+    readings: int
+    tally: Counter[Status]
+    unopened: Counter[Status]
+    absent: str = ""
+    note: str = ""
+
+    def __add__(self, later: Sighting) -> Sighting:
+        return replace(self, readings=self.readings + later.readings, tally=self.tally + later.tally)
+
+    def told(self) -> SourceStatus:
+        """One row about a source: ``ok`` when any value came of it, else the most telling cause."""
+        if not self.paths:
+            return SourceStatus(self.source, "absent", 0, 0, "; ".join(filter(None, (self.absent, self.note))))
+        tally = self.tally + self.unopened
+        if self.readings == 0 and not tally:
+            detail = "; ".join(filter(None, ("opened, never read", self.note)))
+            return SourceStatus(self.source, "absent", self.paths, 0, detail)
+        status: Status = "ok" if tally["ok"] else next((w for w in _TELLING if tally[w]), "unparsed")
+        bad = ", ".join(f"{tally[w]} {w}" for w in _TELLING if tally[w])
+        return SourceStatus(self.source, status, self.paths, self.readings, "; ".join(filter(None, (bad, self.note))))
+
+
+def sighting(
+    source: str, streams: Sequence[Stream], series: Sequence[Series], *, absent: str = "", note: str = ""
+) -> Sighting:
+    """What was seen in ``series`` made of ``streams``: those that carry values."""
+    codes = [one.status for one in series]
+    if not series:
+        codes = [found[found != OK] for found in (read_codes(stream.readings) for stream in streams)]
+    counts = sum((np.bincount(one, minlength=len(STATUSES)) for one in codes), np.zeros(len(STATUSES), np.int64))
+    tally = Counter({word: int(n) for word, n in zip(STATUSES, counts.tolist(), strict=True) if n})
+    unopened = Counter(stream.status for stream in streams if stream.status != "ok")
+    readings = sum(len(stream.readings) for stream in streams)
+    return Sighting(source, len(streams), readings, tally, unopened, absent, note)

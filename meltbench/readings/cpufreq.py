@@ -15,14 +15,15 @@ from meltbench.readings.base import (
     folder,
     int_series,
     matching,
-    source_status,
+    sighting,
     texts,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from meltbench.records import Series, SourceStatus, Stream
+    from meltbench.readings.base import Sighting
+    from meltbench.records import Series, Stream
 
 _POLICY = "/sys/devices/system/cpu/cpufreq/policy*/"
 _FREQUENCIES = {
@@ -34,7 +35,7 @@ _GOVERNOR = PathSpec(_POLICY + "scaling_governor", periodic=False)
 _CPUS = PathSpec(_POLICY + "related_cpus", periodic=False)
 
 
-def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], SourceStatus]:
+def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
     """Frequencies in Hz, ``cpufreq.policyN.{cur_hz,max_hz,hw_max_hz}``; governors and cores stand in the detail."""
     del options  # this reader knows none
     series, mine = [], []
@@ -45,7 +46,7 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
                 column = Column(f"cpufreq.policy{groups[0]}.{field}", "Hz", "gauge")
                 series.append(int_series(source, stream, column, scale=1e3))
     absent = f"no {_POLICY}scaling_cur_freq on this target"
-    return series, source_status(source, mine, series, absent=absent, note=_policies(streams))
+    return series, sighting(source, mine, series, absent=absent, note=_policies(streams))
 
 
 def _policies(streams: Sequence[Stream]) -> str:

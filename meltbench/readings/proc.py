@@ -16,15 +16,15 @@ from meltbench.readings.base import (
     PathSpec,
     Reader,
     matching,
-    source_status,
+    sighting,
     text_series,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from meltbench.readings.base import Parse
-    from meltbench.records import Series, SourceStatus, Stream
+    from meltbench.readings.base import Parse, Sighting
+    from meltbench.records import Series, Stream
 
 KIB = 1024.0
 Row = tuple[float, ...]
@@ -102,12 +102,10 @@ def _single(
 ) -> Parse:
     """A reader of one text with fixed columns."""
 
-    def parse(
-        source: str, streams: Sequence[Stream], options: Mapping[str, object]
-    ) -> tuple[list[Series], SourceStatus]:
+    def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
         mine = [stream for _, stream in matching(spec, streams)]
         series = [one for stream in mine for one in text_series(source, stream, columns, row(options))]
-        return series, source_status(source, mine, series, absent=f"no {spec.glob} on this target")
+        return series, sighting(source, mine, series, absent=f"no {spec.glob} on this target")
 
     return parse
 
@@ -121,9 +119,7 @@ _CPU = PathSpec("/proc/stat")
 _PROCSTAT = PathSpec("/proc/{pid:engine}/stat")
 
 
-def _parse_psi(
-    source: str, streams: Sequence[Stream], options: Mapping[str, object]
-) -> tuple[list[Series], SourceStatus]:
+def _parse_psi(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
     del options  # this reader knows none
     mine = [(what, stream) for what, spec in _PSI.items() for _, stream in matching(spec, streams)]
     series = []
@@ -131,12 +127,12 @@ def _parse_psi(
         columns = [Column(f"pressure.{what}.{kind}_s", "s", "counter") for kind in ("some", "full")]
         series += text_series(source, stream, columns, _of(_psi, b"some", b"full"))
     kept = [stream for _, stream in mine]
-    return series, source_status(source, kept, series, absent="no /proc/pressure: the kernel was built without PSI")
+    return series, sighting(source, kept, series, absent="no /proc/pressure: the kernel was built without PSI")
 
 
 def _parse_cpustat(
     source: str, streams: Sequence[Stream], options: Mapping[str, object]
-) -> tuple[list[Series], SourceStatus]:
+) -> tuple[list[Series], Sighting]:
     mine = [stream for _, stream in matching(_CPU, streams)]
     hz = _user_hz(options)
     series = []
@@ -151,7 +147,7 @@ def _parse_cpustat(
             return (*total, *(found.get(n, (NAN, NAN))[0] for n in cores))
 
         series += text_series(source, stream, columns, row)
-    return series, source_status(source, mine, series, absent="no /proc/stat on this target")
+    return series, sighting(source, mine, series, absent="no /proc/stat on this target")
 
 
 def _cores(stream: Stream) -> list[bytes]:

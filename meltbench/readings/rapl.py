@@ -19,14 +19,15 @@ from meltbench.readings.base import (
     last_int,
     last_text,
     matching,
-    source_status,
+    sighting,
     unique_names,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from meltbench.records import Scope, Series, SourceStatus, Stream
+    from meltbench.readings.base import Sighting
+    from meltbench.records import Scope, Series, Stream
 
 _ENERGY = PathSpec("/sys/class/powercap/intel-rapl:*/energy_uj")
 _NAME = PathSpec("/sys/class/powercap/intel-rapl:*/name", periodic=False)
@@ -36,7 +37,7 @@ PACKAGE = re.compile(r"package-[0-9]{1,4}(?:-die-[0-9]{1,4})?")
 _SCOPES: dict[str, Scope] = {"psys": "module", "core": "rail", "uncore": "rail", "dram": "rail"}
 
 
-def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], SourceStatus]:
+def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
     """Counters in joules: ``rapl.psys``, ``rapl.package-0``, ``rapl.package-0.dram`` ... with their wrap.
 
     A domain that is there but not readable gives a series without a sample, so that no total forgets it.
@@ -56,7 +57,7 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
         series.append(int_series(source, stream, column, scale=1e-6, wrap=wrap, klass="B"))
     mine = [stream for _, stream in zones]
     absent = "no /sys/class/powercap/intel-rapl:* on this machine"
-    return series, source_status(source, mine, series, absent=absent)
+    return series, sighting(source, mine, series, absent=absent)
 
 
 def _full_name(zone: str, names: Mapping[str, str | None]) -> str:

@@ -12,10 +12,7 @@ import numpy as np
 
 from meltbench.errors import DefinitionError
 from meltbench.readings.base import (
-    GATED,
     NAN,
-    OK,
-    UNPARSED,
     Column,
     PathSpec,
     Reader,
@@ -24,15 +21,16 @@ from meltbench.readings.base import (
     last_text,
     make_series,
     matching,
-    source_status,
+    sighting,
     unique_names,
-    words,
 )
+from meltbench.records import GATED, OK, UNPARSED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from meltbench.records import Series, SourceStatus, Stream
+    from meltbench.readings.base import Sighting
+    from meltbench.records import Series, Stream
 
 _TEMP = PathSpec("/sys/class/thermal/thermal_zone*/temp")
 _TYPE = PathSpec("/sys/class/thermal/thermal_zone*/type", periodic=False)
@@ -40,7 +38,7 @@ COLDEST_C, HOTTEST_C = -40.0, 150.0  # the range of automotive silicon; a readin
 _OFF = -200_000  # -256000 and -274000 are in use: colder than any place, so a mark and not a value
 
 
-def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], SourceStatus]:
+def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
     """Temperatures in degrees Celsius, one series a zone: ``thermal.TYPE``, ``thermal.TYPE#2`` ..."""
     scale = options.get("celsius_per_count", 0.001)
     if not isinstance(scale, (int, float)) or isinstance(scale, bool) or scale not in (0.001, 0.1, 1):
@@ -58,9 +56,9 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
         odd = (codes == OK) & ~off & ((values < COLDEST_C) | (values > HOTTEST_C))
         codes[off], codes[odd] = GATED, UNPARSED
         values = np.where(codes == OK, values, NAN)
-        series.append(make_series(source, stream, Column(f"thermal.{name}", "degC", "gauge"), values, words(codes)))
+        series.append(make_series(source, stream, Column(f"thermal.{name}", "degC", "gauge"), values, codes))
     absent = f"no {_TEMP.glob} on this target"
-    return series, source_status(source, mine, series, absent=absent)
+    return series, sighting(source, mine, series, absent=absent)
 
 
 THERMAL = Reader("thermal", (_TEMP, _TYPE), parse, frozenset({"celsius_per_count"}))

@@ -29,7 +29,7 @@ def replay(name: str, keep: int | None = None) -> Request:
     raw = [chunk["raw"].encode("latin-1") for chunk in chunks]
     ask = Ask(file="00000", **recorded["ask"])
     end = int(t[-1]) if len(t) else 0
-    return protocol("llama-server").answer(ask, Sent(0, 0, end), Readings(t, t, np.zeros(len(t), np.int32), raw))
+    return protocol("llama-server").answer(ask, Sent(0, 0, end), Readings.of(t, t, np.zeros(len(t), np.int32), raw))
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))

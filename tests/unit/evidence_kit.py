@@ -6,7 +6,7 @@ import errno
 
 import numpy as np
 
-from meltbench.records import Phase, Readings, Request, Series, Stream
+from meltbench.records import STATUSES, Phase, Readings, Request, Series, Stream
 
 SECOND = 1_000_000_000
 ERRORS = {"denied": errno.EACCES, "absent": errno.ENOENT, "again": errno.EAGAIN, "error": errno.EIO}
@@ -18,7 +18,7 @@ def stream(path, raw, *, status="ok", period_ns=100_000_000, t0_ns=0, number=0):
     t = np.array([t0_ns + i * period_ns for i in range(len(items))], dtype=np.int64)
     err = np.array([item if isinstance(item, int) else 0 for item in items], dtype=np.int32)
     texts = [b"" if isinstance(item, int) else item for item in items]
-    return Stream(number, "c", "file", path, status, ERRORS.get(status, 0), Readings(t, t + 20_000, err, texts))
+    return Stream(number, "c", "file", path, status, ERRORS.get(status, 0), Readings.of(t, t + 20_000, err, texts))
 
 
 def ints(values):
@@ -30,6 +30,7 @@ def series(name, t_s, value, *, kind="counter", unit="J", klass="B", wrap=None, 
     v = np.asarray(value, dtype=float)
     if status is None:
         status = ["ok" if np.isfinite(x) else "error" for x in v]
+    status = np.array([STATUSES.index(word) for word in status], dtype=np.uint8)
     return Series(name, unit, kind, source, scope, t, t, v, status, klass=klass, wrap=wrap)
 
 

@@ -10,7 +10,7 @@ from meltbench.records import Readings
 
 def chunks(*parts: bytes) -> Readings:
     t = np.arange(1, len(parts) + 1, dtype=np.int64) * 1000
-    return Readings(t, t, np.zeros(len(parts), np.int32), list(parts))
+    return Readings.of(t, t, np.zeros(len(parts), np.int32), list(parts))
 
 
 def chunked(*parts: bytes) -> bytes:

@@ -53,7 +53,7 @@ def ask(*parts: tuple[int, bytes], of: Ask = ASK, error: str = "") -> Request:
     t = np.array([ms * MS for ms, _ in parts], np.int64)
     raw = [part for _, part in parts]
     end = int(t[-1]) if len(t) else 0
-    return SPEAK.answer(of, Sent(0, 0, end, error), Readings(t, t, np.zeros(len(t), np.int32), raw))
+    return SPEAK.answer(of, Sent(0, 0, end, error), Readings.of(t, t, np.zeros(len(t), np.int32), raw))
 
 
 def test_observed_and_reported_stand_side_by_side() -> None:

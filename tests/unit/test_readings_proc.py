@@ -75,8 +75,7 @@ def test_busy_time_leaves_out_idle_and_iowait_and_counts_guest_once():
 
 
 def test_a_text_cut_at_the_probes_limit_is_still_read_where_whole():
-    cut = stream("/proc/stat", [b""])
-    cut.readings.raw[0] = (FIXTURES / "stat_machine.txt").read_bytes()[:60]
+    cut = stream("/proc/stat", [(FIXTURES / "stat_machine.txt").read_bytes()[:60]])
     cut.readings.err[0] = errno.E2BIG
     series, _ = read("src", "cpustat", [cut], {})
     assert [one.name for one in series] == ["cpu.busy_s", "cpu.steal_s"]
@@ -96,7 +95,7 @@ def test_kernel_counters_and_load():
 def test_a_process_that_ended_leaves_gaps():
     text = (FIXTURES / "stat_engine.txt").read_bytes()
     series, status = read("src", "procstat", [stream("/proc/4120/stat", [text, errno.ESRCH, b""])], {})
-    assert series[0].status == ["ok", "absent", "unparsed"]
+    assert series[0].words == ["ok", "absent", "unparsed"]
     assert np.isnan(series[0].value[1:]).all()
     assert status.detail == "1 unparsed, 1 absent"
 

@@ -40,7 +40,7 @@ def test_trap_11_a_sensor_that_is_off_gives_no_temperature():
     raw = [b"48500\n", b"-256000\n", b"0\n", errno.EAGAIN, b"999000\n", b"-41000\n", b"", b"-20000\n"]
     series, status = read("thermal", "thermal", zone(0, b"soc\n", raw), {})
     one = series[0]
-    assert one.status == ["ok", "gated", "gated", "again", "unparsed", "unparsed", "unparsed", "ok"]
+    assert one.words == ["ok", "gated", "gated", "again", "unparsed", "unparsed", "unparsed", "ok"]
     assert np.isnan(one.value[1:7]).all()
     assert one.value[7] == -20.0
     assert status.status == "ok"
@@ -50,7 +50,7 @@ def test_trap_11_a_sensor_that_is_off_gives_no_temperature():
 def test_trap_11_eagain_on_every_read_is_recorded_and_is_not_absence():
     series, status = read("thermal", "thermal", zone(0, b"gpu-thermal\n", [errno.EAGAIN] * 300), {})
     assert status.status == "again"
-    assert series[0].status == ["again"] * 300
+    assert series[0].words == ["again"] * 300
 
 
 def test_zones_of_one_type_are_counted_in_order_of_their_numbers():
@@ -131,7 +131,7 @@ def test_trap_25_a_read_error_is_a_gap_and_not_zero():
     streams.append(stream(RAPL.format("0", "energy_uj"), [b"1000000\n", errno.EIO, b"3000000\n"]))
     series, _ = read("rapl", "rapl", streams, {})
     assert np.array_equal(series[0].value, [1.0, np.nan, 3.0], equal_nan=True)
-    assert series[0].status == ["ok", "error", "ok"]
+    assert series[0].words == ["ok", "error", "ok"]
 
 
 def test_a_domain_without_a_readable_name_keeps_its_number():
