@@ -1,4 +1,7 @@
-"""Evidence to numbers: a ticket and a journal become a run record. Pure, so a run can be measured again years later."""
+"""Evidence to numbers: a ticket and a journal become a run record. Pure, so a run can be measured again years later.
+
+Samples pass by in blocks: what the measures need of them is digested, and they are handed on to be stored.
+"""
 
 from __future__ import annotations
 
@@ -13,33 +16,42 @@ from meltbench.compose import ENGINE
 from meltbench.engines import protocol
 from meltbench.engines.prompts import Ask, Sent
 from meltbench.measure import RunInputs, StreamStats, measure_run
+from meltbench.measure.digest import Digester, Edges
 from meltbench.measure.outcome import Outcome, outcome
 from meltbench.measure.phases import phases
 from meltbench.measure.validity import reason, state
 from meltbench.probe.journal import Journal
-from meltbench.readings import read
+from meltbench.readings import Source
 from meltbench.records import Readings, Request, RunRecord
 from meltbench.targets import printable
 
 if TYPE_CHECKING:
-    from meltbench.records import Phase, Series, SourceStatus
+    from collections.abc import Callable, Iterator
+
+    from meltbench.measure.digest import Digest
+    from meltbench.readings import Sighting
+    from meltbench.records import Phase, Series, SourceStatus, Stream
+
+    # Takes samples to be stored: the number of the series that each part continues.
+    Keep = Callable[[list[tuple[int, Series]]], None]
 
 _LOG_CHARS = 2048
+_BLOCK_ROWS = 1 << 17  # of readings that are in memory at once
 _NO_CHUNKS = Readings.of(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), [])
 
 
-def assemble(ticket: dict[str, Any], journal: Journal) -> RunRecord:
-    """Everything the store keeps of a run, from its evidence."""
+def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
+    """Everything the store keeps of a run, from its evidence; its samples go to ``keep``, a block at a time."""
     log = engine_log(journal)
     requests = _requests(ticket, journal)
-    series, sources = _signals(ticket, journal)
     spans = phases(journal.events, requests, ENGINE)
+    signals, sources = _signals(ticket, journal, _edges(spans, requests), keep)
     verdict = outcome(journal.events, requests, len(ticket["asks"]), ENGINE, ticket["workload"]["kind"])
-    measures, reasons, state = measure_run(_inputs(ticket, journal, requests, series, sources, spans, verdict))
+    measures, reasons, state = measure_run(_inputs(ticket, journal, requests, signals, sources, spans, verdict))
     return RunRecord(
         run_id=ticket["run_id"],
         manifest=_manifest(ticket, journal, log, verdict) | {"validity": state},
-        series=series,
+        series=[signal.head for signal in signals],
         sources=sources,
         phases=spans,
         requests=requests,
@@ -59,7 +71,7 @@ def _inputs(
     ticket: dict[str, Any],
     journal: Journal,
     requests: list[Request],
-    series: list[Series],
+    signals: list[Digest],
     sources: list[SourceStatus],
     spans: list[Phase],
     verdict: Outcome,
@@ -69,7 +81,7 @@ def _inputs(
     clocks = [(e["boot_ns"], e["mono_ns"], e["wall_ns"]) for e in journal.events if "mono_ns" in e and "wall_ns" in e]
     return RunInputs(
         kind=ticket["workload"]["kind"],
-        series=series,
+        signals=signals,
         sources=sources,
         phases=spans,
         requests=requests,
@@ -86,11 +98,9 @@ def _inputs(
         ],
         clocks=clocks,
         streams=[
-            StreamStats(
-                stream.path, len(stream.readings) + stream.overruns, len(stream.readings), stream.late, stream.overruns
-            )
-            for stream in journal.streams.values()
-            if stream.kind == "file"
+            StreamStats(head.path, rows + head.overruns, rows, head.late, head.overruns)
+            for number, head in journal.streams.heads.items()
+            if head.kind == "file" and (rows := journal.streams.rows(number)) >= 0
         ],
         asked={r.index: entry["n_out"] for r in requests if (entry := _entry(ticket, r)) and entry["ignore_eos"]},
         energy_source=next((source["name"] for source in ticket["sources"] if source["total"]), None),
@@ -127,8 +137,8 @@ def engine_log(journal: Journal) -> str:
     """What the process under test wrote, both streams in order of arrival, harmless; the probe bounded it."""
     lines = [
         (int(t), raw)
-        for stream in journal.streams.values()
-        if stream.kind in ("out", "err") and stream.channel == ENGINE
+        for number in journal.numbers(ENGINE, ("out", "err"))
+        for stream in (journal.streams[number],)
         for t, raw in zip(stream.readings.t1_ns, stream.readings.raw, strict=True)
     ]
     return "\n".join(
@@ -175,14 +185,54 @@ def _checked(ask: Ask, request: Request) -> Request:
     return request
 
 
-def _signals(ticket: dict[str, Any], journal: Journal) -> tuple[list[Series], list[SourceStatus]]:
-    series: list[Series] = []
-    sources: list[SourceStatus] = []
-    for source in ticket["sources"]:
-        found, status = read(source["name"], source["reader"], journal.channel(source["name"]), {})
-        series += found
-        sources.append(status)
-    return series, sources
+def _edges(spans: list[Phase], requests: list[Request]) -> Edges:
+    """Every window whose energy will be asked about: the phases, and each request from sending to end."""
+    run = next((span for span in spans if span.name == "run"), None)
+    windows = [(span.t0_ns, span.t1_ns) for span in spans] + [(r.t_send_ns, r.t_end_ns) for r in requests]
+    return Edges.of(windows, run)
+
+
+def _signals(
+    ticket: dict[str, Any], journal: Journal, edges: Edges, keep: Keep
+) -> tuple[list[Digest], list[SourceStatus]]:
+    """The run's signals and what was seen of their sources, with no more than a block of samples in memory."""
+    digesters: dict[tuple[str, str, str], Digester] = {}
+    places: dict[tuple[str, str, str], int] = {}
+    seen: dict[str, Sighting] = {}
+    for slices in _slices(journal, [Source.of(one["name"], one["reader"], {}) for one in ticket["sources"]]):
+        parts: list[tuple[int, Series]] = []
+        for source, streams in slices:
+            series, sighting = source.read(streams, again=source.name in seen)
+            seen[source.name] = seen[source.name] + sighting if source.name in seen else sighting
+            for one in series:
+                key = (one.source, one.name, one.path)
+                if key not in digesters:
+                    places[key], digesters[key] = len(places), Digester(one, edges)
+                digesters[key].add(one)
+                parts.append((places[key], one))
+        keep(parts)
+    return [one.done() for one in digesters.values()], [one.told() for one in seen.values()]
+
+
+def _slices(journal: Journal, sources: list[Source]) -> Iterator[list[tuple[Source, list[Stream]]]]:
+    """The streams of every source, a slice of the run at a time; those it wants whole are whole in each slice."""
+    heads = journal.streams.heads
+    numbers = {source.name: journal.numbers(source.name) for source in sources}
+    whole = {
+        number: journal.streams[number]
+        for source in sources
+        for number in numbers[source.name]
+        if source.whole(heads[number])
+    }
+    long = [number for mine in numbers.values() for number in mine if number not in whole]
+    for block in journal.streams.blocks(long, _BLOCK_ROWS):
+        yield [
+            (
+                source,
+                [whole.get(n) or replace(heads[n], readings=block.get(n, _NO_CHUNKS)) for n in numbers[source.name]],
+            )
+            for source in sources
+        ]
 
 
 def _manifest(ticket: dict[str, Any], journal: Journal, log: str, verdict: Outcome) -> dict[str, Any]:

@@ -186,8 +186,8 @@ def bring_in(store: Store, run_id: str, probe: Probe, watch: Watch) -> RunRecord
     except DeviceError as error:
         error.hint = f"the run is safe on the target; when that is mended: {store.command('collect', run_id)}"
         raise
-    record = assemble(ticket, read_journal(folder.evidence / "journal"))
-    store.commit(folder, record)
+    journal = read_journal(folder.evidence / "journal")
+    record = store.commit(folder, lambda keep: assemble(ticket, journal, keep))
     _index(store, run_id, watch)
     probe.forget(ticket["folder"])
     return record

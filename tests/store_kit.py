@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from meltbench.records import Measure, Phase, Reason, Request, RunRecord, Series, SourceStatus
+from meltbench.records import AGAIN, OK, Measure, Phase, Reason, Request, RunRecord, Series, SourceStatus
 from meltbench.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -53,13 +53,14 @@ def record_of(run_id: str, seed: int = 0) -> RunRecord:
     t0 = np.arange(500, dtype=np.int64) * 9_700_000 + dice.randrange(10**15)
     power = np.array([dice.uniform(1, 9) for _ in t0])
     power[3] = np.nan
+    codes = np.where(np.isnan(power), AGAIN, OK).astype(np.uint8)
     requests = [_request(index, item, dice) for index, item in enumerate(("pp512", "tg16", "tg16@d4096", "pp8+tg16"))]
     return RunRecord(
         run_id,
         manifest_of(run_id),
         series=[
-            Series("power_w", "W", "gauge", "rapl", "soc", t0, t0 + 900, power, ["ok"] * 500, "/sys/a", "B", 262143.3),
-            Series("temp_c", "degC", "gauge", "thermal", "none", t0[:2], t0[:2], power[:2], ["ok", "again"]),
+            Series("power_w", "W", "gauge", "rapl", "soc", t0, t0 + 900, power, codes, "/sys/a", "B", 262143.3),
+            Series("temp_c", "degC", "gauge", "thermal", "none", t0[:2], t0[:2], power[2:4], codes[2:4]),
         ],
         sources=[SourceStatus("rapl", "ok", 1, 500), SourceStatus("psu", "denied", 2, 0, "/sys/b")],
         phases=[Phase("idle_before", 0, 10), Phase("decode", 10, 20, 1)],

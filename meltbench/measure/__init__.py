@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from meltbench.measure.costs import NO_RUN, SERVED, energy_measures
+from meltbench.measure.costs import NO_RUN, SERVED, energy_measures, rail_measures
+from meltbench.measure.counters import MAX_POWER_W
 from meltbench.measure.findings import (
     StreamStats,
     clock_reasons,
@@ -23,13 +24,14 @@ from meltbench.measure.gauges import (
     thermal_measures,
 )
 from meltbench.measure.latency import count_measures, latency_measures, load_measure, point_measures
-from meltbench.measure.total import MAX_POWER_W, RAPL_UPDATE_S, Total, total
+from meltbench.measure.total import Total, rails, total
 from meltbench.measure.validity import FOREIGN_CORES, reason, state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from meltbench.records import Measure, Phase, Reason, Request, Series, SourceStatus, State
+    from meltbench.measure.digest import Digest
+    from meltbench.records import Measure, Phase, Reason, Request, SourceStatus, State
 
 Workload = Literal["generate", "grid", "idle", "exec"]
 
@@ -41,14 +43,12 @@ class Limits:
     """What a device profile may state better than the defaults.
 
     ``foreign_cores``: cores others may use; ``max_power_w``: more than the machine can draw, which also bounds what
-    counts as a wrap; ``clock_bound_s``: offset between the clocks of samples and phases, 0 where the probe took both;
-    ``update_s``: how often the total's register moves, which slower readings cannot show.
+    counts as a wrap; ``clock_bound_s``: offset between the clocks of samples and phases, 0 where the probe took both.
     """
 
     foreign_cores: float = FOREIGN_CORES
     max_power_w: float = MAX_POWER_W
     clock_bound_s: float = 0.0
-    update_s: float = RAPL_UPDATE_S
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class RunInputs:
     """
 
     kind: Workload
-    series: Sequence[Series]
+    signals: Sequence[Digest]
     sources: Sequence[SourceStatus]
     phases: Sequence[Phase]
     requests: Sequence[Request] = ()
@@ -87,25 +87,24 @@ class RunInputs:
 def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     """Every measure of a run, the reasons against its validity, and the state they come to."""
     run = next((phase for phase in inputs.phases if phase.name == "run"), None)
-    rail = designated(inputs)
+    found_total = designated(inputs)
     limits = inputs.limits
     measures = [
         *_served(inputs),
-        *load_measures(inputs.series, run, *_own_cpu(inputs), no_run=NO_RUN[inputs.kind]),
-        *(process_memory_measures(inputs.series, inputs.maxrss_bytes) if inputs.kind != "idle" else ()),
-        *memory_measures(inputs.series, run),
+        *load_measures(inputs.signals, run, *_own_cpu(inputs), no_run=NO_RUN[inputs.kind]),
+        *(process_memory_measures(inputs.signals, inputs.maxrss_bytes) if inputs.kind != "idle" else ()),
+        *memory_measures(inputs.signals, run),
         *energy_measures(
-            rail.series,
-            rail.reason,
+            found_total.rail,
+            found_total.reason,
             inputs.phases,
             inputs.requests,
             kind=inputs.kind,
             clock_bound_s=limits.clock_bound_s,
-            max_power_w=limits.max_power_w,
-            update_s=limits.update_s,
         ),
-        *thermal_measures(inputs.series, run),
-        *frequency_measures(inputs.series, run),
+        *_of_rails(inputs),
+        *thermal_measures(inputs.signals, run),
+        *frequency_measures(inputs.signals, run),
     ]
     told = [inputs.failure, *inputs.conditions] if inputs.failure else list(inputs.conditions)
     found = [
@@ -114,9 +113,9 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *request_reasons(inputs.requests, inputs.asked),
         *sampler_reasons(inputs.streams),
         *source_reasons(inputs.sources),
-        *frequency_reasons(inputs.series, run),
+        *frequency_reasons(inputs.signals, run),
         *measure_reasons(measures, limits.foreign_cores, limits.max_power_w),
-        *([reason("partial_total", rail.partial)] if rail.partial else []),
+        *([reason("partial_total", found_total.partial)] if found_total.partial else []),
     ]
     first: dict[str, Reason] = {}
     for one in found:
@@ -141,6 +140,16 @@ def _own_cpu(inputs: RunInputs) -> tuple[float | None, str]:
     return (inputs.life_cpu_s if inputs.kind == "exec" else None), "user + system time by rusage at exit"
 
 
+def _of_rails(inputs: RunInputs) -> list[Measure]:
+    """The energy of every signal by itself: parts of the total and what lies outside of it, never to be added up."""
+    bound = inputs.limits.clock_bound_s
+    return [
+        measure
+        for rail in rails(inputs.signals)
+        for measure in rail_measures(rail, inputs.phases, inputs.requests, kind=inputs.kind, clock_bound_s=bound)
+    ]
+
+
 def designated(inputs: RunInputs) -> Total:
     """The total of the source the profile marks as such, or why there is none."""
     source = next((one for one in inputs.sources if one.source == inputs.energy_source), None)
@@ -156,4 +165,4 @@ def designated(inputs: RunInputs) -> Total:
         return Total(None, f"sensor_gated: {source.source}: {source.detail}")
     if source.status != "ok":
         return Total(None, f"sensor_unreadable: {source.source}: {source.detail}")
-    return total([one for one in inputs.series if one.source == source.source], inputs.limits.max_power_w)
+    return total([one for one in inputs.signals if one.head.source == source.source])

@@ -9,7 +9,6 @@ a wrap in it would not show.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from meltbench.measure.digest import Digest
     from meltbench.records import Series
 
     Floats = npt.NDArray[np.float64]
@@ -24,28 +24,7 @@ if TYPE_CHECKING:
     Bools = npt.NDArray[np.bool_]
 
 WRAP_SHARE = 0.25  # of the range: a fall whose way across the end is longer is not "near the range end"
-
-
-@dataclass(frozen=True)
-class Counter:
-    """A counter's readable samples as one rising line.
-
-    ``t_ns``: middle of each read. ``value``: accumulated, flat across a reset. ``resets``: indices of the samples
-    before which nothing is known. ``wraps``: how many wraps were undone. ``fresh``: True where the value changed.
-    """
-
-    t_ns: Ints
-    value: Floats
-    resets: Ints
-    wraps: int
-    fresh: Bools
-
-    def reset_within(self, t0_ns: int, t1_ns: int) -> bool:
-        """Whether a reset lies between the readings that enclose the window."""
-        if not len(self.resets):
-            return False
-        before, after = self.t_ns[self.resets - 1], self.t_ns[self.resets]
-        return bool(((after > t0_ns) & (before < t1_ns)).any())
+MAX_POWER_W = 2000.0  # more than any single machine in scope draws
 
 
 def middle_ns(series: Series) -> Ints:
@@ -53,48 +32,73 @@ def middle_ns(series: Series) -> Ints:
     return series.t0_ns + (series.t1_ns - series.t0_ns) // 2
 
 
-def usable(series: Series) -> Bools:
-    """The samples that have a value and are later than all before them."""
-    good = np.isfinite(series.value)
-    t = middle_ns(series)[good]
-    good[good] = np.diff(np.maximum.accumulate(t), prepend=t[:1] - 1) > 0
-    return good
+class Unwrapper:
+    """One rising line out of a counter's blocks. ``max_rate``: the fastest it can rise, units a second (for J: W).
+
+    ``readings`` counts those that had a value and a time later than all before, ``updates`` those that changed the
+    value, ``wraps`` those undone. ``resets``: times (ns) of the readings on both sides of each reset.
+    """
+
+    def __init__(self, wrap: float | None, max_rate: float | None = None) -> None:
+        self._wrap, self._max_rate = wrap, max_rate
+        self._last: tuple[int, float, float] | None = None  # time, what was read, value of the line
+        self.readings = self.updates = self.wraps = 0
+        self.resets: list[tuple[int, int]] = []
+
+    def add(self, part: Series) -> tuple[Ints, Floats, Bools, Floats, Floats]:
+        """The usable readings of a block: middle of each read (ns), value (flat across a reset), whether it changed,
+        seconds since the reading before, seconds the read took."""
+        good = np.isfinite(part.value)
+        t, raw = middle_ns(part)[good], part.value[good]
+        stamp = (part.t1_ns - part.t0_ns)[good] / 1e9
+        rising = np.diff(np.maximum.accumulate(t), prepend=t[:1] - 1) > 0
+        if self._last is not None:
+            rising &= t > self._last[0]
+        t, raw, stamp = t[rising], raw[rising], stamp[rising]
+        if not len(t):
+            return t, raw, np.empty(0, np.bool_), stamp, stamp
+        before = self._last or (int(t[0]), float(raw[0]), float(raw[0]))
+        times = np.concatenate([[before[0]], t])
+        dt: Floats = np.diff(times) / 1e9
+        step, wrapped, reset = self._steps(np.diff(raw, prepend=before[1]), dt)
+        value: Floats = before[2] + np.cumsum(step)
+        fresh = (step != 0) | reset
+        self.resets += [(int(times[i]), int(times[i + 1])) for i in np.flatnonzero(reset).tolist()]
+        self.wraps += int(wrapped.sum())
+        self.readings += len(t)
+        self.updates += int(fresh.sum())
+        self._last = int(t[-1]), float(raw[-1]), float(value[-1])
+        return t, value, fresh, dt, stamp
+
+    def _steps(self, step: Floats, dt: Floats) -> tuple[Floats, Bools, Bools]:
+        fell = step < 0
+        wrapped = np.zeros(len(step), dtype=np.bool_)
+        blind = np.zeros(len(step), dtype=np.bool_)
+        if self._wrap:
+            across = step + self._wrap
+            wrapped = fell & (across >= 0) & (across <= WRAP_SHARE * self._wrap)
+            if self._max_rate is not None:
+                wrapped &= across <= self._max_rate * dt
+                blind = dt > self._wrap / (2 * self._max_rate)
+            step = np.where(wrapped, across, step)
+        reset = (fell & ~wrapped) | blind
+        return np.where(reset, 0.0, step), wrapped, reset
 
 
-def unwrap(series: Series, max_rate: float | None = None) -> Counter:
-    """The counter without its gaps and wraps. ``max_rate``: the fastest it can rise, units a second (for J: W)."""
-    good = usable(series)
-    t, v = middle_ns(series)[good], series.value[good]
-    step = np.diff(v)
-    dt = np.diff(t) / 1e9
-    fell = step < 0
-    wrapped = np.zeros(len(step), dtype=np.bool_)
-    blind = np.zeros(len(step), dtype=np.bool_)
-    if series.wrap:
-        across = step + series.wrap
-        wrapped = fell & (across >= 0) & (across <= WRAP_SHARE * series.wrap)
-        if max_rate is not None:
-            wrapped &= across <= max_rate * dt
-            blind = dt > series.wrap / (2 * max_rate)
-        step = np.where(wrapped, across, step)
-    reset = (fell & ~wrapped) | blind
-    step[reset] = 0.0
-    first = v[0] if len(v) else 0.0
-    value = np.concatenate([v[:1], first + np.cumsum(step)])
-    fresh = np.concatenate([np.zeros(min(len(v), 1), dtype=np.bool_), (step != 0) | reset])
-    return Counter(t, value, np.flatnonzero(reset) + 1, int(wrapped.sum()), fresh)
-
-
-def difference(counter: Counter, t0_ns: int, t1_ns: int) -> float | str:
+def difference(counter: Digest, t0_ns: int, t1_ns: int) -> float | str:
     """How far the counter rose from t0 to t1, interpolated at both edges; else a reason in words.
 
     For counters that may stand still, like processor seconds: every reading counts, changed or not.
     """
-    if not len(counter.t_ns):
+    t, v = counter.kept["t"], counter.kept["v"]
+    if not len(t):
         return "no readable sample"
-    if t0_ns < counter.t_ns[0] or t1_ns > counter.t_ns[-1]:
+    if t0_ns < t[0] or t1_ns > t[-1]:
         return "low_coverage: the readings do not enclose the window"
     if counter.reset_within(t0_ns, t1_ns):
         return "counter_reset: the counter was reset inside the window"
-    low, high = np.interp([t0_ns, t1_ns], counter.t_ns, counter.value).tolist()
+    for edge in (t0_ns, t1_ns):
+        if (k := int(np.searchsorted(t, edge))) > 0 and t[k] != edge:
+            counter.check_neighbours(counter.kept, k)
+    low, high = np.interp([t0_ns, t1_ns], t, v).tolist()
     return float(high - low)

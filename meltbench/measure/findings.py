@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from meltbench.measure.gauges import within
 from meltbench.measure.validity import LATE_SHARE, MISSED_SHARE, STEP_S, SUSPEND_S, reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from meltbench.records import Measure, Phase, Reason, Request, Series, SourceStatus
+    from meltbench.measure.digest import Digest
+    from meltbench.records import Measure, Phase, Reason, Request, SourceStatus
 
     ClockPair = tuple[int, int, int]
 
@@ -74,22 +74,21 @@ def source_reasons(sources: Sequence[SourceStatus]) -> list[Reason]:
     return _joined("sensor_denied", denied) + _joined("sensor_gated", gated)
 
 
-def frequency_reasons(series: Sequence[Series], run: Phase | None) -> list[Reason]:
+def frequency_reasons(signals: Sequence[Digest], run: Phase | None) -> list[Reason]:
     """Policies whose cap lay below the hardware's maximum in the run."""
     if run is None:
         return []
     highest = {
-        one.name.removesuffix(".hw_max_hz"): float(values.max())
-        for one in series
-        if one.name.endswith(".hw_max_hz") and len(values := within(one, None))
+        one.name.removesuffix(".hw_max_hz"): one.whole.high
+        for one in signals
+        if one.name.endswith(".hw_max_hz") and one.whole.n
     }
     capped = []
-    for one in series:
+    for one in signals:
         policy = one.name.removesuffix(".max_hz")
-        values = within(one, run)
-        if one.name.endswith(".max_hz") and policy in highest and len(values) and values.min() < highest[policy]:
+        if one.name.endswith(".max_hz") and policy in highest and one.run.n and one.run.low < highest[policy]:
             what = policy.removeprefix("cpufreq.")
-            capped.append(f"{what}: {values.min() / 1e9:.2f} GHz of {highest[policy] / 1e9:.2f} GHz")
+            capped.append(f"{what}: {one.run.low / 1e9:.2f} GHz of {highest[policy] / 1e9:.2f} GHz")
     return _joined("frequency_capped", capped)
 
 

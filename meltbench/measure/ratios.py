@@ -16,7 +16,7 @@ from meltbench.measure.sums import like, summed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meltbench.measure.energy import Trace
+    from meltbench.measure.energy import Rail
     from meltbench.records import Measure, Request
 
 RATIOS = (
@@ -45,13 +45,13 @@ def run_ratios(gross: Measure, requests: Sequence[Request]) -> list[Measure]:
     return _ratios(gross, timed, why, _RUN_METHOD, cached=True)
 
 
-def grid_costs(trace: Trace, gross: Measure, requests: Sequence[Request], clock_bound_s: float) -> list[Measure]:
+def grid_costs(rail: Rail, gross: Measure, requests: Sequence[Request], clock_bound_s: float) -> list[Measure]:
     """No ratio of the run; of each point the energy and its ratios, under the point's name as phase."""
     out = _ratios(replace(gross, value=None, reason=MIXED), [], "", "", cached=True)
     shared = overlapping(requests)
     for point in points(requests):
         good = [r for r in requests if r.item == point and r.role == "timed" and r.status == "ok"]
-        energy = _point_energy(trace, point, good, shared, clock_bound_s)
+        energy = _point_energy(rail, point, good, shared, clock_bound_s)
         out += [energy, *_ratios(energy, good, "", _POINT_METHOD, cached=False)]
     return out
 
@@ -73,15 +73,15 @@ def overlapping(requests: Sequence[Request]) -> set[int]:
     return found
 
 
-def _point_energy(trace: Trace, point: str, good: Sequence[Request], shared: set[int], clock_bound_s: float) -> Measure:
+def _point_energy(rail: Rail, point: str, good: Sequence[Request], shared: set[int], clock_bound_s: float) -> Measure:
     why = ""
     if not good:
         why = "no_timed_request: none succeeded"
     elif any(request.index in shared for request in good):
         why = "overlapping_requests: requests ran at the same time and share their energy"
     if why:
-        return like(trace, "energy_j", "J", reason=why, phase=point)
-    return summed(trace, point, [(r.t_send_ns, r.t_end_ns) for r in good], f"requests of {point}", clock_bound_s)
+        return like(rail, "energy_j", "J", reason=why, phase=point)
+    return summed(rail, point, [(r.t_send_ns, r.t_end_ns) for r in good], f"requests of {point}", clock_bound_s)
 
 
 def _ratios(energy: Measure, requests: Sequence[Request], why: str, method: str, *, cached: bool) -> list[Measure]:

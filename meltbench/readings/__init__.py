@@ -51,13 +51,18 @@ class Source:
         """Whether a stream is given whole with each slice: it is read at transitions alone."""
         return any(not spec.periodic and spec.match(stream.path) for spec in self.reader.paths)
 
-    def read(self, streams: Sequence[Stream]) -> tuple[list[Series], Sighting]:
+    def read(self, streams: Sequence[Stream], *, again: bool = False) -> tuple[list[Series], Sighting]:
         """The series in a slice of the streams, and what was seen of the source.
 
+        ``again``: not the first slice, so that what is given whole each time was told before.
         ``streams`` may hold those of other sources: a reader takes what matches its paths. Whatever the bytes say, the
         result is samples or a status. Raises DefinitionError for an option's value.
         """
-        return self.reader.parse(self.name, streams, self.options)
+        series, seen = self.reader.parse(self.name, streams, self.options)
+        if not again:
+            return series, seen
+        told = {stream.path for stream in streams if self.whole(stream)}
+        return [one for one in series if one.path not in told], seen.without([s for s in series if s.path in told])
 
 
 def read(

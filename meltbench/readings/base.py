@@ -312,6 +312,12 @@ class Sighting:
     def __add__(self, later: Sighting) -> Sighting:
         return replace(self, readings=self.readings + later.readings, tally=self.tally + later.tally)
 
+    def without(self, series: Sequence[Series]) -> Sighting:
+        """Less what these series showed."""
+        tally = self.tally.copy()
+        tally.subtract(word for one in series for word in one.words)
+        return replace(self, readings=self.readings - sum(map(len, series)), tally=tally)
+
     def told(self) -> SourceStatus:
         """One row about a source: ``ok`` when any value came of it, else the most telling cause."""
         if not self.paths:
@@ -333,7 +339,7 @@ def sighting(
     if not series:
         codes = [found[found != OK] for found in (read_codes(stream.readings) for stream in streams)]
     counts = sum((np.bincount(one, minlength=len(STATUSES)) for one in codes), np.zeros(len(STATUSES), np.int64))
-    tally = Counter({word: int(n) for word, n in zip(STATUSES, counts.tolist(), strict=True) if n})
-    unopened = Counter(stream.status for stream in streams if stream.status != "ok")
+    tally: Counter[Status] = Counter({word: int(n) for word, n in zip(STATUSES, counts.tolist(), strict=True) if n})
+    unopened: Counter[Status] = Counter(stream.status for stream in streams if stream.status != "ok")
     readings = sum(len(stream.readings) for stream in streams)
     return Sighting(source, len(streams), readings, tally, unopened, absent, note)

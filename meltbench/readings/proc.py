@@ -45,7 +45,7 @@ def _keyed(pattern: bytes, scale: float = 1.0) -> Callable[[bytes], dict[bytes, 
 
 _meminfo = _keyed(rb"^(MemTotal|MemAvailable|SwapTotal|SwapFree):[ \t]+(\d{1,15}) kB\n", KIB)
 _status = _keyed(rb"^(VmHWM|VmRSS|VmSwap):[ \t]+(\d{1,15}) kB\n", KIB)
-_smaps = _keyed(rb"^(Pss|SwapPss|Pss_File):[ \t]+(\d{1,15}) kB\n", KIB)
+_smaps = _keyed(rb"^(Rss|Pss|Swap|SwapPss|Pss_File):[ \t]+(\d{1,15}) kB\n", KIB)
 _vmstat = _keyed(rb"^(oom_kill|pswpin|pswpout) (\d{1,18})\n")
 _psi = _keyed(rb"^(some|full) avg10=[\d.]{1,12} avg60=[\d.]{1,12} avg300=[\d.]{1,12} total=(\d{1,18})\n", 1e-6)
 _loadavg = re.compile(rb"(\d{1,6}\.\d\d) \d{1,6}\.\d\d \d{1,6}\.\d\d \d{1,9}/\d{1,9} \d{1,10}\n?\Z")
@@ -66,6 +66,13 @@ def _of(find: Callable[[bytes], dict[bytes, float]], *keys: bytes) -> Callable[[
         return tuple(found.get(key, NAN) for key in keys)
 
     return row
+
+
+def _smaps_row(raw: bytes) -> Row:
+    found = _smaps(raw)
+    pss, swap_pss, pss_file, rss, swap = (found.get(k, NAN) for k in (b"Pss", b"SwapPss", b"Pss_File", b"Rss", b"Swap"))
+    # Pss alone hides what was swapped out; Rss + Swap is what the process held when this very text was made.
+    return pss, swap_pss, pss_file, pss + swap_pss, rss + swap
 
 
 def _loadavg_row(raw: bytes) -> Row:
@@ -184,8 +191,10 @@ SMAPS = _plain(
         Column("process.pss_bytes", "B", "gauge", "process"),
         Column("process.swap_pss_bytes", "B", "gauge", "process"),
         Column("process.pss_file_bytes", "B", "gauge", "process"),
+        Column("process.pss_total_bytes", "B", "gauge", "process"),
+        Column("process.held_bytes", "B", "gauge", "process"),
     ],
-    _of(_smaps, b"Pss", b"SwapPss", b"Pss_File"),
+    _smaps_row,
 )
 VMSTAT = _plain(
     "vmstat",

@@ -21,10 +21,12 @@ from meltbench.errors import InternalError, StoreError, UnknownName
 from meltbench.store import fs, manifest, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
-    from meltbench.records import RunRecord
+    from meltbench.records import RunRecord, Series
     from meltbench.store.index import Indexed
+
+    Keep = Callable[[list[tuple[int, Series]]], None]
 
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}", re.ASCII)
 INDEX = "meltbench.duckdb"
@@ -162,14 +164,13 @@ class Store:
         for left in self.runs_dir.glob(f"{_HIDDEN}*"):
             shutil.rmtree(left)
 
-    def commit(self, folder: RunFolder, record: RunRecord) -> None:
-        """Store the record: its tables, then the manifest, whose rename is the commit.
+    def commit(self, folder: RunFolder, made: RunRecord | Callable[[Keep], RunRecord]) -> RunRecord:
+        """Store a record: its samples and tables, then the manifest, whose rename is the commit.
 
+        ``made`` is the record, or makes it and hands its samples over meanwhile, for they may not fit in memory.
         Raises StoreError when the run is stored already, another process is storing it, or the disk refuses;
         then the evidence is untouched and the run is open as before.
         """
-        if record.run_id != folder.run_id:
-            raise InternalError(f"the record of {record.run_id} does not belong in {folder.run_id}")
         hint = f"its evidence is safe in {folder.evidence}; free space, then: {self.command('collect', folder.run_id)}"
         with (
             fs.explained(f"store run {folder.run_id}", hint=hint),
@@ -178,6 +179,11 @@ class Store:
             folder.check_open()
             _drop_partial(folder.path)
             try:
+                with tables.SampleWriter(folder.path) as samples:
+                    record = made(samples.keep) if callable(made) else made
+                    samples.keep(list(enumerate(record.series)))
+                if record.run_id != folder.run_id:
+                    raise InternalError(f"the record of {record.run_id} does not belong in {folder.run_id}")
                 tables.write_record(folder.path, record)
                 content = manifest.seal({**record.manifest, "run_id": folder.run_id}, manifest.inventory(folder.path))
                 fs.write_atomic(folder.path / manifest.MANIFEST, content)
@@ -186,6 +192,7 @@ class Store:
                 if not folder.stored:
                     _drop_partial(folder.path)
                 raise
+        return record
 
     def ingest(self, run_id: str) -> Indexed:
         """Bring a stored run into the index; see meltbench.store.index.ingest."""

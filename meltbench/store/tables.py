@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from meltbench.errors import InternalError, StoreError
-from meltbench.records import Measure, Phase, Reason, Request, RunRecord, Series, SourceStatus
+from meltbench.records import STATUSES, Measure, Phase, Reason, Request, RunRecord, Series, SourceStatus
 from meltbench.store import fs, manifest, schema
 
 if TYPE_CHECKING:
@@ -28,8 +28,48 @@ _MAX_FLOAT = sys.float_info.max
 _HINT = "meltbench verify lists what is damaged"
 
 
+class SampleWriter:
+    """Writes samples.parquet of a run folder a block at a time; not yet flushed to the disk when it is closed."""
+
+    def __init__(self, folder: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        plain = arrow_schema(schema.SAMPLES.columns)
+        coded = pa.field("status", pa.dictionary(pa.int8(), pa.string()))  # the file has plain strings all the same
+        self._schema = plain.set(plain.get_field_index("status"), coded)
+        self._writer = pq.ParquetWriter(
+            folder / str(schema.SAMPLES.parquet), self._schema, store_schema=False, **_encoding(schema.SAMPLES)
+        )
+
+    def __enter__(self) -> SampleWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def keep(self, parts: list[tuple[int, Series]]) -> None:
+        """Write the next samples of these series, each with its number in the run."""
+        import numpy as np
+        import pyarrow as pa
+
+        parts = [(number, part) for number, part in parts if len(part)]
+        if not parts:
+            return
+        series = np.repeat(np.array([number for number, _ in parts], np.int32), [len(part) for _, part in parts])
+        t0_ns, t1_ns, value, status = (
+            np.concatenate([getattr(part, name) for _, part in parts]) for name in ("t0_ns", "t1_ns", "value", "status")
+        )
+        values = pa.array(value, mask=np.isnan(value))
+        words = pa.DictionaryArray.from_arrays(status.astype(np.int8), list(STATUSES))
+        try:
+            self._writer.write_table(pa.table([series, t0_ns, t1_ns, values, words], schema=self._schema))
+        except pa.ArrowInvalid as error:
+            raise InternalError(f"samples that contradict themselves: {error}", hint="please report it") from error
+
+
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Write the Parquet files of a record into its folder; they are not yet flushed to the disk.
+    """Write the Parquet files of a record into its folder, but for the samples; they are not yet flushed to the disk.
 
     Raises InternalError for a record that contradicts itself, OSError when the disk does not take it.
     """
@@ -43,7 +83,6 @@ def write_record(folder: Path, record: RunRecord) -> None:
             schema.REASONS: _columns(schema.REASONS, record.reasons),
             schema.SOURCES: _columns(schema.SOURCES, record.sources),
             schema.SERIES: _columns(schema.SERIES, record.series),
-            schema.SAMPLES: _samples(record.series),
             schema.TOKENS: _tokens(record.requests),
         }
         made = {table: pa.table(held, schema=arrow_schema(table.columns)) for table, held in columns.items()}
@@ -70,16 +109,14 @@ def arrow_schema(columns: Iterable[schema.Column]) -> pa.Schema:
 def _write(folder: Path, table: schema.Table, content: pa.Table) -> None:
     import pyarrow.parquet as pq
 
+    pq.write_table(content, folder / str(table.parquet), **_encoding(table))
+
+
+def _encoding(table: schema.Table) -> dict[str, Any]:
     # Delta encoding stores a regular clock in about a byte a sample; dictionaries store repeated names once.
     times = {column.name: "DELTA_BINARY_PACKED" for column in table.columns if column.name.endswith("_ns")}
     names = [column.name for column in table.columns if column.type == "VARCHAR"]
-    pq.write_table(
-        content,
-        folder / str(table.parquet),
-        compression="zstd",
-        use_dictionary=names,
-        column_encoding=times or None,
-    )
+    return {"compression": "zstd", "use_dictionary": names, "column_encoding": times or None}
 
 
 def _finite(measure: Measure) -> Measure:
@@ -113,24 +150,6 @@ def cell(value: Any, sql_type: schema.SqlType) -> Any:
     if isinstance(value, float):
         return int(value) if value.is_integer() and int(value) in _INTEGERS[sql_type] else None
     return operator.index(value) if operator.index(value) in _INTEGERS[sql_type] else None
-
-
-def _samples(all_series: list[Series]) -> dict[str, Any]:
-    import numpy as np
-    import pyarrow as pa
-
-    def joined(parts: list[Any], dtype: Any) -> Any:
-        return np.concatenate(parts) if parts else np.empty(0, dtype)
-
-    values = joined([np.asarray(series.value, np.float64) for series in all_series], np.float64)
-    lengths = [len(series.value) for series in all_series]
-    return {
-        "series": np.repeat(np.arange(len(all_series), dtype=np.int32), lengths),
-        "t0_ns": joined([np.asarray(series.t0_ns, np.int64) for series in all_series], np.int64),
-        "t1_ns": joined([np.asarray(series.t1_ns, np.int64) for series in all_series], np.int64),
-        "value": pa.array(values, mask=np.isnan(values)),
-        "status": [status for series in all_series for status in series.status],
-    }
 
 
 def _tokens(requests: list[Request]) -> dict[str, list[int]]:
@@ -199,14 +218,15 @@ def read_record(folder: Path) -> RunRecord:
 def _read_series(rows: list[dict[str, Any]], samples: pa.Table) -> list[Series]:
     import numpy as np
 
-    number = samples["series"].to_numpy()
-    starts = np.searchsorted(number, np.arange(len(rows) + 1))
+    number, t0_ns, t1_ns, value = (samples[name].to_numpy() for name in ("series", "t0_ns", "t1_ns", "value"))
+    codes = {word: code for code, word in enumerate(STATUSES)}
+    status = np.array([codes[word] for word in samples["status"].to_pylist()], dtype=np.uint8)
     made = []
     for place, row in enumerate(rows):
-        part = samples.slice(starts[place], starts[place + 1] - starts[place])
-        value = part["value"].to_numpy().astype(np.float64)
-        t0_ns, t1_ns = part["t0_ns"].to_numpy(), part["t1_ns"].to_numpy()
-        made.append(Series(**row, t0_ns=t0_ns, t1_ns=t1_ns, value=value, status=part["status"].to_pylist()))
+        mine = np.flatnonzero(number == place)
+        made.append(
+            Series(**row, t0_ns=t0_ns[mine], t1_ns=t1_ns[mine], value=value[mine].astype(float), status=status[mine])
+        )
     return made
 
 

@@ -6,6 +6,7 @@ import errno
 
 import numpy as np
 
+from meltbench.measure.digest import Edges, digest
 from meltbench.records import STATUSES, Phase, Readings, Request, Series, Stream
 
 SECOND = 1_000_000_000
@@ -32,6 +33,12 @@ def series(name, t_s, value, *, kind="counter", unit="J", klass="B", wrap=None, 
         status = ["ok" if np.isfinite(x) else "error" for x in v]
     status = np.array([STATUSES.index(word) for word in status], dtype=np.uint8)
     return Series(name, unit, kind, source, scope, t, t, v, status, klass=klass, wrap=wrap)
+
+
+def digests(parts, run=None):
+    """Signals as the measures take them."""
+    spans = [] if run is None else [(run.t0_ns, run.t1_ns)]
+    return [digest(one, Edges.of(spans, run)) for one in parts]
 
 
 def phase(name, t0_s, t1_s, request=None):

@@ -1,15 +1,29 @@
 """Counters: wraps undone, resets told, gaps kept as gaps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from evidence_kit import SECOND, phase, series
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltbench.measure.counters import difference, unwrap
+from meltbench.measure.counters import Unwrapper, difference
+from meltbench.measure.digest import digest
 from meltbench.measure.energy import energy
 
 RANGE_J = 65532.610987
+
+
+def unwrap(one, max_rate=None, block=7):
+    """The counter and its line, taken in blocks."""
+    counter = Unwrapper(one.wrap, max_rate)
+    lines = []
+    for at in range(0, len(one), block):
+        arrays = {name: getattr(one, name)[at : at + block] for name in ("t0_ns", "t1_ns", "value", "status")}
+        lines.append(counter.add(replace(one, **arrays))[1])
+    counter.value = np.concatenate(lines)
+    return counter
 
 
 def test_trap_25_rapl_wrap_is_not_reset():
@@ -43,7 +57,7 @@ def test_perun_trap_equal_values_are_no_wrap():
 
 def test_a_pause_long_enough_to_hide_a_wrap_is_a_reset():
     one = series("c", [0, 1, 40, 41], [0, 100, 200, 300], wrap=RANGE_J)
-    assert unwrap(one, max_rate=2000).resets.tolist() == [2]
+    assert unwrap(one, max_rate=2000).resets == [(SECOND, 40 * SECOND)]
     assert len(unwrap(one, max_rate=200).resets) == 0
 
 
@@ -60,12 +74,12 @@ def test_a_counter_without_a_range_that_falls_was_reset():
 
 
 def test_differences_of_a_counter_that_may_stand_still():
-    counter = unwrap(series("cpu", [0, 1, 2, 3], [5, 5, 5, 6], unit="s"))
+    counter = digest(series("cpu", [0, 1, 2, 3], [5, 5, 5, 6], unit="s"))
     assert difference(counter, 0, 2 * SECOND) == 0
     assert difference(counter, 0, round(2.5 * SECOND)) == pytest.approx(0.5)
     assert difference(counter, 0, 4 * SECOND).startswith("low_coverage")
-    assert difference(unwrap(series("cpu", [0], [np.nan])), 0, 1) == "no readable sample"
-    assert difference(unwrap(series("cpu", [0, 1, 2], [5, 1, 2])), 0, 2 * SECOND).startswith("counter_reset")
+    assert difference(digest(series("cpu", [0], [np.nan], unit="s")), 0, 1) == "no readable sample"
+    assert difference(digest(series("cpu", [0, 1, 2], [5, 1, 2], unit="s")), 0, 2 * SECOND).startswith("counter_reset")
 
 
 @given(

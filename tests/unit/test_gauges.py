@@ -4,18 +4,32 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evidence_kit import phase, series
+from evidence_kit import digests, phase, series
 
-from meltbench.measure.gauges import (
-    frequency_measures,
-    load_measures,
-    memory_measures,
-    process_memory_measures,
-    thermal_measures,
-)
+from meltbench.measure import gauges
 
 RUN = phase("run", 10, 20)
 T = np.arange(0, 30, 0.5)
+
+
+def process_memory_measures(parts, maxrss_bytes):
+    return gauges.process_memory_measures(digests(parts), maxrss_bytes)
+
+
+def memory_measures(parts, run):
+    return gauges.memory_measures(digests(parts, run), run)
+
+
+def thermal_measures(parts, run):
+    return gauges.thermal_measures(digests(parts, run), run)
+
+
+def frequency_measures(parts, run):
+    return gauges.frequency_measures(digests(parts, run), run)
+
+
+def load_measures(parts, run, *rest, **more):
+    return gauges.load_measures(digests(parts, run), run, *rest, **more)
 
 
 def gauge(name, values, unit="B", path=""):
@@ -39,55 +53,36 @@ def test_peak_memory_by_rusage_when_the_process_was_too_quick_for_the_sampler():
     assert by(process_memory_measures([], 7))["peak_rss_bytes", "max", ""].value == 7
 
 
-def test_trap_40_swapped_pages_count_in_the_peak_and_mapped_weights_stand_apart():
-    parts = [
-        gauge("process.pss_bytes", [500.0, 300.0, 900.0]),
-        gauge("process.swap_pss_bytes", [0.0, 400.0, np.nan]),
-        gauge("process.pss_file_bytes", [200.0, 100.0, 0.0]),
-        gauge("process.rss_bytes", [800.0, 600.0, 600.0]),
-        gauge("process.swap_bytes", [0.0, 500.0, 500.0]),
-    ]
-    got = by(process_memory_measures(parts, 1200))
-    assert got["peak_pss_bytes", "max", ""].value == 700
-    assert got["pss_file_bytes", "max", "process.pss_file_bytes"].value == 200
-
-
-def smaps(t_s, pss, pid=7):
+def smaps(t_s, pss, held, pid=7):
+    """What readings of smaps_rollup say: Pss + SwapPss, and Rss + Swap in the same text."""
     return [
         replace(series(name, t_s, values, kind="gauge", unit="B"), path=f"/proc/{pid}/smaps_rollup")
-        for name, values in (("process.pss_bytes", pss), ("process.swap_pss_bytes", [0.0] * len(pss)))
+        for name, values in (("process.pss_total_bytes", pss), ("process.held_bytes", held))
     ]
-
-
-def status(t_s, rss, pid=7):
-    held = [series(f"process.{name}_bytes", t_s, rss, kind="gauge", unit="B") for name in ("rss", "hwm")]
-    return [replace(one, path=f"/proc/{pid}/status") for one in held]
 
 
 def peak_pss(parts, maxrss=None):
     return by(process_memory_measures(parts, maxrss))["peak_pss_bytes", "max", ""]
 
 
+def test_trap_40_mapped_weights_stand_apart():
+    parts = [*smaps([0, 1], [500.0, 700.0], [800.0, 1100.0]), gauge("process.pss_file_bytes", [200.0, 100.0, 0.0])]
+    got = by(process_memory_measures(parts, 1200))
+    assert got["peak_pss_bytes", "max", ""].value == 700
+    assert got["pss_file_bytes", "max", "process.pss_file_bytes"].value == 200
+
+
 def test_a_program_that_grew_between_two_readings_of_smaps_has_no_peak_pss():
-    grown = status([0, 0.1, 0.5, 0.9], [1e5, 1e8, 3e8, 3.28e8])
-    got = peak_pss([*smaps([0.0], [48e3]), *grown], 328_000_000)
+    got = peak_pss(smaps([0.0], [48e3], [1e5]), 328_000_000)
     assert (got.value, got.n) == (None, 1)
     assert got.reason.startswith("low_coverage")
-    # Before the first and after the last reading of VmRSS nothing else stands in for it.
-    assert peak_pss([*smaps([0.05], [48e3]), *grown]).value is None
-    assert peak_pss([*smaps([-0.1], [48e3]), *grown]).value is None
-    assert peak_pss([*smaps([0.0, 0.95], [48e3, 3.2e8]), *grown]).value == 3.2e8
-    assert peak_pss(smaps([0.0], [48e3]), 50_000).reason.startswith("low_coverage")
+    assert peak_pss(smaps([0.0, 0.95], [48e3, 3.2e8], [1e5, 3.28e8]), 328_000_000).value == 3.2e8
+    assert peak_pss(smaps([0.0], [48e3], [np.nan]), 50_000).reason.startswith("low_coverage")
 
 
 def test_peak_pss_of_an_engine_stands_though_smaps_is_read_ten_times_as_seldom():
-    t = np.arange(0, 5, 0.1)
-    parts = status(t, 1.7e8 * np.minimum(t / 0.5 + 0.01, 1))
-    assert peak_pss([*smaps([0, 1, 2, 3, 4, 4.9], [1e3, 1.6e8, 1.62e8, 1.61e8, 1.63e8, 1.6e8]), *parts]).value == 1.63e8
-
-
-def test_the_vmrss_of_another_process_says_nothing_of_this_one():
-    assert peak_pss([*smaps([1.0], [5e6], pid=8), *status([0, 2], [3e8, 3e8])]).value is None
+    seen = smaps([0, 1, 2, 3], [1e3, 1.6e8, 1.63e8, 1.61e8], [2e3, 1.7e8, 1.7e8, 1.7e8])
+    assert peak_pss(seen, 170_000_000).value == 1.63e8
 
 
 def test_least_available_memory_is_of_the_run_alone():

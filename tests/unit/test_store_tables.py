@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from store_kit import add_run, open_run, record_of, store_at
 
 from meltbench.errors import InternalError, StoreError
-from meltbench.records import Measure, Phase, Reason, Request, RunRecord, Series, SourceStatus
+from meltbench.records import STATUSES, Measure, Phase, Reason, Request, RunRecord, Series, SourceStatus
 from meltbench.store import manifest, read_record, schema, tables
 
 anything = st.text(alphabet=st.characters(codec=None), max_size=30)
@@ -43,7 +43,7 @@ def series(draw):
         array(int64, np.int64),
         array(int64, np.int64),
         array(st.floats(), np.float64),
-        draw(st.lists(status, min_size=n, max_size=n)),
+        array(st.integers(0, len(STATUSES) - 1), np.uint8),
         draw(anything),
         draw(st.none() | anything),
         draw(number),
@@ -108,8 +108,9 @@ def expected(value):
 
 
 def assert_series_equal(ours: Series, theirs: Series) -> None:
-    assert replace(ours, t0_ns=0, t1_ns=0, value=0) == replace(theirs, t0_ns=0, t1_ns=0, value=0)
-    for name in ("t0_ns", "t1_ns", "value"):
+    arrays = ("t0_ns", "t1_ns", "value", "status")
+    assert replace(ours, **dict.fromkeys(arrays, 0)) == replace(theirs, **dict.fromkeys(arrays, 0))
+    for name in arrays:
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), strict=True)
 
 
@@ -192,7 +193,7 @@ def test_a_record_that_contradicts_itself_is_our_bug_and_stores_nothing(tmp_path
     for wrong in (
         replace(record, requests=[torn]),
         replace(record, requests=[record.requests[0]] * 2),
-        replace(record, series=[replace(record.series[0], status=["ok"])]),
+        replace(record, series=[replace(record.series[0], status=np.zeros(1, np.uint8))]),
         replace(record, manifest={"path": Path("/")}),
     ):
         with pytest.raises(InternalError):

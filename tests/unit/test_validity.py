@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evidence_kit import SECOND, phase, request, series
+from evidence_kit import SECOND, digests, phase, request, series
 
 from meltbench.errors import InternalError
 from meltbench.measure import RunInputs, StreamStats, measure_run
+from meltbench.measure.digest import Edges, digest
 from meltbench.measure.findings import (
     clock_reasons,
     frequency_reasons,
@@ -110,10 +111,12 @@ def test_trap_26_denied_counts_and_absent_does_not():
 def test_a_cap_below_the_hardwares_maximum():
     caps = series("cpufreq.policy0.max_hz", T, np.where((T > 15) & (T < 16), 1.5e9, 2e9), kind="gauge", unit="Hz")
     top = series("cpufreq.policy0.hw_max_hz", [0], [2e9], kind="gauge", unit="Hz")
-    found = frequency_reasons([caps, top], PHASES[1])
+    found = frequency_reasons(digests([caps, top], PHASES[1]), PHASES[1])
     assert [(one.code, one.detail) for one in found] == [("frequency_capped", "policy0: 1.50 GHz of 2.00 GHz")]
-    assert frequency_reasons([caps, top], phase("run", 20, 30)) == []
-    assert frequency_reasons([caps], PHASES[1]) == frequency_reasons([caps, top], None) == []
+    later = phase("run", 20, 30)
+    assert frequency_reasons(digests([caps, top], later), later) == []
+    assert frequency_reasons(digests([caps], PHASES[1]), PHASES[1]) == []
+    assert frequency_reasons(digests([caps, top]), None) == []
 
 
 def test_trap_43_an_early_end_is_told():
@@ -133,15 +136,23 @@ def test_failed_requests():
     )
 
 
+def sound():
+    """The signals of a quiet machine with a counter and a thermometer."""
+    return [
+        series("rapl.package-0", T, 7 * T + 0.001, source="rapl", wrap=262143.0),
+        series("thermal.soc", T, 40 + T / 10, kind="gauge", unit="degC"),
+        series("cpu.busy_s", T, 2.02 * T, unit="s"),
+        series("process.cpu_s", T, 2.0 * T, unit="s"),
+    ]
+
+
 def evidence(**more):
-    """A run on a quiet machine with a counter and a thermometer."""
+    """A run on that machine; ``series`` are other signals than its own."""
+    phases = more.get("phases", PHASES)
+    run = next((one for one in phases if one.name == "run"), None)
+    edges = Edges.of([(one.t0_ns, one.t1_ns) for one in phases], run)
     given = {
-        "series": [
-            series("rapl.package-0", T, 7 * T + 0.001, source="rapl", wrap=262143.0),
-            series("thermal.soc", T, 40 + T / 10, kind="gauge", unit="degC"),
-            series("cpu.busy_s", T, 2.02 * T, unit="s"),
-            series("process.cpu_s", T, 2.0 * T, unit="s"),
-        ],
+        "signals": [digest(one, edges) for one in more.pop("series", sound())],
         "sources": [SourceStatus("rapl", "ok", 1, 400)],
         "kind": "generate",
         "phases": PHASES,
@@ -168,7 +179,7 @@ def test_a_sound_run_is_valid():
 
 
 def test_no_energy_source_is_no_reason_against_validity():
-    given = evidence().series[1:]
+    given = sound()[1:]
     absent = [SourceStatus("rapl", "absent", 0, 0, "no /sys/class/powercap/intel-rapl:* on this machine")]
     measures, _, verdict = measure_run(evidence(series=given, sources=absent))
     assert verdict == "valid"
@@ -187,17 +198,14 @@ def test_no_energy_source_is_no_reason_against_validity():
     ],
 )
 def test_an_energy_source_that_gave_nothing_says_why(status, code, reasons):
-    given = evidence(series=evidence().series[1:], sources=[SourceStatus("rapl", status, 1, 0)])
+    given = evidence(series=sound()[1:], sources=[SourceStatus("rapl", status, 1, 0)])
     measures, found, verdict = measure_run(given)
     assert value(measures, "energy_j").reason.partition(":")[0] == code
     assert (codes(found), verdict) == (reasons, "degraded")
 
 
 def replaced(name, values):
-    return [
-        one if one.name != name else series(name, T, values, source=one.source, wrap=one.wrap)
-        for one in evidence().series
-    ]
+    return [one if one.name != name else series(name, T, values, source=one.source, wrap=one.wrap) for one in sound()]
 
 
 @pytest.mark.parametrize(
@@ -213,10 +221,10 @@ def replaced(name, values):
         ({"series": replaced("rapl.package-0", 7 * T + 0 * T // 1 - 100 * (T > 20))}, "counter_reset", "degraded"),
         ({"series": replaced("rapl.package-0", np.full(len(T), 5.0))}, "stale_sensor", "degraded"),
         ({"series": replaced("rapl.package-0", 5000 * T)}, "implausible_power", "invalid"),
-        ({"series": [one for one in evidence().series if one.unit != "degC"]}, "no_thermal_sensor", "degraded"),
+        ({"series": [one for one in sound() if one.unit != "degC"]}, "no_thermal_sensor", "degraded"),
         ({"phases": [phase("run", 10, 50)]}, "low_coverage", "degraded"),
         (
-            {"series": [*evidence().series, series("rapl.package-0.dram", [], [], source="rapl")]},
+            {"series": [*sound(), series("rapl.package-0.dram", [], [], source="rapl")]},
             "partial_total",
             "degraded",
         ),
@@ -257,12 +265,12 @@ def test_measures_that_make_no_sense_for_what_ran_are_not_made(kind, absent):
 
 @pytest.mark.parametrize("kind", ["exec", "idle"])
 def test_a_command_or_a_window_that_never_was_speaks_of_no_requests(kind):
-    measures, _, _ = measure_run(RunInputs(kind, evidence().series, evidence().sources, PHASES[:1]))
+    measures, _, _ = measure_run(evidence(kind=kind, phases=PHASES[:1], requests=[]))
     assert value(measures, "wall_s").reason.startswith("no_reading: the ")
     assert not [m for m in measures if "request" in (m.reason or "")]
 
 
 def test_a_short_run_has_no_background_load():
     busy = series("cpu.busy_s", T, 4 * T, unit="s")
-    short = RunInputs("exec", [busy], [], [phase("run", 10, 10.2)], life_cpu_s=0.0)
+    short = evidence(kind="exec", series=[busy], phases=[phase("run", 10, 10.2)], requests=[], life_cpu_s=0.0)
     assert "background_load" not in codes(measure_run(short)[1])
