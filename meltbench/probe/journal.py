@@ -104,16 +104,24 @@ class Streams(Mapping[int, Stream]):
             for number, found in wanted
             for at, n, size in zip(found.at, found.rows, found.size, strict=True)
         )
-        block: dict[int, list[_Parts]] = {}
-        held = 0
-        for at, n, size, number in places:
-            block.setdefault(number, []).append(_columns(self._data, at, n, size))
+        start = held = 0
+        for end, (_, n, _, _) in enumerate(places, 1):
             held += n
-            if held >= max_rows:
-                yield {number: _joined(parts) for number, parts in block.items()}
-                block, held = {}, 0
-        if held or not places:
-            yield {number: _joined(parts) for number, parts in block.items()}
+            if held >= max_rows or end == len(places):
+                yield self._block(places[start:end])
+                start, held = end, 0
+        if not places:
+            yield {}
+
+    def _block(self, places: list[tuple[int, int, int, int]]) -> dict[int, Readings]:
+        low, high = places[0][0], places[-1][0] + places[-1][2]
+        # One read for all, unless most of what lies between is something else, such as answers of an engine.
+        close = high - low <= 2 * sum(size for _, _, size, _ in places)
+        data, shift = (Held(self._data.at(low, high - low)), low) if close else (self._data, 0)
+        block: dict[int, list[_Parts]] = {}
+        for at, n, size, number in places:
+            block.setdefault(number, []).append(_columns(data, at - shift, n, size))
+        return {number: _joined(parts) for number, parts in block.items()}
 
 
 @dataclass
@@ -201,32 +209,22 @@ def unbyte(text: str) -> str:
 
 
 # t0, t1, err, lengths, texts
-_Parts = tuple[Any, Any, Any, Any, bytes]
+_Parts = tuple[bytes, bytes, bytes, bytes, bytes]
+_TYPES = ("<i8", "<i8", "<i4", "<u4")
 
 
 def _columns(data: Evidence | Held, at: int, n: int, size: int) -> _Parts:
     """The columns of a frame of ``n`` readings that take ``size`` bytes from ``at``; none where the file was cut."""
-    import numpy as np
-
     raw = data.at(at, size)
     if len(raw) < size:
         n, raw = 0, b""
-    return (
-        np.frombuffer(raw, "<i8", n),
-        np.frombuffer(raw, "<i8", n, n * 8),
-        np.frombuffer(raw, "<i4", n, n * 16),
-        np.frombuffer(raw, "<u4", n, n * 20),
-        raw[n * 24 :],
-    )
+    return raw[: n * 8], raw[n * 8 : n * 16], raw[n * 16 : n * 20], raw[n * 20 : n * 24], raw[n * 24 :]
 
 
 def _joined(parts: list[_Parts]) -> Readings:
     import numpy as np
 
-    if not parts:
-        none = np.empty(0, np.int64)
-        return Readings(none, none, np.empty(0, np.int32), b"", none)
-    t0, t1, err, lengths = (np.concatenate([part[i] for part in parts]) for i in range(4))
+    t0, t1, err, lengths = (np.frombuffer(b"".join([part[i] for part in parts]), of) for i, of in enumerate(_TYPES))
     return Readings(t0, t1, err, b"".join([part[4] for part in parts]), np.cumsum(lengths, dtype=np.int64))
 
 

@@ -204,7 +204,7 @@ def test_a_stored_run_measured_again_gives_the_same_numbers(bench: Bench) -> Non
     (run,) = bench.json("run", *QUICK)
     folder = Path(run["stored"])
     ticket, journal = json.loads((folder / "ticket.json").read_text()), read_journal(folder / "evidence" / "journal")
-    again = assemble(ticket, journal)
+    again = assemble(ticket, journal, lambda _: None)
     assert json.loads(json.dumps([asdict(measure) for measure in again.measures])) == run["measures"]
     assert again.manifest["validity"] == run["validity"]
 
@@ -216,7 +216,7 @@ def test_the_probes_own_memory_is_not_taken_for_a_small_programs(bench: Bench) -
     ended = journal.first("exit")
     assert ended is not None
     ended["maxrss_floor_bytes"] = ended["maxrss_bytes"]
-    (peak,) = [m for m in assemble(ticket, journal).measures if m.name == "peak_rss_bytes"]
+    (peak,) = [m for m in assemble(ticket, journal, lambda _: None).measures if m.name == "peak_rss_bytes"]
     assert peak.method == "VmHWM" if peak.value is not None else "no more than the probe" in str(peak.reason)
 
 

@@ -34,6 +34,8 @@ def test_trap_40_mapped_weights_and_swap_stand_apart():
         "process.pss_bytes": 1100288 * KIB,
         "process.swap_pss_bytes": 20400 * KIB,
         "process.pss_file_bytes": 698176 * KIB,
+        "process.pss_total_bytes": (1100288 + 20400) * KIB,
+        "process.held_bytes": (1190016 + 20480) * KIB,
     }
 
 
