@@ -179,7 +179,9 @@ def _signals(ticket: dict[str, Any], journal: Journal) -> tuple[list[Series], li
     series: list[Series] = []
     sources: list[SourceStatus] = []
     for source in ticket["sources"]:
-        found, status = read(source["name"], source["reader"], journal.channel(source["name"]), {})
+        found, status = read(
+            source["name"], source["reader"], journal.channel(source["name"]), source.get("options", {})
+        )
         series += found
         sources.append(status)
     return series, sources

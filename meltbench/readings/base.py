@@ -68,6 +68,22 @@ class PathSpec:
 
 
 @dataclass(frozen=True)
+class Helper:
+    """A program whose lines are the readings: runners/helpers/``script``.py, given the period in ms.
+
+    It is started only where the device has what it reads: an entry of ``fact``, one of the tuples of
+    meltbench.targets.facts.Facts, that begins with ``begins``; and the Python ``package`` where one is named.
+    ``own_sys``: it looks below /sys itself, so that a tree that stands in for /sys would not be what it reads.
+    """
+
+    script: str
+    fact: str
+    begins: str
+    package: str | None = None
+    own_sys: bool = False
+
+
+@dataclass(frozen=True)
 class Reader:
     """One source of signals: where it lies, how it is parsed, which options a profile may give it."""
 
@@ -75,6 +91,7 @@ class Reader:
     paths: tuple[PathSpec, ...]
     parse: Parse
     options: frozenset[str] = frozenset()
+    helper: Helper | None = None
 
 
 @dataclass(frozen=True)
