@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from meltbench.measure.costs import NO_RUN, SERVED, energy_measures
+from meltbench.measure.crosscheck import cross_check
 from meltbench.measure.findings import (
     StreamStats,
     clock_reasons,
@@ -23,6 +24,7 @@ from meltbench.measure.gauges import (
     thermal_measures,
 )
 from meltbench.measure.latency import count_measures, latency_measures, load_measure, point_measures
+from meltbench.measure.throttle import throttle_reasons
 from meltbench.measure.total import MAX_POWER_W, RAPL_UPDATE_S, Total, total
 from meltbench.measure.validity import FOREIGN_CORES, reason, state
 
@@ -107,6 +109,8 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *thermal_measures(inputs.series, run),
         *frequency_measures(inputs.series, run),
     ]
+    checked, disagreements = cross_check(inputs.series, run, limits.max_power_w)
+    measures += checked
     told = [inputs.failure, *inputs.conditions] if inputs.failure else list(inputs.conditions)
     found = [
         *(reason(code, detail) for code, detail in told if code),
@@ -115,6 +119,8 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *sampler_reasons(inputs.streams),
         *source_reasons(inputs.sources),
         *frequency_reasons(inputs.series, run),
+        *throttle_reasons(inputs.series, run),
+        *disagreements,
         *measure_reasons(measures, limits.foreign_cores, limits.max_power_w),
         *([reason("partial_total", rail.partial)] if rail.partial else []),
     ]

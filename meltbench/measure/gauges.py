@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from meltbench.measure.clocks import mean_clocks
 from meltbench.measure.counters import difference, middle_ns, unwrap
 from meltbench.records import Measure
 
@@ -184,8 +185,8 @@ def _slope(one: Series, run: Phase, method: str) -> Measure:
 
 
 def frequency_measures(series: Sequence[Series], run: Phase | None) -> list[Measure]:
-    """The lowest and highest clock seen in the run and the lowest cap, one of each a policy."""
-    out = []
+    """The mean clock of the run, the lowest and highest that were seen and the lowest cap, one of each a policy."""
+    out = mean_clocks(series, run)
     for one in series:
         if run is None or not one.name.startswith("cpufreq."):
             continue

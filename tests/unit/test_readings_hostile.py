@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from evidence_kit import stream
+from evidence_kit import said, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,7 +52,7 @@ def test_arbitrary_bytes_give_samples_or_a_status(name, given_streams):
 @pytest.mark.parametrize("name", sorted(READERS))
 @pytest.mark.parametrize("raw", [b"", b"\n", b"nonsense\n", b"\xff\xfe\x00"])
 def test_trap_44_nothing_readable_is_never_zero(name, raw):
-    nothing = [stream(path, [raw, 13, 11]) for path in PATHS]
+    nothing = [*(stream(path, [raw, 13, 11]) for path in PATHS), said([raw])]
     series, status = read("src", name, nothing, {})
     assert status.status != "ok"
     assert not any(np.isfinite(one.value).any() for one in series)
@@ -61,6 +61,9 @@ def test_trap_44_nothing_readable_is_never_zero(name, raw):
 @pytest.mark.parametrize("name", sorted(READERS))
 def test_denied_is_not_absent(name):
     assert read("src", name, [], {})[1].status == "absent"
+    if READERS[name].helper is not None:
+        assert read("src", name, [said([{"cannot": "denied"}])], {})[1].status == "denied"
+        return
     denied = [stream(found(spec), [], status="denied") for spec in READERS[name].paths]
     assert read("src", name, denied, {})[1].status == "denied"
 
