@@ -118,6 +118,8 @@ def _pattern(glob: str) -> re.Pattern[str]:
 def matching(spec: PathSpec, streams: Iterable[Stream]) -> list[tuple[tuple[str, ...], Stream]]:
     """The streams of ``spec`` with what its wildcards stand for, ordered as a person counts (zone2 before zone10)."""
     found = [(groups, stream) for stream in streams if (groups := spec.match(stream.path)) is not None]
+    # A glob that matched nothing is a stream of its own, under its pattern; denied it says something, absent nothing.
+    found = [(groups, stream) for groups, stream in found if "*" not in groups or stream.status != "absent"]
     return sorted(found, key=lambda item: [natural(g) for g in item[0]])[:MAX_SERIES]
 
 

@@ -66,7 +66,8 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
         (what, groups, stream)
         for what, spec in _VALUES.items()
         for groups, stream in matching(spec, streams)
-        if groups[1].isdigit() and only in (None, chips.get(groups[0]))
+        # A folder that may not be looked into has no inputs that are known.
+        if stream.status == "denied" or (groups[1].isdigit() and only in (None, chips.get(groups[0])))
     ]
     names = _names(found, chips, streams)
     series = []

@@ -42,7 +42,8 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
     A domain that is there but not readable gives a series without a sample, so that no total forgets it.
     """
     del options  # this reader knows none
-    zones = [(groups[0], stream) for groups, stream in matching(_ENERGY, streams) if _ZONE.fullmatch(groups[0])]
+    found = [(groups[0], stream) for groups, stream in matching(_ENERGY, streams)]
+    zones = [(zone, stream) for zone, stream in found if _ZONE.fullmatch(zone)]
     names = {groups[0]: last_text(stream) for groups, stream in matching(_NAME, streams)}
     ranges = {folder(stream.path): stream for _, stream in matching(_RANGE, streams)}
     series = []
@@ -54,7 +55,8 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
         wrap = limit * 1e-6 if limit is not None and limit > 0 else None
         column = Column(f"rapl.{name}", "J", "counter", scope)
         series.append(int_series(source, stream, column, scale=1e-6, wrap=wrap, klass="B"))
-    mine = [stream for _, stream in zones]
+    # A folder that may not be looked into has no zones that are known.
+    mine = [stream for zone, stream in found if _ZONE.fullmatch(zone) or stream.status == "denied"]
     absent = "no /sys/class/powercap/intel-rapl:* on this machine"
     return series, source_status(source, mine, series, absent=absent)
 

@@ -105,6 +105,16 @@ def test_a_denied_energy_beside_a_readable_power_is_told():
     assert (status.status, status.detail) == ("ok", "1 denied")
 
 
+def test_a_folder_that_may_not_be_looked_into_is_denied_and_one_that_is_not_there_is_named():
+    closed = stream(PATH.format("*", "power*_input"), [], status="denied")
+    assert got([closed])[1].status == "denied"
+    nothing = [
+        stream(PATH.format("*", file), [], status="absent") for file in ("power*_input", "energy*_input", "name")
+    ]
+    found, status = got(nothing)
+    assert (found, status.status, status.detail) == ({}, "absent", "no power or energy input below /sys/class/hwmon")
+
+
 def test_the_profile_says_place_class_and_chip():
     streams = chip(0, b"ina238\n", power1_input=ints([1])) + chip(1, b"nvme\n", power1_input=ints([1]))
     found, _ = got(streams, chip="ina238", scope="module", power_class="B")

@@ -149,6 +149,15 @@ def test_trap_26_a_denied_domain_beside_readable_ones_is_a_series_without_a_samp
     assert (status.status, status.detail) == ("ok", "1 denied")
 
 
+def test_a_powercap_that_may_not_be_looked_into_is_denied_and_a_glob_without_a_match_says_what_it_looked_for():
+    closed = stream(RAPL.format("*", "energy_uj"), [], status="denied")
+    assert read("rapl", "rapl", [closed], {})[1].status == "denied"
+    missing = stream(RAPL.format("*", "energy_uj"), [], status="absent")
+    assert read("rapl", "rapl", [missing], {})[1].detail == "no /sys/class/powercap/intel-rapl:* on this machine"
+    zoneless = stream(THERMAL.format("*", "temp"), [], status="absent")
+    assert read("t", "thermal", [zoneless], {})[1].detail.startswith("no /sys/class/thermal/thermal_zone*/temp")
+
+
 def test_trap_25_amds_tree_has_packages_and_cores_and_no_dram():
     streams = domain("0", b"package-0", [4_000_000], wrap=65532610987) + domain("0:0", b"core", [1_000_000])
     series, _ = read("rapl", "rapl", streams, {})
