@@ -199,7 +199,9 @@ def _signals(
     digesters: dict[tuple[str, str, str], Digester] = {}
     places: dict[tuple[str, str, str], int] = {}
     seen: dict[str, Sighting] = {}
-    for slices in _slices(journal, [Source.of(one["name"], one["reader"], {}) for one in ticket["sources"]]):
+    for slices in _slices(
+        journal, [Source.of(one["name"], one["reader"], one.get("options", {})) for one in ticket["sources"]]
+    ):
         parts: list[tuple[int, Series]] = []
         for source, streams in slices:
             series, sighting = source.read(streams, again=source.name in seen)
@@ -226,13 +228,11 @@ def _slices(journal: Journal, sources: list[Source]) -> Iterator[list[tuple[Sour
     }
     long = [number for mine in numbers.values() for number in mine if number not in whole]
     for block in journal.streams.blocks(long, _BLOCK_ROWS):
-        yield [
-            (
-                source,
-                [whole.get(n) or replace(heads[n], readings=block.get(n, _NO_CHUNKS)) for n in numbers[source.name]],
-            )
-            for source in sources
-        ]
+
+        def part(n: int, block: dict[int, Readings] = block) -> Stream:
+            return whole.get(n) or replace(heads[n], readings=block.get(n, _NO_CHUNKS))
+
+        yield [(source, [part(n) for n in numbers[source.name]]) for source in sources]
 
 
 def _manifest(ticket: dict[str, Any], journal: Journal, log: str, verdict: Outcome) -> dict[str, Any]:

@@ -6,11 +6,14 @@ and measured again from its journal years later.
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import meltbench
+from meltbench import catalog
 from meltbench.engines import protocol
 from meltbench.errors import DoesNotFit, UserError
 from meltbench.plan import PROTOCOL
@@ -23,7 +26,9 @@ if TYPE_CHECKING:
     from meltbench.models import Model
     from meltbench.models.gguf import Gguf
     from meltbench.plan import Cell, Plan
+    from meltbench.readings import Helper
     from meltbench.targets.facts import Facts
+    from meltbench.targets.profile import Profile
 
 ENGINE = "engine"
 _JOURNAL_BYTES = 256 << 20
@@ -109,7 +114,7 @@ def compose(
     job = Job(run_id)
     job.limit("journal_bytes", _JOURNAL_BYTES)
     job.limit("log_bytes", _LOG_BYTES)
-    _channels(job, plan)
+    _channels(job, plan, facts)
     work = plan.work.workload
     asks: list[dict[str, Any]] = []
     measured_s = work.timeout_s
@@ -127,11 +132,16 @@ def compose(
     return job, _ticket(plan, cell, run_id, facts, knobs, model, asks)
 
 
-def _channels(job: Job, plan: Plan) -> None:
+def _channels(job: Job, plan: Plan, facts: Facts) -> None:
     roots = plan.profile.roots
     has_process = plan.work.workload.kind != "idle"
     offset = 0
     for source in plan.profile.source:
+        helper = READERS[source.reader].helper
+        if helper is not None and wanted(helper, plan.profile, facts):
+            script = catalog.builtin_root() / "runners" / "helpers" / f"{helper.script}.py"
+            # -P: the folder of the script is no place to import from. The period is the helper's to keep.
+            job.stream(source.name, [sys.executable, "-B", "-P", str(script), f"{source.period_ms:g}"])
         for spec in READERS[source.reader].paths:
             if "{pid:" in spec.glob and not has_process:
                 continue
@@ -139,6 +149,14 @@ def _channels(job: Job, plan: Plan) -> None:
             # Sources are read one after another, not all at the same instant: less of a bump for the engine.
             job.file(source.name, rooted(spec.glob, roots.sys, roots.proc), period, offset if period else 0)
             offset += 1_300_000
+
+
+def wanted(helper: Helper, profile: Profile, facts: Facts) -> bool:
+    """Whether the target has what a helper reads: for what is not there no process is started."""
+    # The controller's own Python is the target's on this target alone, the only one there is yet.
+    here = profile.target == "local" and (not helper.own_sys or profile.roots.sys.rstrip("/") == "/sys")
+    installed = helper.package is None or importlib.util.find_spec(helper.package) is not None
+    return here and installed and any(one.startswith(helper.begins) for one in getattr(facts, helper.fact))
 
 
 def _serve(job: Job, plan: Plan, cell: Cell, knobs: dict[str, Scalar], model: LocalModel) -> list[dict[str, Any]]:

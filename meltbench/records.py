@@ -87,6 +87,8 @@ class Series:
 
     ``status`` is a code a sample, the place of its word in STATUSES. ``wrap`` is the modulus of a counter in the unit
     of ``value``, or None when it does not wrap. ``klass`` is the error class A to E of docs/measuring.md.
+    ``update_s``: how old a counter's value can be when it is read. Where readings are slower than its register none of
+    them shows that age, so the reader says it; faster ones show it by repeating values.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Series:
     path: str = ""
     klass: str | None = None
     wrap: float | None = None
+    update_s: float = 0.0
 
     def __len__(self) -> int:
         return len(self.value)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from meltbench.measure.costs import NO_RUN, SERVED, energy_measures, rail_measures
 from meltbench.measure.counters import MAX_POWER_W
+from meltbench.measure.crosscheck import cross_check
 from meltbench.measure.findings import (
     StreamStats,
     clock_reasons,
@@ -24,6 +25,7 @@ from meltbench.measure.gauges import (
     thermal_measures,
 )
 from meltbench.measure.latency import count_measures, latency_measures, load_measure, point_measures
+from meltbench.measure.throttle import throttle_reasons
 from meltbench.measure.total import Total, rails, total
 from meltbench.measure.validity import FOREIGN_CORES, reason, state
 
@@ -106,6 +108,8 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *thermal_measures(inputs.signals, run),
         *frequency_measures(inputs.signals, run),
     ]
+    checked, disagreements = cross_check(inputs.signals, run)
+    measures += checked
     told = [inputs.failure, *inputs.conditions] if inputs.failure else list(inputs.conditions)
     found = [
         *(reason(code, detail) for code, detail in told if code),
@@ -114,6 +118,8 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *sampler_reasons(inputs.streams),
         *source_reasons(inputs.sources),
         *frequency_reasons(inputs.signals, run),
+        *throttle_reasons(inputs.signals, run),
+        *disagreements,
         *measure_reasons(measures, limits.foreign_cores, limits.max_power_w),
         *([reason("partial_total", found_total.partial)] if found_total.partial else []),
     ]
@@ -165,4 +171,4 @@ def designated(inputs: RunInputs) -> Total:
         return Total(None, f"sensor_gated: {source.source}: {source.detail}")
     if source.status != "ok":
         return Total(None, f"sensor_unreadable: {source.source}: {source.detail}")
-    return total([one for one in inputs.signals if one.head.source == source.source])
+    return total(inputs.signals, source.source)

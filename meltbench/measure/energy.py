@@ -32,17 +32,12 @@ TRAILING = "_average"  # what the name of a gauge ends in that says the mean of 
 
 @dataclass(frozen=True)
 class Rail:
-    """What an energy is of: one signal, or several that do not contain each other and so add up.
-
-    ``update_s``: how old a counter's value can be when it is read. Where readings are slower than the register no
-    reading shows that age, so it must be known (RAPL: 976 us); faster ones show it by repeating values.
-    """
+    """What an energy is of: one signal, or several that do not contain each other and so add up."""
 
     name: str
     scope: Scope
     klass: str | None
     parts: tuple[Digest, ...]
-    update_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,21 +53,21 @@ class Window:
     method: str = ""
 
 
-def rail_of(signal: Digest, update_s: float = 0.0) -> Rail:
+def rail_of(signal: Digest) -> Rail:
     """The rail that one signal measures."""
-    return Rail(signal.name, signal.head.scope, signal.head.klass, (signal,), update_s)
+    return Rail(signal.name, signal.head.scope, signal.head.klass, (signal,))
 
 
-def prepare(series: Series, max_power_w: float | None = MAX_POWER_W, update_s: float = 0.0) -> Rail:
+def prepare(series: Series, max_power_w: float | None = MAX_POWER_W) -> Rail:
     """A signal that is held whole as a rail, for windows that are not known yet."""
-    return rail_of(digest(series, None, max_power_w), update_s)
+    return rail_of(digest(series, None, max_power_w))
 
 
 def window(rail: Rail, t0_ns: int, t1_ns: int, clock_bound_s: float = 0.0) -> Window:
     """The energy from t0 to t1, or the reason why the evidence is too short for it."""
     if t1_ns <= t0_ns:
         return Window(None, "low_coverage: the window is empty")
-    found = [_part(part, rail.update_s, t0_ns, t1_ns, clock_bound_s) for part in rail.parts]
+    found = [_part(part, t0_ns, t1_ns, clock_bound_s) for part in rail.parts]
     missing = [(part, one) for part, one in zip(rail.parts, found, strict=True) if one.energy_j is None]
     if missing:
         part, one = missing[0]
@@ -86,15 +81,15 @@ def window(rail: Rail, t0_ns: int, t1_ns: int, clock_bound_s: float = 0.0) -> Wi
     )  # fmt: skip
 
 
-def _part(part: Digest, update_s: float, t0: int, t1: int, clock_s: float) -> Window:
+def _part(part: Digest, t0: int, t1: int, clock_s: float) -> Window:
     if part.name.endswith(TRAILING):
         return Window(None, f"trailing_average: {part.name} is the mean of the time before each reading")
     if part.head.kind == "counter":
-        return _counter_window(part, update_s, t0, t1, clock_s)
+        return _counter_window(part, t0, t1, clock_s)
     return _gauge_window(part, t0, t1, clock_s)
 
 
-def _counter_window(counter: Digest, update_s: float, t0: int, t1: int, clock_s: float) -> Window:
+def _counter_window(counter: Digest, t0: int, t1: int, clock_s: float) -> Window:
     t, v, place = (counter.kept[name] for name in ("t", "v", "place"))
     method = "counter difference, interpolated at both edges"
     if not len(t):
@@ -111,14 +106,14 @@ def _counter_window(counter: Digest, update_s: float, t0: int, t1: int, clock_s:
     enclosing = int(t[np.searchsorted(t, t0, "right") - 1]), int(t[np.searchsorted(t, t1, "left")])
     if counter.reset_within(*enclosing):
         return Window(None, "counter_reset: the counter was reset inside the window", n=n, method=method)
-    edges = [_counter_edge(counter, update_s, edge, clock_s) for edge in (t0, t1)]
+    edges = [_counter_edge(counter, edge, clock_s) for edge in (t0, t1)]
     low, high = np.interp([t0, t1], t, v).tolist()
     if high < low:
         return Window(None, "counter_reset: the counter ran backwards", n=n, method=method)
     return Window(high - low, None, math.hypot(*edges), 0.0, n, 1.0, method)
 
 
-def _counter_edge(counter: Digest, update_s: float, edge: int, clock_s: float) -> float:
+def _counter_edge(counter: Digest, edge: int, clock_s: float) -> float:
     """The uncertainty of one edge, from the mean powers of the intervals beside the one the edge lies in.
 
     d |P_left - P_right| for all that displaces the edge, and P x width / sqrt(12) for stamps that scatter: unlike
@@ -129,7 +124,7 @@ def _counter_edge(counter: Digest, update_s: float, edge: int, clock_s: float) -
     span = (t[k] - t[k - 1]) / 1e9
     share = (edge - t[k - 1]) / 1e9 / span
     power = np.diff(v[max(k - 2, 0) : k + 2]) / (np.diff(t[max(k - 2, 0) : k + 2]) / 1e9)
-    width = max(_stamp_s(counter, i) for i in (k - 1, k)) + update_s
+    width = max(_stamp_s(counter, i) for i in (k - 1, k)) + counter.head.update_s
     d = clock_s + width + share * (1 - share) * span
     return math.hypot(d * float(power.max() - power.min()), float(power.max()) * width / math.sqrt(12))
 

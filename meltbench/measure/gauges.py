@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meltbench.measure.clocks import mean_clocks
 from meltbench.measure.counters import difference
 from meltbench.measure.digest import Extent, named
 from meltbench.records import Measure
@@ -135,8 +136,8 @@ def _slope(one: Digest, method: str) -> Measure:
 
 
 def frequency_measures(signals: Sequence[Digest], run: Phase | None) -> list[Measure]:
-    """The lowest and highest clock seen in the run and the lowest cap, one of each a policy."""
-    out = []
+    """The mean clock of the run, the lowest and highest that were seen and the lowest cap, one of each a policy."""
+    out = mean_clocks(signals, run)
     for one in signals:
         if run is None or not one.name.startswith("cpufreq.") or not one.run.n:
             continue

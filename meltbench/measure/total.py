@@ -1,16 +1,19 @@
 """The one designated total: which signals make up the device's energy.
 
-For RAPL: ``psys`` alone where there is one, for it contains the packages; else the packages and dram,
+Of RAPL: ``psys`` alone where there is one, for it contains the packages; else the packages and dram,
 which lies outside the package in energy although below it in the tree. ``core`` and ``uncore`` are inside the package.
 Source: the kernel's powercap documentation and the domain descriptions of Intel's SDM, volume 3B, 16.10.
+A GPU's board lies outside the packages and is added to them. Whether psys, the platform's supply, contains it depends
+on the board's design, so nothing is added to psys.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from meltbench.measure.energy import Rail, rail_of
+from meltbench.measure.energy import TRAILING, Rail, rail_of
 from meltbench.readings.rapl import PACKAGE
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from meltbench.records import Scope
 
 TOTAL = "total"
-RAPL_UPDATE_S = 976e-6  # the register's tick (Intel SDM, volume 3B, 16.10)
+_GPU = re.compile(r"nvml\.gpu\d+\.energy")
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,29 @@ class Total:
     partial: str = ""
 
 
-def total(signals: Sequence[Digest]) -> Total:
-    """The total of the RAPL domains among ``signals``."""
+def total(signals: Sequence[Digest], source: str) -> Total:
+    """The total by the signals of ``source``, which the profile designates; GPUs of any source are added to RAPL."""
+    own = [one for one in signals if one.head.source == source]
+    if any(one.name.startswith("rapl.") for one in own):
+        return _rapl([*own, *(one for one in signals if _GPU.fullmatch(one.name))])
+    steady = [one for one in rails(own) if not one.name.endswith(TRAILING)]
+    counters = [one for one in steady if one.parts[0].head.kind == "counter"]
+    found = counters or steady  # counter first, gauge second
+    if len(found) == 1:
+        return Total(replace(found[0], name=TOTAL))
+    names = ", ".join(one.name for one in found[:8])
+    why = f"{source} has {len(found)} rails ({names}), its profile must single one out" if found else "none was read"
+    return Total(None, f"no_energy_source: {why}")
+
+
+def _rapl(signals: Sequence[Digest]) -> Total:
     domains = [(_leaf(one.name), one) for one in signals if one.name.startswith("rapl.")]
     psys = [one for leaf, one in domains if leaf == "psys"]
     packages = [one for leaf, one in domains if PACKAGE.fullmatch(leaf)]
-    dram = [one for leaf, one in domains if leaf == "dram"]
+    outside = [one for leaf, one in domains if leaf == "dram"] + [one for one in signals if _GPU.fullmatch(one.name)]
     if psys and _readable(psys[0]):
-        return _sum(psys[:1], "module")
+        gpus = [one.name for one in outside if _GPU.fullmatch(one.name)]
+        return _sum(psys[:1], "module", f"psys may leave out {', '.join(gpus)}" if gpus else "")
     if not packages and not psys:
         return Total(None, "no_energy_source: no package or psys counter was found")
     lost = [one for one in packages or psys if not _readable(one)]
@@ -47,16 +65,15 @@ def total(signals: Sequence[Digest]) -> Total:
         denied = all(one.denied for one in lost)
         code, names = "sensor_denied" if denied else "low_coverage", ", ".join(one.name for one in lost)
         return Total(None, f"{code}: {names} could not be read, and no sum without it is the total")
-    dark = [one.name for one in dram if not _readable(one)]
-    return _sum(
-        [*packages, *(one for one in dram if _readable(one))], "soc", f"without {', '.join(dark)}" if dark else ""
-    )
+    dark = [one.name for one in outside if not _readable(one)]
+    lit = [one for one in outside if _readable(one)]
+    return _sum([*packages, *lit], "soc", f"without {', '.join(dark)}" if dark else "")
 
 
 def rails(signals: Sequence[Digest]) -> list[Rail]:
     """Every signal that measures energy or power, each by itself: parts of the total, and what lies outside of it."""
     return [
-        rail_of(one, RAPL_UPDATE_S if one.name.startswith("rapl.") else 0.0)
+        rail_of(one)
         for one in signals
         if one.whole.n and (one.head.kind, one.head.unit) in (("counter", "J"), ("gauge", "W"))
     ]
@@ -71,6 +88,6 @@ def _readable(one: Digest) -> bool:
     return one.whole.n >= 2
 
 
-def _sum(parts: Sequence[Digest], scope: Scope, partial: str = "") -> Total:
+def _sum(parts: Sequence[Digest], scope: Scope, partial: str) -> Total:
     klass = max((part.head.klass or "E" for part in parts), default="E")
-    return Total(Rail(TOTAL, scope, klass, tuple(parts), RAPL_UPDATE_S), "", partial)
+    return Total(Rail(TOTAL, scope, klass, tuple(parts)), "", partial)

@@ -37,6 +37,7 @@ SEEN_SHARE = 0.90
 # Engines work in lock step: a core lost for a share x of the time slows every thread by about x. At 0.1 core the
 # harm is bounded by 10 %, and it lies a decade above the probe's own use and the 10 ms tick over a run.
 FOREIGN_CORES = 0.10
+CROSS_CHECK_SHARE = 0.01  # two readers of one register; the gain, which is 5 %, is the same for both
 
 _TABLE: dict[str, tuple[str, State, str]] = {
     "engine_failed": (
@@ -139,6 +140,11 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "an energy counter fell without having wrapped, or may have wrapped unseen",
         "degraded",
         "Energy is None over the reset; keep drivers loaded and sample within half the counter's range.",
+    ),
+    "cross_check_failed": (
+        f"pyRAPL read another energy of the run than powercap did, by more than {CROSS_CHECK_SHARE:.0%} and its u",
+        "degraded",
+        "Read the domains by hand; look for a second zone of the same name, or a counter that jumps.",
     ),
     "implausible_power": (
         "mean power is not above zero, or beyond what the machine can draw",

@@ -66,8 +66,8 @@ class Job:
         self._add("channel", channel, "poll", period_ns, milliseconds(deadline_s), "--", *argv)
 
     def stream(self, channel: str, argv: Sequence[str]) -> None:
-        """Run a helper program whose every line is a reading."""
-        self._add("channel", channel, "lines", "--", *argv)
+        """Run a helper program whose every line is a reading; its arguments are literal."""
+        self.lines.append(" ".join(["channel", word(channel), "lines", "--", *(literal(arg) for arg in argv)]))
 
     def idle(self, name: str, seconds: float) -> None:
         """Wait while the channels are sampled."""

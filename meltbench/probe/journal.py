@@ -149,7 +149,7 @@ class Journal:
         """The ``end`` event: result, reason, step. None when the job never ended."""
         return self.first("end")
 
-    def numbers(self, channel: str, kinds: tuple[str, ...] = ("file", "poll", "lines")) -> list[int]:
+    def numbers(self, channel: str, kinds: tuple[str, ...] = ("file", "poll", "lines", "err")) -> list[int]:
         """The numbers of the streams that one channel of the job, or a process, opened."""
         heads = self.streams.heads
         return [number for number, one in heads.items() if one.channel == channel and one.kind in kinds]

@@ -6,22 +6,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meltbench.errors import UnknownName
-from meltbench.readings.base import PathSpec, Reader, Sighting
+from meltbench.readings.base import Helper, PathSpec, Reader, Sighting
 from meltbench.readings.cpufreq import CPUFREQ
+from meltbench.readings.hwmon import HWMON
+from meltbench.readings.nvml import NVML
 from meltbench.readings.proc import CPUSTAT, LOADAVG, MEMINFO, PROCMEM, PROCSTAT, PSI, SMAPS, VMSTAT
+from meltbench.readings.pyrapl import PYRAPL
 from meltbench.readings.rapl import RAPL
 from meltbench.readings.thermal import THERMAL
+from meltbench.readings.timeinstate import TIME_IN_STATE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meltbench.records import Series, SourceStatus, Stream
 
-__all__ = ["READERS", "PathSpec", "Reader", "Sighting", "Source", "read"]
+__all__ = ["READERS", "Helper", "PathSpec", "Reader", "Sighting", "Source", "read"]
 
 READERS: dict[str, Reader] = {
     reader.name: reader
-    for reader in (CPUFREQ, CPUSTAT, LOADAVG, MEMINFO, PROCMEM, PROCSTAT, PSI, RAPL, SMAPS, THERMAL, VMSTAT)
+    for reader in (
+        *(CPUFREQ, CPUSTAT, HWMON, LOADAVG, MEMINFO, NVML, PROCMEM, PROCSTAT, PSI, PYRAPL, RAPL, SMAPS, THERMAL),
+        *(TIME_IN_STATE, VMSTAT),
+    )
 }
 
 

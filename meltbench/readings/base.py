@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     Codes = npt.NDArray[np.uint8]
     Parse = Callable[[str, Sequence[Stream], Mapping[str, object]], tuple[list[Series], "Sighting"]]
 
+_MAX_NOTES = 64  # of a source; those of one slice mostly say the same as those of the next
 MAX_SERIES = 1024  # of one source; a machine with more zones or cores than this is not one we know
 NAN = float("nan")
 
@@ -79,6 +80,22 @@ class PathSpec:
 
 
 @dataclass(frozen=True)
+class Helper:
+    """A program whose lines are the readings: runners/helpers/``script``.py, given the period in ms.
+
+    It is started only where the device has what it reads: an entry of ``fact``, one of the tuples of
+    meltbench.targets.facts.Facts, that begins with ``begins``; and the Python ``package`` where one is named.
+    ``own_sys``: it looks below /sys itself, so that a tree that stands in for /sys would not be what it reads.
+    """
+
+    script: str
+    fact: str
+    begins: str
+    package: str | None = None
+    own_sys: bool = False
+
+
+@dataclass(frozen=True)
 class Reader:
     """One source of signals: where it lies, how it is parsed, which options a profile may give it."""
 
@@ -86,6 +103,7 @@ class Reader:
     paths: tuple[PathSpec, ...]
     parse: Parse
     options: frozenset[str] = frozenset()
+    helper: Helper | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +130,8 @@ def _pattern(glob: str) -> re.Pattern[str]:
 def matching(spec: PathSpec, streams: Iterable[Stream]) -> list[tuple[tuple[str, ...], Stream]]:
     """The streams of ``spec`` with what its wildcards stand for, ordered as a person counts (zone2 before zone10)."""
     found = [(groups, stream) for stream in streams if (groups := spec.match(stream.path)) is not None]
+    # A glob that matched nothing is a stream of its own, under its pattern; denied it says something, absent nothing.
+    found = [(groups, stream) for groups, stream in found if "*" not in groups or stream.status != "absent"]
     return sorted(found, key=lambda item: [natural(g) for g in item[0]])[:MAX_SERIES]
 
 
@@ -203,11 +223,18 @@ def _from_columns(
 
 
 def int_series(
-    source: str, stream: Stream, column: Column, *, scale: float, wrap: float | None = None, klass: str | None = None
+    source: str,
+    stream: Stream,
+    column: Column,
+    *,
+    scale: float,
+    wrap: float | None = None,
+    klass: str | None = None,
+    update_s: float = 0.0,
 ) -> Series:
     """A series from a file that holds one integer, ``scale`` units a count."""
     values, codes = int_values(stream.readings)
-    return make_series(source, stream, column, values * scale, codes, wrap=wrap, klass=klass)
+    return make_series(source, stream, column, values * scale, codes, wrap=wrap, klass=klass, update_s=update_s)
 
 
 def make_series(
@@ -219,12 +246,13 @@ def make_series(
     *,
     wrap: float | None = None,
     klass: str | None = None,
+    update_s: float = 0.0,
 ) -> Series:
     """A series that carries the stream's times and path."""
     r = stream.readings
     return Series(
         column.name, column.unit, column.kind, source, column.scope, r.t0_ns, r.t1_ns, values, status,
-        path=stream.path, klass=klass, wrap=wrap,
+        path=stream.path, klass=klass, wrap=wrap, update_s=update_s,
     )  # fmt: skip
 
 
@@ -310,7 +338,9 @@ class Sighting:
     note: str = ""
 
     def __add__(self, later: Sighting) -> Sighting:
-        return replace(self, readings=self.readings + later.readings, tally=self.tally + later.tally)
+        notes = dict.fromkeys(filter(None, (*self.note.split("; "), *later.note.split("; "))))
+        note = "; ".join([*notes][:_MAX_NOTES])
+        return replace(self, readings=self.readings + later.readings, tally=self.tally + later.tally, note=note)
 
     def without(self, series: Sequence[Series]) -> Sighting:
         """Less what these series showed."""

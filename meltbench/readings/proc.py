@@ -104,14 +104,19 @@ def _user_hz(options: Mapping[str, object]) -> float:
     return float(value)
 
 
+def _procstat_row(user_hz: float) -> Callable[[bytes], Row]:
+    return lambda raw: (process_seconds(raw, user_hz),)
+
+
 def _single(
     spec: PathSpec, columns: Sequence[Column], row: Callable[[Mapping[str, object]], Callable[[bytes], Sequence[float]]]
 ) -> Parse:
     """A reader of one text with fixed columns."""
 
     def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
+        made = row(options)  # also without a stream: a wrong option is found before anything is run
         mine = [stream for _, stream in matching(spec, streams)]
-        series = [one for stream in mine for one in text_series(source, stream, columns, row(options))]
+        series = [one for stream in mine for one in text_series(source, stream, columns, made)]
         return series, sighting(source, mine, series, absent=f"no {spec.glob} on this target")
 
     return parse
@@ -215,7 +220,7 @@ PROCSTAT = Reader(
     _single(
         _PROCSTAT,
         [Column("process.cpu_s", "s", "counter", "process")],
-        lambda options: lambda raw: (process_seconds(raw, _user_hz(options)),),
+        lambda options: _procstat_row(_user_hz(options)),
     ),
     frozenset({"user_hz"}),
 )

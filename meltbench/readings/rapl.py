@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _ENERGY = PathSpec("/sys/class/powercap/intel-rapl:*/energy_uj")
 _NAME = PathSpec("/sys/class/powercap/intel-rapl:*/name", periodic=False)
 _RANGE = PathSpec("/sys/class/powercap/intel-rapl:*/max_energy_range_uj", periodic=False)
+UPDATE_S = 976e-6  # the register's tick (Intel SDM, volume 3B, 16.10)
 _ZONE = re.compile(r"[0-9]{1,4}(?::[0-9]{1,4})?")
 PACKAGE = re.compile(r"package-[0-9]{1,4}(?:-die-[0-9]{1,4})?")
 _SCOPES: dict[str, Scope] = {"psys": "module", "core": "rail", "uncore": "rail", "dram": "rail"}
@@ -43,7 +44,8 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
     A domain that is there but not readable gives a series without a sample, so that no total forgets it.
     """
     del options  # this reader knows none
-    zones = [(groups[0], stream) for groups, stream in matching(_ENERGY, streams) if _ZONE.fullmatch(groups[0])]
+    found = [(groups[0], stream) for groups, stream in matching(_ENERGY, streams)]
+    zones = [(zone, stream) for zone, stream in found if _ZONE.fullmatch(zone)]
     names = {groups[0]: last_text(stream) for groups, stream in matching(_NAME, streams)}
     ranges = {folder(stream.path): stream for _, stream in matching(_RANGE, streams)}
     series = []
@@ -54,8 +56,9 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
         limit = last_int(ranges.get(folder(stream.path)))
         wrap = limit * 1e-6 if limit is not None and limit > 0 else None
         column = Column(f"rapl.{name}", "J", "counter", scope)
-        series.append(int_series(source, stream, column, scale=1e-6, wrap=wrap, klass="B"))
-    mine = [stream for _, stream in zones]
+        series.append(int_series(source, stream, column, scale=1e-6, wrap=wrap, klass="B", update_s=UPDATE_S))
+    # A folder that may not be looked into has no zones that are known.
+    mine = [stream for zone, stream in found if _ZONE.fullmatch(zone) or stream.status == "denied"]
     absent = "no /sys/class/powercap/intel-rapl:* on this machine"
     return series, sighting(source, mine, series, absent=absent)
 

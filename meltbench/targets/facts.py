@@ -26,6 +26,8 @@ GLOBS = (
     "/sys/devices/system/cpu/cpufreq/policy*/scaling_governor",
     "/sys/class/powercap/intel-rapl:*/name",
     "/sys/class/drm/card*/device/vendor",
+    "/proc/driver/nvidia/gpus/*/information",
+    "/proc/driver/nvidia/version",
     "/etc/machine-id",
     "/etc/os-release",
 )
@@ -56,6 +58,7 @@ class Facts:
     disk_free_bytes: int | None
     governors: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
+    powercap: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def conditions(self) -> dict[str, Any]:
@@ -110,7 +113,8 @@ def parse(answer: Mapping[str, Any], sys_root: str = "/sys", proc_root: str = "/
         memory_available_bytes=_kib(meminfo, "MemAvailable"),
         disk_free_bytes=_count(disk.get("free_bytes")) if isinstance(disk, dict) else None,
         governors=tuple(sorted({v for k, v in texts.items() if k.endswith("/scaling_governor")})),
-        gpus=tuple(_GPU_VENDORS.get(v, v) for k, v in sorted(texts.items()) if k.endswith("/device/vendor")),
+        gpus=_gpus(texts),
+        powercap=tuple(sorted(v for k, v in texts.items() if k.startswith("/sys/class/powercap/"))),
         unreadable=unreadable,
     )
 
@@ -165,6 +169,22 @@ def _cores(texts: Mapping[str, str]) -> int | None:
         if path.endswith("/topology/core_id")
     }
     return len(cores) or None
+
+
+def _gpus(texts: Mapping[str, str]) -> tuple[str, ...]:
+    """One entry a GPU: its name where the driver tells it, else its vendor.
+
+    NVIDIA's driver names its GPUs below /proc/driver/nvidia; in a container that may be all there is of them.
+    """
+    named = [
+        model if (model := _line(text, "Model") or "").startswith("NVIDIA") else f"NVIDIA {model}".strip()
+        for path, text in sorted(texts.items())
+        if path.endswith("/information")
+    ]
+    cards = [_GPU_VENDORS.get(v, v) for k, v in sorted(texts.items()) if k.endswith("/device/vendor")]
+    if not named and "NVIDIA" not in cards and "/proc/driver/nvidia/version" in texts:
+        named = ["NVIDIA"]
+    return (*named, *(card for card in cards if not (named and card == "NVIDIA")))
 
 
 def _count(value: object) -> int | None:

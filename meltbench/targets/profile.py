@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meltbench import catalog
-from meltbench.errors import DefinitionError, UnknownName
-from meltbench.readings import READERS
+from meltbench.errors import DefinitionError, UnknownName, UserError
+from meltbench.readings import READERS, read
+from meltbench.spec import Scalar  # noqa: TC001  read_table looks the types of fields up
 from meltbench.tables import read_table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from meltbench.catalog import Definition
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
@@ -30,12 +33,14 @@ class Source:
     """One source of readings: a reader of meltbench.readings at a period.
 
     ``total`` marks the one source whose energy is the device's (measurement rule 8: one designated total).
+    ``options`` are the reader's own ([source.options]): what it cannot know by itself, like a unit or a place.
     """
 
     name: str
     reader: str
     period_ms: float
     total: bool = False
+    options: dict[str, Scalar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ def load(name: str) -> tuple[Profile, Definition]:
     for source in profile.source:
         if source.reader not in READERS:
             raise UnknownName(f"reader of source {source.name!r} in {found.path}:", source.reader, READERS)
+        _check_options(source, found.path)
         if not 0.5 <= source.period_ms <= 3_600_000:
             raise DefinitionError(
                 f"{found.path}: period_ms = {source.period_ms} is out of range", hint="give 0.5 to 3600000"
@@ -73,3 +79,11 @@ def load(name: str) -> tuple[Profile, Definition]:
     if sum(source.total for source in profile.source) > 1:
         raise DefinitionError(f"{found.path}: two sources claim the total", hint="one source is the total rail")
     return profile, found
+
+
+def _check_options(source: Source, path: Path) -> None:
+    """A reader checks its options before it looks at a stream, so without one it says what is wrong with them."""
+    try:
+        read(source.name, source.reader, [], source.options)
+    except UserError as error:
+        raise DefinitionError(f"{path}: source {source.name!r}: {error.message}", hint=error.hint) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 
 import numpy as np
 
@@ -20,6 +21,19 @@ def stream(path, raw, *, status="ok", period_ns=100_000_000, t0_ns=0, number=0):
     err = np.array([item if isinstance(item, int) else 0 for item in items], dtype=np.int32)
     texts = [b"" if isinstance(item, int) else item for item in items]
     return Stream(number, "c", "file", path, status, ERRORS.get(status, 0), Readings.of(t, t + 20_000, err, texts))
+
+
+def said(raw, *, channel="c", delay_ns=1_000_000, period_ns=100_000_000, t0_ns=0):
+    """Lines of a helper: bytes, or an object whose stamps are made to lie ``delay_ns`` before its arrival."""
+    texts, t = [], np.array([t0_ns + i * period_ns for i in range(len(raw))], dtype=np.int64)
+    for at, item in zip(t.tolist(), raw, strict=True):
+        if isinstance(item, dict) and "cannot" not in item:
+            own = {"t0_ns": at - delay_ns, "t1_ns": at - delay_ns + 1000, "end_ns": at - delay_ns + 3000}
+            texts.append(json.dumps(own | item).encode())
+        else:
+            texts.append(item if isinstance(item, bytes) else json.dumps(item).encode())
+    err = np.zeros(len(texts), dtype=np.int32)
+    return Stream(0, channel, "lines", "", "ok", 0, Readings.of(t, t + 20_000, err, texts))
 
 
 def ints(values):

@@ -78,6 +78,42 @@ def test_denied_is_told_and_missing_is_none() -> None:
     assert found.threads == 1
 
 
+INFORMATION = "/proc/driver/nvidia/gpus/0000:{}:00.0/information"
+
+
+def gpus(**files: str) -> tuple[str, ...]:
+    paths = {"vendor0": "/sys/class/drm/card0/device/vendor", "vendor1": "/sys/class/drm/card1/device/vendor"}
+    paths |= {"first": INFORMATION.format("01"), "second": INFORMATION.format("41")}
+    paths |= {"version": "/proc/driver/nvidia/version"}
+    return parse(answer({paths[key]: text for key, text in files.items()})).gpus
+
+
+MODEL = "Model: \t\t NVIDIA GeForce RTX 3090\nIRQ:   \t\t 138\nGPU UUID: \t GPU-1\n"
+
+
+def test_a_gpu_has_its_name_where_the_driver_tells_it_and_is_counted_once() -> None:
+    assert gpus(vendor0="0x10de\n", first=MODEL, version="NVRM version: 1\n") == ("NVIDIA GeForce RTX 3090",)
+    assert gpus(vendor0="0x8086\n", vendor1="0x10de\n", first=MODEL) == ("NVIDIA GeForce RTX 3090", "Intel")
+    both = gpus(first=MODEL, second="Model: Tesla V100-SXM2-32GB\n")
+    assert both == ("NVIDIA GeForce RTX 3090", "NVIDIA Tesla V100-SXM2-32GB")
+
+
+def test_a_gpu_without_a_name_has_its_vendor() -> None:
+    assert gpus(vendor0="0x10de\n", version="NVRM\n") == ("NVIDIA",)
+    assert gpus(vendor0="0x1002\n", vendor1="0x1234\n") == ("AMD", "0x1234")
+    assert gpus(version="NVRM version: NVIDIA UNIX x86_64\n") == ("NVIDIA",)
+    assert gpus(first="IRQ: 5\n") == ("NVIDIA",)
+    assert gpus() == ()
+
+
+def test_the_zones_of_powercap_are_facts() -> None:
+    path = "/sys/class/powercap/intel-rapl:{}/name"
+    assert parse(answer({path.format("0"): "package-0\n", path.format("0:0"): "core\n"})).powercap == (
+        "core",
+        "package-0",
+    )
+
+
 JSON = st.recursive(
     st.none() | st.integers() | st.text(max_size=8),
     lambda inner: (

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from evidence_kit import stream
+from evidence_kit import said, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,7 +52,7 @@ def test_arbitrary_bytes_give_samples_or_a_status(name, given_streams):
 @pytest.mark.parametrize("name", sorted(READERS))
 @pytest.mark.parametrize("raw", [b"", b"\n", b"nonsense\n", b"\xff\xfe\x00"])
 def test_trap_44_nothing_readable_is_never_zero(name, raw):
-    nothing = [stream(path, [raw, 13, 11]) for path in PATHS]
+    nothing = [*(stream(path, [raw, 13, 11]) for path in PATHS), said([raw])]
     series, status = read("src", name, nothing, {})
     assert status.status != "ok"
     assert not any(np.isfinite(one.value).any() for one in series)
@@ -61,6 +61,9 @@ def test_trap_44_nothing_readable_is_never_zero(name, raw):
 @pytest.mark.parametrize("name", sorted(READERS))
 def test_denied_is_not_absent(name):
     assert read("src", name, [], {})[1].status == "absent"
+    if READERS[name].helper is not None:
+        assert read("src", name, [said([{"cannot": "denied"}])], {})[1].status == "denied"
+        return
     denied = [stream(found(spec), [], status="denied") for spec in READERS[name].paths]
     assert read("src", name, denied, {})[1].status == "denied"
 
@@ -89,3 +92,43 @@ def test_unknown_reader_and_option_name_the_nearest():
         read("src", "procstat", [stream("/proc/1/stat", [b"1 (a) S"])], {"user_hz": "fast"})
     with pytest.raises(DefinitionError, match="celsius_per_count"):
         read("src", "thermal", [], {"celsius_per_count": 0.01})
+
+
+FILES = {
+    "hwmon": {
+        "/sys/class/hwmon/hwmon3/power1_input": [b"5000000\n", b"6000000\n", 11, b"7000000\n"],
+        "/sys/class/hwmon/hwmon3/power1_average": [b"5\n", b"x\n", b"6\n", b"7\n"],
+        "/sys/class/hwmon/hwmon12/power1_input": [b"1\n", 13, b"2\n", b"3\n"],
+    },
+    "time_in_state": {
+        "/sys/devices/system/cpu/cpufreq/policy0/stats/time_in_state": [b"800000 %d\n900000 7\n" % n for n in range(4)]
+    },
+    "rapl": {
+        "/sys/class/powercap/intel-rapl:0/energy_uj": [b"1\n", b"2\n", 5, b"3\n"],
+        "/sys/class/powercap/intel-rapl:1/energy_uj": [b"4\n", b"5\n", b"6\n", b"7\n"],
+    },
+}
+ONCE = [
+    stream("/sys/class/hwmon/hwmon3/name", [b"xe\n"]),
+    stream("/sys/class/hwmon/hwmon12/name", [b"xe\n"]),
+    stream("/sys/class/powercap/intel-rapl:0/name", [b"package-0\n"]),
+    stream("/sys/class/powercap/intel-rapl:1/name", [b"package-0\n"]),
+]
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("at", [0, 1, 3, 4])
+def test_a_run_read_in_two_parts_gives_the_series_of_the_whole(name, at):
+    """The texts that are read once are given with each part."""
+    whole, _ = read("src", name, [*(stream(path, raw) for path, raw in FILES[name].items()), *ONCE], {})
+    assert len(whole) >= 2
+    parts = []
+    for part in (slice(None, at), slice(at, None)):
+        parts += read("src", name, [*(stream(path, raw[part]) for path, raw in FILES[name].items()), *ONCE], {})[0]
+    for one in whole:
+        same = [part for part in parts if part.name == one.name]
+        assert np.array_equal(np.concatenate([part.value for part in same]), one.value, equal_nan=True)
+        assert {(part.unit, part.kind, part.scope, part.klass, part.path) for part in same} == {
+            (one.unit, one.kind, one.scope, one.klass, one.path)
+        }
+    assert {part.name for part in parts} == {one.name for one in whole}

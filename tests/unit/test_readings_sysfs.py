@@ -142,6 +142,58 @@ def test_a_domain_without_a_readable_name_keeps_its_number():
     assert series[0].wrap is None
 
 
+def test_trap_26_a_denied_domain_beside_readable_ones_is_a_series_without_a_sample():
+    streams = domain("0", b"package-0", [1_000_000, 2_000_000]) + domain("1", b"package-1", [], status="denied")
+    series, status = read("rapl", "rapl", streams, {})
+    assert {one.name: len(one.value) for one in series} == {"rapl.package-0": 2, "rapl.package-1": 0}
+    assert (status.status, status.detail) == ("ok", "1 denied")
+
+
+def test_a_powercap_that_may_not_be_looked_into_is_denied_and_a_glob_without_a_match_says_what_it_looked_for():
+    closed = stream(RAPL.format("*", "energy_uj"), [], status="denied")
+    assert read("rapl", "rapl", [closed], {})[1].status == "denied"
+    missing = stream(RAPL.format("*", "energy_uj"), [], status="absent")
+    assert read("rapl", "rapl", [missing], {})[1].detail == "no /sys/class/powercap/intel-rapl:* on this machine"
+    zoneless = stream(THERMAL.format("*", "temp"), [], status="absent")
+    assert read("t", "thermal", [zoneless], {})[1].detail.startswith("no /sys/class/thermal/thermal_zone*/temp")
+
+
+def test_trap_25_amds_tree_has_packages_and_cores_and_no_dram():
+    streams = domain("0", b"package-0", [4_000_000], wrap=65532610987) + domain("0:0", b"core", [1_000_000])
+    series, _ = read("rapl", "rapl", streams, {})
+    assert {one.name: one.scope for one in series} == {"rapl.package-0": "soc", "rapl.package-0.core": "rail"}
+
+
+def test_trap_25_zones_of_one_name_are_kept_apart():
+    streams = domain("0", b"package-0", [1_000_000]) + domain("1", b"package-0", [2_000_000])
+    streams += domain("0:0", b"dram", [3_000_000]) + domain("1:0", b"dram", [4_000_000])
+    series, _ = read("rapl", "rapl", streams, {})
+    assert {one.name: one.value[0] for one in series} == {
+        "rapl.package-0": 1.0,
+        "rapl.package-0#2": 2.0,
+        "rapl.package-0.dram": 3.0,
+        "rapl.package-0.dram#2": 4.0,
+    }
+    assert {one.scope for one in series if "dram" not in one.name} == {"soc"}
+
+
+@pytest.mark.parametrize("text", [b"0\n", b"-1\n", b"", b"many\n", errno.EACCES])
+def test_trap_25_a_range_that_says_nothing_is_no_range(text):
+    streams = domain("0", b"package-0", [1_000_000])[:2]
+    streams.append(stream(RAPL.format("0", "max_energy_range_uj"), [text]))
+    (one,), _ = read("rapl", "rapl", streams, {})
+    assert (one.value[0], one.wrap) == (1.0, None)
+
+
+@pytest.mark.parametrize("text", [b"", b"\n", b"many\n", b"1e6\n", b"0x10\n", b"12 13\n"])
+def test_trap_44_an_energy_that_is_no_number_is_none(text):
+    streams = domain("0", b"package-0", [])[1:]
+    streams.append(stream(RAPL.format("0", "energy_uj"), [text, text]))
+    (one,), status = read("rapl", "rapl", streams, {})
+    assert np.isnan(one.value).all()
+    assert (status.status, status.detail) == ("unparsed", "2 unparsed")
+
+
 def test_a_recorded_tree_stands_in_for_sys_and_proc():
     counter = stream("/tmp/tree/class/powercap/intel-rapl:0/energy_uj", ints([1_000_000]))
     assert read("rapl", "rapl", [counter], {})[1].status == "ok"

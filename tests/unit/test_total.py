@@ -7,7 +7,7 @@ import pytest
 from evidence_kit import phase, series
 
 from meltbench.measure.digest import digest
-from meltbench.measure.energy import energy
+from meltbench.measure.energy import energy, rail_of
 from meltbench.measure.total import total as total_of
 
 T = np.arange(0, 30, 0.05)
@@ -15,7 +15,7 @@ RANGE_J = 1000.0
 
 
 def total(parts):
-    return total_of([digest(part) for part in parts])
+    return total_of([digest(part) for part in parts], "rapl")
 
 
 def members(found):
@@ -131,3 +131,56 @@ def test_a_reset_of_one_part_loses_no_more_than_its_own_windows():
     assert energy(found.rail, phase("run", 5, 25)).reason.startswith("counter_reset")
     assert joules(found, 12.21, 25) == pytest.approx(30 * 12.79, rel=0.01)
     assert joules(found, 5, 11.9) == pytest.approx(30 * 6.9, rel=0.01)
+
+
+def gpu(watts, **more):
+    return series("nvml.gpu0.energy", T, watts * T, source="nvml", scope="module", **more)
+
+
+def test_the_board_of_a_gpu_lies_outside_the_package_and_is_added():
+    found = total([domain("package-0", 20), gpu(100)])
+    assert members(found) == {"rapl.package-0", "nvml.gpu0.energy"}
+    assert joules(found) == pytest.approx(2400)
+    assert found.partial == ""
+
+
+def test_whether_psys_holds_the_gpu_nobody_knows_and_that_is_said():
+    found = total([domain("psys", 130, scope="module"), domain("package-0", 20), gpu(100)])
+    assert members(found) == {"rapl.psys"}
+    assert found.partial == "psys may leave out nvml.gpu0.energy"
+
+
+def test_rule_8_a_gpu_that_could_not_be_read_makes_the_sum_partial():
+    dark = series("nvml.gpu0.energy", T, np.full(len(T), np.nan), source="nvml")
+    found = total([domain("package-0", 20), dark])
+    assert (joules(found), found.partial) == (pytest.approx(400), "without nvml.gpu0.energy")
+
+
+def board(name, watts, **more):
+    return series(name, T, np.full(len(T), watts) + 0.01 * (np.arange(len(T)) % 3), kind="gauge", unit="W", **more)
+
+
+def test_rule_1_another_source_than_rapl_gives_its_one_rail_and_a_counter_goes_before_a_gauge():
+    gauges = [
+        board("hwmon.ina238.VIN.power", 12.0, source="board"),
+        board("hwmon.x.VIN.power_average", 3.0, source="board"),
+    ]
+    parts = [digest(one) for one in gauges]
+    found = total_of(parts, "board")
+    assert joules(found) == pytest.approx(240.2, rel=1e-3)
+    assert found.rail.name == "total"
+    counter = series("hwmon.ina238.VIN.energy", T, 11 * T, source="board")
+    assert joules(total_of([*parts, digest(counter)], "board")) == pytest.approx(220)
+
+
+def test_of_several_rails_none_is_the_total_unless_the_profile_says_which():
+    two = [digest(board(f"hwmon.ina3221.{name}.power", 2.0, source="board")) for name in ("VDD_CPU", "VDD_GPU")]
+    assert total_of(two, "board").reason.startswith(
+        "no_energy_source: board has 2 rails (hwmon.ina3221.VDD_CPU.power, "
+    )
+    assert total_of([], "board").reason == "no_energy_source: none was read"
+
+
+def test_trap_36_a_trailing_mean_is_not_integrated():
+    mean = digest(board("hwmon.amdgpu.PPT.power_average", 50.0))
+    assert energy(rail_of(mean), phase("run", 5, 25)).reason.startswith("trailing_average")
