@@ -27,6 +27,7 @@ class Bench:
 
     home: Path
     env: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()  # what starts the command line, such as a program that takes rights away
 
     @property
     def data(self) -> Path:
@@ -37,7 +38,7 @@ class Bench:
         return {**os.environ, **own, **self.env}
 
     def start(self, *args: str) -> subprocess.Popen[str]:
-        argv = [sys.executable, "-m", "meltbench", *args]
+        argv = [*self.prefix, sys.executable, "-m", "meltbench", *args]
         return subprocess.Popen(
             argv,
             env=self._environment(),
