@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME...] [--json] [--quick]``: one table of claims, each met, missed, or not measured and why.
+"""``python -m benchmarks [NAME...] [--json] [--quick]``: one table of claims, each met, missed, or not measured.
 
 Exit status 1 when a claim was missed or a benchmark broke; 0 also where something could not be measured here.
 """
@@ -13,12 +13,12 @@ import sys
 import tempfile
 import textwrap
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from benchmarks.claims import Row, Site, Subject, Unmeasurable
-from meltbench.errors import MeltbenchError
+from benchmarks.claims import Part, Row, Site, Subject, Unmeasurable
 
 SUBJECTS = ("truth", "ingest", "overhead", "observer", "agreement")
 _WIDE = 118
@@ -34,19 +34,17 @@ def known() -> list[str]:
     return [name for name in SUBJECTS if (Path(__file__).parent / f"{name}.py").is_file()]
 
 
-def rows(name: str, subject: Subject, site: Site) -> Iterator[tuple[Row, bool]]:
-    """Every claim of a subject once, in its order of arrival, and whether the benchmark broke before it."""
-    left = {claim.name: claim for claim in subject.CLAIMS}
-    why, broke = f"{name} gave no such row", True
+def rows(part: Part, site: Site) -> Iterator[tuple[Row, bool]]:
+    """Every claim of a part once, in its order of arrival, and whether the benchmark broke before it."""
+    left = {claim.name: claim for claim in part.claims}
+    why, broke = "the benchmark gave no such row", True
     try:
-        for row in subject.measure(site):
+        for row in part.measure(site):
             del left[row.claim.name]
             yield row, False
     except Unmeasurable as error:
         why, broke = str(error), False
-    except MeltbenchError as error:
-        why = str(error)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  one benchmark that breaks keeps no other from being run
         traceback.print_exc()
         why = f"{type(error).__name__}: {error}"
     for claim in left.values():
@@ -89,16 +87,21 @@ def as_text(row: Row) -> str:
     return "\n".join(lines)
 
 
-def run(names: Sequence[str], *, quick: bool, say: Any) -> Iterator[tuple[str, Row, bool]]:
+def _say_of(say: Callable[[str], None], name: str, text: str) -> None:
+    say(f"{name}: {text}")
+
+
+def run(names: Sequence[str], *, quick: bool, say: Callable[[str], None]) -> Iterator[tuple[str, Row, bool]]:
     """Run subjects one after the other, each in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="meltbench-benchmarks-") as work:
         for name in names:
             folder = Path(work) / name
             folder.mkdir()
             say(f"{name} ...")
-            site = Site(quick, folder, lambda text, name=name: say(f"{name}: {text}"))
-            for row, broke in rows(name, load(name), site):
-                yield name, row, broke
+            site = Site(quick, folder, partial(_say_of, say, name))
+            for part in load(name).PARTS:
+                for row, broke in rows(part, site):
+                    yield name, row, broke
 
 
 def status(found: Iterable[tuple[str, Row, bool]]) -> int:
@@ -119,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(text: str) -> None:
         print(f"bench: {text}", file=sys.stderr, flush=True)
 
-    found = []
+    found: list[tuple[str, Row, bool]] = []
     for one in run(given.names or known(), quick=given.quick, say=say):
         if not given.json:
             if one[0] not in {name for name, _, _ in found}:

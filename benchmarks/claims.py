@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-Beside = dict[str, float | str]
+Beside = Mapping[str, float | str]
 _HOLDS = {"<=": operator.le, ">=": operator.ge}
 
 
@@ -64,11 +64,15 @@ class Site:
     say: Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Part:
+    """Claims that are measured together: ``measure`` yields one row for each of them."""
+
+    measure: Callable[[Site], Iterator[Row]]
+    claims: tuple[Claim, ...]
+
+
 class Subject(Protocol):
-    """A module of benchmarks/: its claims, and a function that gives one row for each."""
+    """A module of benchmarks/."""
 
-    CLAIMS: tuple[Claim, ...]
-
-    @staticmethod
-    def measure(site: Site) -> Iterator[Row]:
-        """Yield each row as soon as it is known."""
+    PARTS: tuple[Part, ...]

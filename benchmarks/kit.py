@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from benchmarks.claims import Unmeasurable
 from meltbench import paths
@@ -85,6 +86,21 @@ def running(argv: Sequence[str]) -> Iterator[list[int]]:
     finally:
         process.terminate()
         process.wait(10)
+
+
+def meltbench(folder: Path, *args: str) -> Any:
+    """What a command of the real command line answers in JSON, with a store and a target folder below ``folder``."""
+    own = {"XDG_STATE_HOME": str(folder / "state"), "MELTBENCH_DATA": str(folder / "data")}
+    argv = [sys.executable, "-m", "meltbench", args[0], "--json", *args[1:]]
+    done = subprocess.run(argv, env={**os.environ, **own}, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"meltbench {args[0]}: {done.stderr.strip()[-500:]}")
+    return json.loads(done.stdout)
+
+
+def lab() -> Path:
+    """Where `make lab` keeps what it builds."""
+    return Path(os.environ.get("MELTBENCH_LAB") or HERE.parent / ".cache" / "lab")
 
 
 @cache

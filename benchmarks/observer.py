@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import kit
-from benchmarks.claims import Claim, Row, Site, Unmeasurable
+from benchmarks.claims import Beside, Claim, Part, Row, Site, Unmeasurable
 from meltbench import models, runners
 from meltbench.engines import protocol
 from meltbench.engines.prompts import Ask, Sent, random_tokens
@@ -23,7 +23,6 @@ CORE = Claim("probe, 100 Hz x 20 files, share of one core", "<=", 1.0, "%")
 FLOOR = Claim("probe over the bare preads at the same deadlines", "<=", 1.3)
 LOOP = Claim("probe over a psutil-style Python loop", "<=", 1 / 3)
 DEADLINES = Claim("1 kHz x 4 files, deadlines kept within 1 ms", ">=", 99.0, "%")
-CLAIMS = (CORE, FLOOR, LOOP, DEADLINES, DECODE)
 
 # Counters that every Linux with a network stack has had for twenty years: one decimal number each, made without a lock.
 _STATISTICS = "/sys/class/net/lo/statistics"
@@ -47,13 +46,6 @@ def check_files() -> None:
             raise Unmeasurable(f"{path} holds no plain number")
 
 
-def measure(site: Site) -> Iterator[Row]:
-    check_files()
-    yield from _processor(site)
-    yield _deadlines(site)
-    yield _decode(site)
-
-
 def _sampling(run_id: str, files: tuple[str, ...], period_ns: int, seconds: float) -> Job:
     job = Job(run_id)
     for i, path in enumerate(files):
@@ -64,6 +56,7 @@ def _sampling(run_id: str, files: tuple[str, ...], period_ns: int, seconds: floa
 
 def _processor(site: Site) -> Iterator[Row]:
     """The probe, the floor and the loop in turn, each alone, in windows of equal length."""
+    check_files()
     rounds, window_s, settle_s = (2, 0.5, 0.2) if site.quick else (9, 3.0, 0.5)
     floor = str(kit.compiled(kit.HERE / "floor.c", site.folder / "floor"))
     others: list[float] = []
@@ -109,18 +102,19 @@ def _processor(site: Site) -> Iterator[Row]:
     yield _over(LOOP, found, "loop", {})
 
 
-def _over(claim: Claim, found: dict[str, list[float]], peer: str, beside: dict[str, float]) -> Row:
+def _over(claim: Claim, found: dict[str, list[float]], peer: str, beside: Beside) -> Row:
     ratios = [own / other for own, other in zip(found["probe"], found[peer], strict=True)]
     low, high = kit.median_interval(ratios)
     told = f"95 % interval {low:.3g} to {high:.3g}, {len(ratios)} rounds"
     return claim.row(statistics.median(ratios), {**beside, "of rounds:": told})
 
 
-def _deadlines(site: Site) -> Row:
+def _deadlines(site: Site) -> Iterator[Row]:
     """Deadlines are the probe's own: it counts readings more than 1 ms late and deadlines that had none.
 
     The times of the readings check it: a gap of two periods or more is a deadline without a reading.
     """
+    check_files()
     seconds = 1.0 if site.quick else 20.0
     site.say(f"1 kHz for {seconds:.0f} s")
     busy = kit.machine_cpu_s()
@@ -143,15 +137,16 @@ def _deadlines(site: Site) -> Row:
         "cores everything used": busy / seconds,
     }
     note = "the claim is of an idle machine" if busy / seconds > 0.3 else ""
-    return DEADLINES.row(100 * (1 - missed / due), beside, note)
+    yield DEADLINES.row(100 * (1 - missed / due), beside, note)
 
 
-def _decode(site: Site) -> Row:
+def _decode(site: Site) -> Iterator[Row]:
     """Watched and unwatched requests in turn (ABBA) to one engine, over several starts of it.
 
     Each request has a process of its own beside it, `on` or `off`; the channels name `on` in their path, so the same
     probe in the same job samples during the one and not during the other.
     """
+    check_files()
     starts, pairs, n_out = (1, 2, 8) if site.quick else (4, 16, 64)
     model = models.ensure(models.resolve("smollm2-135m-q4"))
     watched: list[float] = []
@@ -167,14 +162,14 @@ def _decode(site: Site) -> Row:
             (watched if _is_watched(i) else unwatched).append(rate)
     ratios = [on / off for on, off in zip(watched, unwatched, strict=True)]
     low, high = kit.median_interval(ratios)
-    beside = {
+    beside: Beside = {
         "watched tok/s": statistics.median(watched),
         "unwatched tok/s": statistics.median(unwatched),
         "readings a second while watched": statistics.median(hertz),
         "pairs": len(ratios),
         "of pairs:": f"95 % interval {low:.4f} to {high:.4f}",
     }
-    return DECODE.row(statistics.median(ratios), beside)
+    yield DECODE.row(statistics.median(ratios), beside)
 
 
 def _is_watched(i: int) -> bool:
@@ -184,9 +179,7 @@ def _is_watched(i: int) -> bool:
 
 def _asks(count: int, n_out: int) -> list[Ask]:
     return [
-        Ask(
-            file=f"{i:05d}", item="decode", role="timed", n_out=n_out, seed=1, tokens=random_tokens(16, 10_000, 1)
-        )
+        Ask(file=f"{i:05d}", item="decode", role="timed", n_out=n_out, seed=1, tokens=random_tokens(16, 10_000, 1))
         for i in range(count)
     ]
 
@@ -231,3 +224,6 @@ def _rates(journal: Journal, n_out: int) -> list[float]:
             raise RuntimeError(f"the engine reported no decode rate: {answer.status} {answer.detail}")
         rates.append(answer.engine_decode_tps)
     return rates[1:]
+
+
+PARTS = (Part(_processor, (CORE, FLOOR, LOOP)), Part(_deadlines, (DEADLINES,)), Part(_decode, (DECODE,)))

@@ -1,4 +1,4 @@
-"""Energy against closed forms: made powers, shown as a device would show them, through reader and integral to joules."""
+"""Energy against closed forms: made powers, shown as a device shows them, through reader and integral to joules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import waves
-from benchmarks.claims import Claim, Row, Site
+from benchmarks.claims import Claim, Part, Row, Site
 from benchmarks.waves import BOOT_NS, Reads, Wave
 from meltbench.measure.energy import energy
 from meltbench.probe.journal import read_journal
@@ -21,7 +21,6 @@ RUN_GAUGE = Claim("whole run of 240 s, gauge: worst error", "<=", 0.1, "%")
 PREFILL_COUNTER = Claim("prefill of 0.4 s, counter at 9.7 ms: worst error", "<=", 2.0, "%")
 PREFILL_GAUGE = Claim("prefill of 0.4 s, gauge at 9.7 ms: worst error", "<=", 2.0, "%")
 REFUSED = Claim("prefill of 0.4 s at 1 Hz: refused, with a reason", ">=", 100.0, "%")
-CLAIMS = (RUN_COUNTER, RUN_GAUGE, PREFILL_COUNTER, PREFILL_GAUGE, REFUSED)
 
 RUN_S, SHORT_S, IDLE_S = 240.0, 60.0, 3.0
 PREFILL_S, DECODE_S = 0.4, 3.0
@@ -152,3 +151,6 @@ def _error(found: Measure, wave: Wave, t0_s: float, t1_s: float) -> float:
         raise RuntimeError(f"{wave.name}, {t0_s:.2f} to {t1_s:.2f} s: {found.reason}")
     true = true_j(wave, t0_s, t1_s)
     return (found.value - true) / true
+
+
+PARTS = (Part(measure, (RUN_COUNTER, RUN_GAUGE, PREFILL_COUNTER, PREFILL_GAUGE, REFUSED)),)

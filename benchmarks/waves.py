@@ -1,4 +1,4 @@
-"""Powers whose energy is known in closed form, and what a device would show of them: raw bytes, read at uneven times."""
+"""Powers whose energy is known in closed form, and what a device shows of them: raw bytes, read at uneven times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOISE_W = 0.005  # an amplifier's: a gauge without any would stand still at cons
 
 @dataclass(frozen=True)
 class Wave:
-    """Power as pieces: from ``at_s[i]`` on it is ``watt[i]`` + ``slope[i]`` (t - at) + ``ripple[i]`` sin(2 pi f (t - at))."""
+    """Power in pieces: from ``at_s[i]`` on it is ``watt[i] + slope[i] dt + ripple[i] sin(2 pi hertz dt)``."""
 
     name: str
     at_s: tuple[float, ...]
@@ -65,11 +65,13 @@ def steps(levels: tuple[float, ...], every_s: float, seconds: float) -> Wave:
     """Levels in turn."""
     n = int(seconds / every_s) + 1
     flat = (0.0,) * n
-    return Wave("steps", tuple(i * every_s for i in range(n)), tuple(levels[i % len(levels)] for i in range(n)), flat, flat)
+    return Wave(
+        "steps", tuple(i * every_s for i in range(n)), tuple(levels[i % len(levels)] for i in range(n)), flat, flat
+    )
 
 
 def requests(prefills: list[float], prefill_s: float, decode_s: float) -> Wave:
-    """Idle at 2 W; from each start a prefill at 18 W, then a decode at 7 W with 1.5 W of ripple at 14 tokens a second."""
+    """Idle at 2 W; from each start a prefill at 18 W, then a decode at 7 W that ripples by 1.5 W 14 times a second."""
     pieces = [(0.0, 2.0, 0.0)]
     for start in prefills:
         pieces += [(start, 18.0, 0.0), (start + prefill_s, 7.0, 1.5), (start + prefill_s + decode_s, 2.0, 0.0)]
@@ -92,7 +94,9 @@ BOOT_NS = 86_400_000_000_000
 def _times(period_s: float, seconds: float, rng: np.random.Generator) -> tuple[npt.NDArray[np.int64], ...]:
     """Absolute deadlines, each met a little late (in one of a hundred by milliseconds), and reads that take a while."""
     deadline = np.arange(rng.uniform(0, period_s), seconds, period_s)
-    late = rng.exponential(60e-6, len(deadline)) + (rng.random(len(deadline)) < 0.01) * rng.exponential(2e-3, len(deadline))
+    late = rng.exponential(60e-6, len(deadline)) + (rng.random(len(deadline)) < 0.01) * rng.exponential(
+        2e-3, len(deadline)
+    )
     t0 = BOOT_NS + np.round((deadline + late) * 1e9).astype(np.int64)
     return t0, t0 + rng.integers(2_000, 40_000, len(t0))
 
@@ -125,7 +129,7 @@ def _frame(kind: int, payload: bytes) -> bytes:
 
 
 def journal(files: dict[str, Reads]) -> bytes:
-    """A journal of these files, in the probe's own format (docs/probe.md), so that only its public form is relied on."""
+    """A journal of these files in the probe's own format (docs/probe.md): only its public form is relied on."""
     parts = [b"MELTJNL1"]
     for number, path in enumerate(files):
         event = {"event": "stream", "seq": number, "boot_ns": BOOT_NS, "stream": number, "channel": "power"}
