@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LAB ?= $(CURDIR)/.cache/lab
 export MELTBENCH_LAB := $(LAB)
 
-.PHONY: test lint types unit lab wheel clean
+.PHONY: test lint types unit lab bench wheel clean
 
 test: lint types lab
 	$(BIN)/python -m pytest --cov=meltbench --cov-report=term:skip-covered --durations=15
@@ -22,6 +22,10 @@ unit: $(VENV)/.ready
 
 lab: $(VENV)/.ready
 	$(BIN)/python tests/lab/setup_lab.py $(LAB)
+
+# What meltbench claims of its own speed (docs/performance.md). BENCH="observer --quick" chooses.
+bench: lab
+	$(BIN)/python -m benchmarks $(BENCH)
 
 wheel: $(VENV)/.ready
 	MELTBENCH_PROBE_TARGETS=all $(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
