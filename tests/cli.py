@@ -33,7 +33,7 @@ class Bench:
     def data(self) -> Path:
         return self.home / "data"
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         own = {"XDG_STATE_HOME": str(self.home / "state"), "MELTBENCH_DATA": str(self.data), "PYTHONWARNINGS": "error"}
         return {**os.environ, **own, **self.env}
 
@@ -41,7 +41,7 @@ class Bench:
         argv = [*self.prefix, sys.executable, "-m", "meltbench", *args]
         return subprocess.Popen(
             argv,
-            env=self._environment(),
+            env=self.environment(),
             cwd=self.home,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
