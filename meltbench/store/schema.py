@@ -200,7 +200,7 @@ SERIES = Table(
 
 SAMPLES = Table(
     "samples",
-    "Every sample of every series; Parquet only.",
+    "Every sample of every series, in blocks of time, each series in order of time; Parquet only.",
     (
         Column("series", "INTEGER", "Number of the series, see the table series."),
         Column("t0_ns", "BIGINT", "Start of the read."),
