@@ -26,6 +26,9 @@ GLOBS = (
     "/sys/devices/system/cpu/cpufreq/policy*/scaling_governor",
     "/sys/class/powercap/intel-rapl:*/name",
     "/sys/class/drm/card*/device/vendor",
+    "/sys/class/thermal/thermal_zone*/type",
+    "/sys/class/power_supply/*/type",
+    "/sys/class/power_supply/*/scope",
     "/etc/machine-id",
     "/etc/os-release",
 )
@@ -56,6 +59,8 @@ class Facts:
     disk_free_bytes: int | None
     governors: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
+    thermal_zones: tuple[str, ...] = ()
+    batteries: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def conditions(self) -> dict[str, Any]:
@@ -111,7 +116,19 @@ def parse(answer: Mapping[str, Any], sys_root: str = "/sys", proc_root: str = "/
         disk_free_bytes=_count(disk.get("free_bytes")) if isinstance(disk, dict) else None,
         governors=tuple(sorted({v for k, v in texts.items() if k.endswith("/scaling_governor")})),
         gpus=tuple(_GPU_VENDORS.get(v, v) for k, v in sorted(texts.items()) if k.endswith("/device/vendor")),
+        thermal_zones=tuple(k.split("/")[-2] for k in sorted(texts) if k.startswith("/sys/class/thermal/")),
+        batteries=_batteries(texts),
         unreadable=unreadable,
+    )
+
+
+def _batteries(texts: Mapping[str, str]) -> tuple[str, ...]:
+    """The batteries that the machine runs on; one of scope Device is a mouse's or a headset's."""
+    supplies = {key.split("/")[-2]: text for key, text in texts.items() if re.search(r"/power_supply/[^/]+/type$", key)}
+    return tuple(
+        name
+        for name, kind in sorted(supplies.items())
+        if kind == "Battery" and texts.get(f"/sys/class/power_supply/{name}/scope") != "Device"
     )
 
 
