@@ -11,7 +11,7 @@ def quantity(value: float, unit: str) -> str:
     """A value in its unit as one reads it.
 
     >>> quantity(0.0123, "s"), quantity(181403648, "B"), quantity(83.21, "tok/s"), quantity(0.004, "1/min")
-    ('12.3 ms', '173 MiB', '83.2 tok/s', '0.4 %/min')
+    ('12.3 ms', '173 MiB', '83.2 tok/s', '0.400 %/min')
     """
     if not math.isfinite(value):
         return "—"
