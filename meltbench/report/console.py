@@ -230,8 +230,9 @@ def request_table(record: RunRecord) -> Table:
     for r in shown:
         tokens_in = "—" if r.n_in is None else f"{r.n_in}" if not r.n_cached else f"{r.n_in - r.n_cached}@{r.n_cached}"
         rates = [cell(rate) for rate in (r.prefill_tps, r.decode_tps, r.engine_decode_tps)]
+        told = f"{r.role} {r.point}" if r.point not in ("", r.item) else r.role
         status = r.status if not r.detail else f"{r.status}: {r.detail}"
-        item, role, said = (_escape(printable(text)) for text in (r.item, r.role, status))
+        item, role, said = (_escape(printable(text)) for text in (r.item, told, status))
         out = "—" if r.n_out is None else str(r.n_out)
         table.add_row(str(r.index), item, role, tokens_in, out, cell(r.ttft_s, 1e3), *rates, said)
     return table
