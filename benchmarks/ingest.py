@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import made_run
 from benchmarks.claims import Claim, Part, Row, Site
 from benchmarks.kit import HERE
-
-from benchmarks import made_run
 from meltbench.store import open_store
 
 RATE = Claim("10 M samples from journal to Parquet and index", ">=", 2.0, "M/s")

@@ -43,11 +43,14 @@ _NO_CHUNKS = Readings.of(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(
 def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
     """Everything the store keeps of a run, from its evidence; its samples go to ``keep``, a block at a time."""
     log = engine_log(journal)
-    requests = _requests(ticket, journal)
+    requests, asked = _requests(ticket, journal)
     spans = phases(journal.events, requests, ENGINE)
     signals, sources = _signals(ticket, journal, _edges(spans, requests), keep)
-    verdict = outcome(journal.events, requests, len(ticket["asks"]), ENGINE, ticket["workload"]["kind"])
-    measures, reasons, state = measure_run(_inputs(ticket, journal, requests, signals, sources, spans, verdict))
+    n_asked = len(ticket["asks"])
+    if ticket["workload"]["kind"] == "sustained":  # asked in a circle, as often as there was time
+        n_asked = max(len(requests), sum(entry["role"] == "warmup" for entry in ticket["asks"]) + 1)
+    verdict = outcome(journal.events, requests, n_asked, ENGINE, ticket["workload"]["kind"])
+    measures, reasons, state = measure_run(_inputs(ticket, journal, requests, asked, signals, sources, spans, verdict))
     return RunRecord(
         run_id=ticket["run_id"],
         manifest=_manifest(ticket, journal, log, verdict) | {"validity": state},
@@ -71,6 +74,7 @@ def _inputs(
     ticket: dict[str, Any],
     journal: Journal,
     requests: list[Request],
+    asked: dict[int, int],
     signals: list[Digest],
     sources: list[SourceStatus],
     spans: list[Phase],
@@ -102,7 +106,7 @@ def _inputs(
             for number, head in journal.streams.heads.items()
             if head.kind == "file" and (rows := journal.streams.rows(number)) >= 0
         ],
-        asked={r.index: entry["n_out"] for r in requests if (entry := _entry(ticket, r)) and entry["ignore_eos"]},
+        asked=asked,
         energy_source=next((source["name"] for source in ticket["sources"] if source["total"]), None),
     )
 
@@ -127,12 +131,6 @@ def _conditions(ticket: dict[str, Any], journal: Journal) -> list[tuple[str, str
     return found
 
 
-def _entry(ticket: dict[str, Any], request: Request) -> dict[str, Any] | None:
-    """What was asked; requests are made in the order of the asks."""
-    asks = ticket["asks"]
-    return asks[request.index] if request.index < len(asks) and asks[request.index]["item"] == request.item else None
-
-
 def engine_log(journal: Journal) -> str:
     """What the process under test wrote, both streams in order of arrival, harmless; the probe bounded it."""
     lines = [
@@ -146,13 +144,20 @@ def engine_log(journal: Journal) -> str:
     )
 
 
-def _requests(ticket: dict[str, Any], journal: Journal) -> list[Request]:
+def _requests(ticket: dict[str, Any], journal: Journal) -> tuple[list[Request], dict[int, int]]:
+    """The requests in the order of their sending, and how many tokens those had to give that were made to, by index.
+
+    What was asked is told by the request's file: several may be under way at a time, and one may be asked many times.
+    """
     if ticket["runner"] is None:
-        return []
+        return [], {}
     speak = protocol(ticket["runner"]["protocol"])
-    asks = {entry["file"]: Ask(**entry) for entry in ticket["asks"]}
+    # Before requests had points, those of a grid were grouped by item.
+    grid = ticket["workload"]["kind"] == "grid"
+    asks = {e["file"]: Ask(**({"point": e["item"] if grid else ""} | e)) for e in ticket["asks"]}
     found: list[Request] = []
-    for event in journal.named("request"):
+    exact: dict[int, int] = {}
+    for event in sorted(journal.named("request"), key=lambda e: int(e.get("t_send0") or e["boot_ns"])):
         ask = asks.get(str(event.get("file", "")).rsplit("/", 1)[-1])
         if ask is None:
             continue
@@ -164,8 +169,10 @@ def _requests(ticket: dict[str, Any], journal: Journal) -> list[Request]:
             error=str(event.get("error") or ""),
         )
         chunks = stream.readings if stream is not None else _NO_CHUNKS
+        if ask.ignore_eos:
+            exact[sent.index] = ask.n_out
         found.append(_checked(ask, speak.answer(ask, sent, chunks)))
-    return found
+    return found, exact
 
 
 def _checked(ask: Ask, request: Request) -> Request:
@@ -270,9 +277,23 @@ def _manifest(ticket: dict[str, Any], journal: Journal, log: str, verdict: Outco
             "boot_id": begin.get("boot_id") or ticket["conditions"].get("boot_id"),
             "model_cached_bytes": pages.get("resident_bytes") if pages.get("status") == "ok" else None,
             "load": load_label(pages),
+            "ended_by": ended_by(ticket, journal.first("until") or {}),
             "journal_dropped_bytes": journal.dropped_bytes,
         },
     }
+
+
+def ended_by(ticket: dict[str, Any], event: dict[str, Any]) -> str | None:
+    """What ended a sustained run, in words; None where nothing did: it was stopped, failed, or is no such run."""
+    path, value = printable(str(event.get("path") or "")), event.get("value")
+    if event.get("by") == "time":
+        return f"time: {ticket['workload']['limit_s']:g} s were over"
+    if not path or not isinstance(value, int | float):
+        return None
+    folder = path.rsplit("/", 2)[-2] if path.count("/") > 1 else path
+    if path.endswith("/capacity"):
+        return f"battery: {folder} was down to {value:g} %"
+    return f"temperature: {folder} had {value / 1000:g} degC"
 
 
 def load_label(pages: dict[str, Any]) -> str | None:

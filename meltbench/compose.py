@@ -10,14 +10,14 @@ import importlib.util
 import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import meltbench
 from meltbench import catalog
 from meltbench.engines import protocol
 from meltbench.errors import DoesNotFit, UserError
 from meltbench.plan import PROTOCOL
-from meltbench.probe.job import Job
+from meltbench.probe.job import Job, Until
 from meltbench.readings import READERS
 from meltbench.spec import Scalar, digest
 from meltbench.targets.facts import rooted
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 ENGINE = "engine"
 _JOURNAL_BYTES = 256 << 20
+# What a run of hours may add: a fast engine's tokens come to 300 kB a second, the samples of a machine to 50.
+_CIRCLE_BYTES_PER_S = 512_000
+_MAX_JOURNAL_BYTES = 4 << 30
 _LOG_BYTES = 256 << 10
 _ANSWER_BYTES = 16 << 20
 _READY_S = 300.0
@@ -71,22 +74,24 @@ def settled(plan: Plan, facts: Facts, model: LocalModel | None) -> dict[str, Sca
     return knobs
 
 
-def check_fit(model: LocalModel, knobs: dict[str, Scalar], facts: Facts, device: str) -> None:
-    """Refuse a model that the device has no memory for, before anything is started."""
+def check_fit(model: LocalModel, knobs: dict[str, Scalar], facts: Facts, device: str, slots: int = 1) -> None:
+    """Refuse a model that the device has no memory for, before anything is started. Each slot has a context."""
     from meltbench.models.gguf import fits
 
     if facts.memory_available_bytes is None:
         return
     ctx = knobs.get("ctx")
     # Told nothing, the engine takes all the context that the model was made for.
-    tokens = ctx if isinstance(ctx, int) else model.gguf.context_length or 512
+    tokens = ctx * slots if isinstance(ctx, int) else model.gguf.context_length or 512
     fit = fits(model.gguf, model.bytes, tokens, facts.memory_available_bytes)
     if not fit.ok:
         gib = 2**30
         raise DoesNotFit(
             f"{model.model.name} needs {fit.needed_bytes / gib:.1f} GiB with a context of {tokens}, "
             f"{device} has {facts.memory_available_bytes / gib:.1f} GiB available",
-            hint="take a smaller quantisation" + (", or a smaller context with --set ctx=512" if tokens > 512 else ""),
+            hint="take a smaller quantisation"
+            + (", or a smaller context with --set ctx=512" if tokens > 512 * slots else "")
+            + (", or fewer requests at a time" if slots > 1 else ""),
         )
 
 
@@ -112,7 +117,8 @@ def compose(
 ) -> tuple[Job, dict[str, Any]]:
     """The job of one run and its ticket. ``knobs`` are settled."""
     job = Job(run_id)
-    job.limit("journal_bytes", _JOURNAL_BYTES)
+    circle_s = plan.work.workload.limit_s if plan.work.workload.kind == "sustained" else 0.0
+    job.limit("journal_bytes", min(_JOURNAL_BYTES + round(circle_s * _CIRCLE_BYTES_PER_S), _MAX_JOURNAL_BYTES))
     job.limit("log_bytes", _LOG_BYTES)
     _channels(job, plan, facts)
     work = plan.work.workload
@@ -120,8 +126,8 @@ def compose(
     measured_s = work.timeout_s
     job.idle("idle_before", work.idle_s)
     if plan.recipe is not None and plan.engine is not None and model is not None:
-        asks = _serve(job, plan, cell, knobs, model)
-        measured_s = _READY_S + work.timeout_s * len(asks)
+        asks = _serve(job, plan, cell, facts, knobs, model)
+        measured_s = _READY_S + work.timeout_s * len(asks) + circle_s
     elif work.kind == "exec":
         job.execute(ENGINE, work.timeout_s, plan.spec.command)
     else:
@@ -159,7 +165,9 @@ def wanted(helper: Helper, profile: Profile, facts: Facts) -> bool:
     return here and installed and any(one.startswith(helper.begins) for one in getattr(facts, helper.fact))
 
 
-def _serve(job: Job, plan: Plan, cell: Cell, knobs: dict[str, Scalar], model: LocalModel) -> list[dict[str, Any]]:
+def _serve(
+    job: Job, plan: Plan, cell: Cell, facts: Facts, knobs: dict[str, Scalar], model: LocalModel
+) -> list[dict[str, Any]]:
     """The steps of an engine's life, and what each request file asks."""
     assert plan.recipe is not None
     assert plan.engine is not None
@@ -169,16 +177,26 @@ def _serve(job: Job, plan: Plan, cell: Cell, knobs: dict[str, Scalar], model: Lo
             f"{model.path} does not say how large its vocabulary is", hint="a grid needs it; use another workload"
         )
     speak = protocol(plan.recipe.protocol)
-    asks = plan.work.asks(n_vocab or 0, cell.seed)
+    plays = plan.work.plays(n_vocab or 0, cell.seed)
+    asks = [ask for play in plays for ask in play.asks]
     for ask in asks:
         job.requests[ask.file] = speak.request(ask)
-    argv = plan.recipe.argv(plan.engine.start, knobs, {"model": model.path, "port": "{port:" + ENGINE + "}"})
+    ctx, slots = knobs.get("ctx"), plan.work.slots
+    fixed = {
+        "model": model.path,
+        "port": "{port:" + ENGINE + "}",
+        "parallel": str(slots),
+        "ctx_all": str(ctx * slots) if isinstance(ctx, int) else "none",
+    }
+    argv = plan.recipe.argv(plan.engine.start, knobs, fixed)
     job.port(ENGINE)
     job.pages(model.path, drop=knobs["load"] == "cold")
     job.spawn(ENGINE, argv, plan.engine.env)
     job.ready(ENGINE, ENGINE, speak.health_path, min(_READY_S, plan.work.workload.timeout_s))
-    files = [f"req/{ask.file}" for ask in asks]
-    job.http("requests", ENGINE, 1, plan.work.workload.timeout_s, _ANSWER_BYTES, files)
+    for play in plays:
+        files = [f"req/{ask.file}" for ask in play.asks]
+        until = _until(plan, facts) if play.circle else None
+        job.http("requests", ENGINE, play.concurrency, plan.work.workload.timeout_s, _ANSWER_BYTES, files, until)
     job.stop(ENGINE, _GRACE_S)
     described = []
     for ask in asks:
@@ -186,6 +204,28 @@ def _serve(job: Job, plan: Plan, cell: Cell, knobs: dict[str, Scalar], model: Lo
         del entry["tokens"], entry["messages"], entry["prompt"]  # the request's bytes are evidence already
         described.append(entry)
     return described
+
+
+def _until(plan: Plan, facts: Facts) -> Until:
+    """What ends a sustained run. The kernel counts temperature in 1/1000 degC and charge in whole percent."""
+    work, roots = plan.work.workload, plan.profile.roots
+    limits: list[tuple[str, Literal["below", "above"], float]] = []
+    if work.limit_temp_c is not None:
+        if not facts.thermal_zones:
+            hint = "leave out limit_temp_c"
+            raise UserError(f"{plan.spec.device} has no thermal zone that could reach a limit", hint=hint)
+        # The probe waits until a value is past its limit, and these files hold whole numbers.
+        zones = rooted("/sys/class/thermal/thermal_zone*/temp", roots.sys, roots.proc)
+        limits.append((zones, "above", work.limit_temp_c * 1000 - 0.5))
+    if work.limit_soc_percent is not None:
+        if not facts.batteries:
+            raise UserError(
+                f"{plan.spec.device} has no battery that could run down", hint="leave out limit_soc_percent"
+            )
+        for name in facts.batteries:
+            path = rooted(f"/sys/class/power_supply/{name}/capacity", roots.sys, roots.proc)
+            limits.append((path, "below", work.limit_soc_percent + 0.5))
+    return Until(work.limit_s, tuple(limits))
 
 
 def refused_ticket(plan: Plan, cell: Cell, run_id: str, facts: Facts) -> dict[str, Any]:

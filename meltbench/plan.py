@@ -84,11 +84,13 @@ def make(spec: Spec) -> Plan:
         hint = "leave out --model, --runner, --engine, --threads and --seed"
         raise UserError("workload idle starts no engine", hint=hint)
     recipe = definition = engine = model = None
-    if kind in ("generate", "grid"):
+    if kind in workload.ASKED:
         recipe, definition = runners.load(spec.runner)
         engine = runners.engine(recipe, definition.path.parent, spec.engine)
         model = models.resolve(spec.model)
     work, knobs = _settings(spec, work, recipe)
+    if recipe is not None and work.slots > 1 and not recipe.takes("parallel"):
+        raise UserError(f"runner {spec.runner} answers one request at a time", hint="leave out concurrency")
     cells = tuple(Cell(rep, (spec.seed + rep) % 2**31) for rep in range(spec.reps))
     identity = {
         "protocol": PROTOCOL,
@@ -133,10 +135,13 @@ def _settings(spec: Spec, work: workload.Loaded, recipe: Recipe | None) -> tuple
             knobs[key] = text
         elif key in work.workload.knobs:
             changed[key] = _coerced(key, text)
+        elif key in workload.SETTINGS:
+            hint = f"known here: {', '.join(work.workload.knobs)}"
+            raise UserError(f"{workload.no_setting(key, work.workload.kind)}; {work.name} is one", hint=hint)
         else:
             raise UnknownName(f"key of workload {work.name}", key, [*knobs, *work.workload.knobs])
     work = replace(work, workload=replace(work.workload, **changed))
-    work.workload.check("--set")
+    work.check("--set")
     if work.workload.kind == "grid":
         # One spelling of a point, so that the same work has the same hash.
         work = replace(work, workload=replace(work.workload, points=tuple(p.name for p in work.grid)))
@@ -155,9 +160,12 @@ def _settings(spec: Spec, work: workload.Loaded, recipe: Recipe | None) -> tuple
 
 def _coerced(key: str, text: str) -> Any:
     kind = {field.name: field.type for field in fields(workload.Workload)}[key]
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
     if kind == "tuple[str, ...]":
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+        return parts
     try:
+        if kind == "tuple[int, ...]":
+            return tuple(int(part) for part in parts)
         return int(text) if kind == "int" else float(text)
     except ValueError:
         raise UserError(f"{key} = {text!r} is not a number", hint=f"write --set {key}=5") from None

@@ -92,7 +92,7 @@ def prepare(plan: Plan, site: Site, watch: Watch) -> Prepared:
         model = LocalModel(plan.model, str(path), models.file_sha256(path), path.stat().st_size, header)
     knobs = settled(plan, site.facts, model)
     if model is not None:
-        check_fit(model, knobs, site.facts, plan.spec.device)
+        check_fit(model, knobs, site.facts, plan.spec.device, plan.work.slots)
     return Prepared(plan, site, model, knobs)
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _MAX_ARCHIVE_BYTES = 8 << 30
 _MAX_MEMBERS = 20_000
 _MAX_SAID_BYTES = 64 << 10
+# Words of a command line that no one sets: the context of all slots together is the knob ctx times parallel.
+_WORDS = ("model", "port", "parallel", "ctx_all")
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class Recipe:
     arguments: tuple[tuple[str, ...], ...]
     knobs: dict[str, Knob] = field(default_factory=dict)
 
+    def takes(self, word: str) -> bool:
+        """Whether the engine is told this word on its command line."""
+        return any("{" + word + "}" in part for group in self.arguments for part in group)
+
     def argv(self, start: tuple[str, ...], values: Mapping[str, Scalar], fixed: Mapping[str, str]) -> list[str]:
         """The command line: knob values and fixed words put in, groups of absent knobs left out."""
         argv = list(start)
@@ -97,13 +103,13 @@ class Engine:
 
 
 def load(name: str) -> tuple[Recipe, catalog.Definition]:
-    """A recipe by name; every word in its arguments must be a knob or one of model and port."""
+    """A recipe by name; every word in its arguments must be a knob or one of those that every run has."""
     found = catalog.load("runners", name)
     recipe = read_table(Recipe, found.data, found.path)
     for group in recipe.arguments:
         for word in re.findall(r"\{(\w+)\}", " ".join(group)):
-            if word not in recipe.knobs and word not in ("model", "port"):
-                raise UnknownName(f"word in {found.path}:", word, [*recipe.knobs, "model", "port"])
+            if word not in recipe.knobs and word not in _WORDS:
+                raise UnknownName(f"word in {found.path}:", word, [*recipe.knobs, *_WORDS])
     return recipe, found
 
 

@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import json
-import random
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from meltbench import catalog
-from meltbench.engines.prompts import Ask, Kind, Point, grid_asks, point
+from meltbench.asks import Play, chat_plays, circle_plays, item_plays
+from meltbench.engines.prompts import Kind, Point, grid_asks, point
 from meltbench.errors import DefinitionError, UserError
+from meltbench.items import check_conversations, read_items, turns
 from meltbench.spec import digest
 from meltbench.tables import read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from meltbench.engines.prompts import Ask
 
-_MAX_ITEMS_BYTES = 64 << 20
-_ITEM_KEYS = {"id", "prompt", "messages", "max_tokens"}
-
-
+MAX_LEVEL = 64
+_COMMON = ("title", "version", "kind", "idle_s", "timeout_s")
 _KNOBS: dict[Kind, tuple[str, ...]] = {
-    "generate": ("idle_s", "timeout_s", "warmup", "repeat", "max_tokens"),
+    "generate": ("idle_s", "timeout_s", "warmup", "repeat", "max_tokens", "concurrency"),
+    "chat": ("idle_s", "timeout_s", "warmup", "repeat", "max_tokens"),
     "grid": ("idle_s", "timeout_s", "warmup", "repeat", "points"),
+    "sustained": (
+        *("idle_s", "timeout_s", "warmup", "max_tokens"),
+        *("limit_s", "limit_temp_c", "limit_soc_percent"),
+    ),
     "idle": ("idle_s", "window_s"),
     "exec": ("idle_s", "timeout_s"),
+}
+ASKED: tuple[Kind, ...] = ("generate", "chat", "grid", "sustained")  # kinds that need an engine
+SETTINGS = {key for keys in _KNOBS.values() for key in keys}
+_OF_ITEMS: tuple[Kind, ...] = ("generate", "chat", "sustained")
+_RANGES = {
+    "idle_s": (0, 3600),
+    "warmup": (0, 100),
+    "repeat": (1, 10_000),
+    "max_tokens": (1, 1_000_000),
+    "window_s": (0.1, 86_400),
+    "timeout_s": (1, 86_400),
+    "limit_s": (1, 86_400),
+    "limit_temp_c": (1, 150),
+    "limit_soc_percent": (1, 99),
 }
 
 
@@ -34,10 +51,12 @@ _KNOBS: dict[Kind, tuple[str, ...]] = {
 class Workload:
     """A workload as defined in workloads/NAME.toml.
 
-    ``kind``: ``generate`` asks the items of a JSONL file, ``grid`` asks points such as pp512 or tg128@d4096,
-    ``idle`` measures doing nothing for ``window_s``, ``exec`` meters a command. ``repeat``
-    passes over all items are timed after ``warmup`` requests. ``timeout_s`` bounds each request and the command of
-    ``exec``, and the wait for an engine to be ready (at most five minutes).
+    ``kind``: ``generate`` asks the items of a JSONL file, ``chat`` the turns of conversations, ``grid`` points such as
+    pp512 or tg128@d4096; ``sustained`` asks its items in a circle for ``limit_s``, or until a thermal zone reaches
+    ``limit_temp_c`` or a battery falls to ``limit_soc_percent``; ``idle`` measures doing nothing for ``window_s``,
+    ``exec`` meters a command. ``repeat`` passes over all items are timed after ``warmup`` requests, with
+    ``concurrency`` requests under way at a time: one level after the other where there are several. ``timeout_s``
+    bounds each request and the command of ``exec``, and the wait for an engine to be ready (at most five minutes).
     """
 
     title: str
@@ -52,6 +71,10 @@ class Workload:
     timeout_s: float = 600.0
     items: str | None = None
     points: tuple[str, ...] = ()
+    concurrency: tuple[int, ...] = (1,)
+    limit_s: float = 600.0
+    limit_temp_c: float | None = None
+    limit_soc_percent: float | None = None
 
     @property
     def knobs(self) -> tuple[str, ...]:
@@ -60,23 +83,33 @@ class Workload:
 
     def check(self, where: str) -> None:
         """Refuse values that cannot be run."""
-        ranges = {
-            "idle_s": (0, 3600),
-            "warmup": (0, 100),
-            "repeat": (1, 10_000),
-            "max_tokens": (1, 1_000_000),
-            "window_s": (0.1, 86_400),
-            "timeout_s": (1, 86_400),
-        }
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise UserError(
-                    f"{where}: {name} = {getattr(self, name)} is out of range", hint=f"give {low} to {high}"
-                )
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UserError(f"{where}: {name} = {value} is out of range", hint=f"give {low} to {high}")
         if self.kind == "grid" and not self.points:
             raise DefinitionError(f"{where}: a grid needs points", hint="such as pp512,tg128")
-        if self.kind == "generate" and not self.items:
-            raise DefinitionError(f"{where}: kind generate needs items", hint='write items = "name.jsonl"')
+        if self.kind in _OF_ITEMS and not self.items:
+            raise DefinitionError(f"{where}: kind {self.kind} needs items", hint='write items = "name.jsonl"')
+        levels = self.concurrency
+        if not levels or len(set(levels)) != len(levels) or not all(1 <= level <= MAX_LEVEL for level in levels):
+            said = ",".join(map(str, levels))
+            hint = f"give levels of 1 to {MAX_LEVEL}, none of them twice, such as 1,2,4"
+            raise UserError(f"{where}: concurrency = {said} cannot be run", hint=hint)
+
+    def check_keys(self, where: str) -> None:
+        """Refuse what is set and would change nothing of this kind."""
+        own = {*_COMMON, *self.knobs, *(("items", "ignore_eos") if self.kind in _OF_ITEMS else ())}
+        for field in fields(self):
+            default = field.default
+            if field.name not in own and default is not MISSING and getattr(self, field.name) != default:
+                raise DefinitionError(f"{where}: {no_setting(field.name, self.kind)}", hint="leave it out")
+
+
+def no_setting(key: str, kind: Kind) -> str:
+    """That a setting does nothing for a kind, and for which kinds it does."""
+    having = [name for name in get_args(Kind) if key in _KNOBS[name]]
+    return f"{key} is no setting of kind {kind}" + (f", only of {' and '.join(having)}" if having else "")
 
 
 @dataclass(frozen=True)
@@ -99,12 +132,34 @@ class Loaded:
         return max(self.grid, key=lambda p: p.n_ctx).name
 
     @property
+    def slots(self) -> int:
+        """Requests that are under way at a time at most."""
+        return max(self.workload.concurrency)
+
+    @property
     def n_requests(self) -> int:
-        """Requests of one run at most, the ones that set up a depth included."""
-        work = self.workload
-        if work.kind == "grid":
-            return sum(1 + bool(p.depth) for p in self.grid) * work.repeat + 2 * work.warmup
-        return work.warmup + work.repeat * len(self.items) if work.kind == "generate" else 0
+        """Requests of one run at most, the ones that set up a depth included; of a circle, one round."""
+        work, n_items = self.workload, len(self.items)
+        match work.kind:
+            case "grid":
+                return sum(1 + bool(p.depth) for p in self.grid) * work.repeat + 2 * work.warmup
+            case "generate":
+                return self.slots * work.warmup + len(work.concurrency) * work.repeat * n_items
+            case "chat":
+                return work.warmup + work.repeat * sum(turns(item) for item in self.items)
+            case "sustained":
+                return work.warmup + n_items
+        return 0
+
+    def check(self, where: str) -> None:
+        """Refuse settings that cannot be run, by themselves or with these items."""
+        self.workload.check(where)
+        a_level = self.workload.repeat * len(self.items)
+        if self.workload.kind == "generate" and self.slots > a_level:
+            raise UserError(
+                f"{where}: concurrency = {self.slots} is more than the {a_level} requests of a level",
+                hint=f"give repeat = {-(-self.slots // len(self.items))} or more",
+            )
 
     @property
     def n_ctx(self) -> int:
@@ -115,106 +170,34 @@ class Loaded:
         asked = max((int(item.get("max_tokens", 0)) for item in self.items), default=0)
         return longest + max(asked, self.workload.max_tokens) + 64
 
-    def asks(self, n_vocab: int, seed: int) -> list[Ask]:
-        """The requests of one run, in order."""
+    def plays(self, n_vocab: int, seed: int) -> list[Play]:
+        """The requests of one run, in the order and company in which they are made."""
         work = self.workload
         if work.kind == "grid":
-            return grid_asks(self.grid, work.repeat, n_vocab, seed, work.warmup)
-        if work.kind != "generate":
-            return []
-        # Each pass has an order of its own, so that what drifts in a run does not fall on the same items every time.
-        rng = random.Random(seed)  # noqa: S311
-        order = [("warmup", self.items[i % len(self.items)]) for i in range(work.warmup)]
-        order += [("timed", item) for _ in range(work.repeat) for item in rng.sample(self.items, len(self.items))]
-        return [
-            Ask(
-                file=f"{index:05d}",
-                item=str(item["id"]),
-                role="warmup" if role == "warmup" else "timed",
-                n_out=int(item.get("max_tokens", work.max_tokens)),
-                seed=seed,
-                ignore_eos=work.ignore_eos,
-                messages=tuple(item["messages"]) if "messages" in item else None,
-                prompt=item.get("prompt"),
-            )
-            for index, (role, item) in enumerate(order)
-        ]
+            return [Play(tuple(grid_asks(self.grid, work.repeat, n_vocab, seed, work.warmup)))]
+        if work.kind == "chat":
+            return chat_plays(self.items, work, seed)
+        if work.kind == "sustained":
+            return circle_plays(self.items, work, seed)
+        return item_plays(self.items, work, seed) if work.kind == "generate" else []
+
+    def asks(self, n_vocab: int, seed: int) -> list[Ask]:
+        """The requests of one run, in order; of a circle, one round."""
+        return [ask for play in self.plays(n_vocab, seed) for ask in play.asks]
 
 
 def load(name: str) -> Loaded:
     """A workload by name, or a JSONL file of one's own: every item asked once, answers as long as they get."""
     own = Path(name)
     if own.suffix.lower() == ".jsonl":
-        items = _items(own)
+        items = read_items(own)
         work = Workload(f"the items of {own.name}", 1, "generate", items=own.name, max_tokens=128, ignore_eos=False)
         return Loaded(own.stem, digest([asdict(work), items]), work, items)
     found = catalog.load("workloads", name)
     work = read_table(Workload, found.data, found.path)
+    work.check_keys(str(found.path))
     work.check(str(found.path))
-    items = _items(found.path.parent / work.items) if work.items else ()
+    items = read_items(found.path.parent / work.items) if work.items else ()
+    if work.kind == "chat":
+        check_conversations(found.path.parent / str(work.items), items)
     return Loaded(name, found.sha256, work, items)
-
-
-def _items(path: Path) -> tuple[dict[str, Any], ...]:
-    if not path.is_file():
-        raise UserError(f"no such file: {path}", hint="a workload of one's own is a JSONL file: one item a line")
-    if path.stat().st_size > _MAX_ITEMS_BYTES:
-        raise UserError(f"{path} is larger than {_MAX_ITEMS_BYTES >> 20} MiB", hint="split it")
-    items = tuple(_read_items(path))
-    if not items:
-        raise DefinitionError(f"{path} has no items", hint='write lines such as {"id": "a", "prompt": "Hello"}')
-    ids = [item["id"] for item in items]
-    if len(set(ids)) != len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise DefinitionError(f"{path}: id {twice!r} stands twice", hint="give every item an id of its own")
-    return items
-
-
-def _read_items(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DefinitionError(f"{path} is not UTF-8 at byte {error.start}", hint="save it as UTF-8") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            item = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DefinitionError(f"{where} is not JSON: {error}", hint="one JSON object a line") from None
-        if not isinstance(item, dict):
-            raise DefinitionError(f"{where} is not an object", hint='write {"prompt": "..."}')
-        yield _item(item, where, number)
-
-
-def _item(item: dict[str, Any], where: str, number: int) -> dict[str, Any]:
-    if re.search("[\ud800-\udfff]", json.dumps(item, ensure_ascii=False)):
-        raise DefinitionError(f"{where} holds half of a character (a lone surrogate)", hint="write the whole character")
-    if unknown := sorted(set(item) - _ITEM_KEYS):
-        raise DefinitionError(f"{where}: unknown key {unknown[0]!r}", hint=f"known: {', '.join(sorted(_ITEM_KEYS))}")
-    if ("prompt" in item) == ("messages" in item):
-        raise DefinitionError(f"{where} needs either prompt or messages", hint='write {"prompt": "Hello"}')
-    if "prompt" in item and not (isinstance(item["prompt"], str) and item["prompt"]):
-        raise DefinitionError(f"{where}: prompt is not a text", hint='write {"prompt": "Hello"}')
-    if "messages" in item and not _are_messages(item["messages"]):
-        hint = 'write "messages": [{"role": "user", "content": "Hello"}]'
-        raise DefinitionError(f"{where}: messages are not role and content pairs", hint=hint)
-    asked = item.get("max_tokens", 1)
-    if not isinstance(asked, int) or isinstance(asked, bool) or not 1 <= asked <= 1_000_000:
-        raise DefinitionError(f"{where}: max_tokens is not a count", hint="give 1 to 1000000")
-    name = item.get("id", f"line{number}")
-    if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
-        raise DefinitionError(f"{where}: id is neither a text nor a number", hint='write {"id": "a", ...}')
-    return {**item, "id": str(name)}
-
-
-def _are_messages(messages: object) -> bool:
-    return (
-        isinstance(messages, list)
-        and bool(messages)
-        and all(
-            isinstance(m, dict) and set(m) == {"role", "content"} and all(isinstance(v, str) for v in m.values())
-            for m in messages
-        )
-    )

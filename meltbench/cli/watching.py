@@ -101,6 +101,8 @@ class Terminal:
         step, steps = int(status.get("step") or 0), int(status.get("steps") or 0)
         done, of = int(status.get("done") or 0), int(status.get("of") or 0)
         text = f"{words} {done}/{of}" if of else words
+        if limit_ms := int(status.get("limit_ms") or 0):
+            text = f"{words} {done}, {int(status.get('elapsed_ms') or 0) // 1000} of {limit_ms // 1000} s"
         self._progress.update(self._task, completed=step, total=steps or None, description=printable(text))
 
     def _open(self, what: str, *columns: Any) -> None:

@@ -69,6 +69,7 @@ class LlamaServer:
             status="ok",
             t_send_ns=sent.t_send_ns,
             t_end_ns=sent.t_end_ns,
+            point=ask.point,
         )
         answer = decode(chunks)
         if answer.status != 200:

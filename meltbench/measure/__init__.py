@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from meltbench.measure.costs import NO_RUN, SERVED, energy_measures, rail_measures
 from meltbench.measure.counters import MAX_POWER_W
@@ -24,18 +24,20 @@ from meltbench.measure.gauges import (
     process_memory_measures,
     thermal_measures,
 )
-from meltbench.measure.latency import count_measures, latency_measures, load_measure, point_measures
+from meltbench.measure.latency import OF_CACHE, count_measures, latency_measures, load_measure, point_measures
+from meltbench.measure.points import points, unlike
+from meltbench.measure.sustained import sustained_measures
 from meltbench.measure.throttle import throttle_reasons
+from meltbench.measure.throughput import throughput
 from meltbench.measure.total import Total, rails, total
 from meltbench.measure.validity import FOREIGN_CORES, reason, state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from meltbench.engines.prompts import Kind
     from meltbench.measure.digest import Digest
     from meltbench.records import Measure, Phase, Reason, Request, SourceStatus, State
-
-Workload = Literal["generate", "grid", "idle", "exec"]
 
 __all__ = ["Limits", "RunInputs", "StreamStats", "measure_run"]
 
@@ -57,9 +59,9 @@ class Limits:
 class RunInputs:
     """All evidence of a run, already parsed.
 
-    ``kind`` says what was under test: a server that was asked (``generate``, ``grid``), a command (``exec``), or
-    nothing (``idle``); measures that make no sense for it are not made. ``load_label``: cold, warm or mixed page
-    cache. ``maxrss_bytes`` and ``life_cpu_s``: of the process under test, by rusage at its exit.
+    ``kind`` says what was under test: a server that was asked (``generate``, ``chat``, ``grid``, ``sustained``), a
+    command (``exec``), or nothing (``idle``); measures that make no sense for it are not made. ``load_label``: cold,
+    warm or mixed page cache. ``maxrss_bytes`` and ``life_cpu_s``: of the process under test, by rusage at its exit.
     ``failure``: code and detail of a run that is not done. ``conditions``: codes and details the conductor of the run
     already knows (not_gated, warm_start, settings_not_applied ...). ``clocks``: (boot, mono, wall) in ns in order.
     ``boot_ids``: boot ids seen, of the facts before the run and of the probe's begin event.
@@ -67,7 +69,7 @@ class RunInputs:
     ``energy_source``: the source marked as the total, None when the profile has none.
     """
 
-    kind: Workload
+    kind: Kind
     signals: Sequence[Digest]
     sources: Sequence[SourceStatus]
     phases: Sequence[Phase]
@@ -131,12 +133,22 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
 
 
 def _served(inputs: RunInputs) -> list[Measure]:
-    """What is known of a server's answers; a grid's points are told apart, for a median over them means nothing."""
+    """What is known of a server's answers; points are told apart where a median over them means nothing."""
     if inputs.kind not in SERVED:
         return []
-    loaded = load_measure(inputs.load_s, inputs.load_label)
-    measured = point_measures if inputs.kind == "grid" else latency_measures
-    return [loaded, *count_measures(inputs.requests), *measured(inputs.requests)]
+    out = [load_measure(inputs.load_s, inputs.load_label), *count_measures(inputs.requests)]
+    whole = not unlike(inputs.kind, inputs.requests)
+    if whole:
+        out += latency_measures(inputs.requests, OF_CACHE if points(inputs.requests) else ())
+    out += point_measures(inputs.requests)
+    if inputs.kind == "sustained":
+        out += sustained_measures(inputs.requests)
+    if whole:
+        out += throughput("run", inputs.requests)
+    # Between the requests of a grid's point, or of a chat's first turns, lie others: levels have a time of their own.
+    for level in points(inputs.requests) if inputs.kind == "generate" else ():
+        out += throughput(level, [request for request in inputs.requests if request.point == level])
+    return out
 
 
 def _own_cpu(inputs: RunInputs) -> tuple[float | None, str]:

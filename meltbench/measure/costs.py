@@ -12,7 +12,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from meltbench.measure.energy import Rail, combine_k2, energy, gain_u, mean_power
-from meltbench.measure.ratios import MIXED, RATIOS, grid_costs, points, run_ratios
+from meltbench.measure.points import points, unlike
+from meltbench.measure.ratios import RATIOS, point_costs
 from meltbench.measure.sums import like, summed
 from meltbench.measure.total import TOTAL
 from meltbench.records import Measure
@@ -20,14 +21,12 @@ from meltbench.records import Measure
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meltbench.measure import Workload
+    from meltbench.engines.prompts import Kind
     from meltbench.records import Phase, Request
 
 _SUMMED = ("prefill", "decode")
-SERVED = ("generate", "grid")
-NO_RUN: dict[Workload, str] = {
-    "generate": "no_timed_request: no timed request was sent",
-    "grid": "no_timed_request: no timed request was sent",
+SERVED: tuple[Kind, ...] = ("generate", "chat", "grid", "sustained")
+NO_RUN: dict[Kind, str] = dict.fromkeys(SERVED, "no_timed_request: no timed request was sent") | {
     "exec": "no_reading: the command did not run, or its end was not seen",
     "idle": "no_reading: the idle window was not measured",
 }
@@ -47,7 +46,7 @@ def energy_measures(
     phases: Sequence[Phase],
     requests: Sequence[Request],
     *,
-    kind: Workload = "generate",
+    kind: Kind = "generate",
     clock_bound_s: float = 0.0,
 ) -> list[Measure]:
     """Every energy measure that makes sense for what ran; with no total each is None with ``absent_reason``."""
@@ -60,9 +59,7 @@ def energy_measures(
     out = [gross, _net(total, gross, seconds, baseline), _power(gross, seconds), *idle, *of_phases]
     if kind not in SERVED:
         return out
-    if kind == "grid":
-        return out + grid_costs(total, gross, requests, clock_bound_s)
-    return out + run_ratios(gross, requests)
+    return out + point_costs(total, gross, requests, clock_bound_s, kind)
 
 
 def rail_measures(
@@ -70,7 +67,7 @@ def rail_measures(
     phases: Sequence[Phase],
     requests: Sequence[Request],
     *,
-    kind: Workload = "generate",
+    kind: Kind = "generate",
     clock_bound_s: float = 0.0,
 ) -> list[Measure]:
     """Gross energy of one rail: over the run first; of a server's run also over load, prefills and decodes."""
@@ -86,7 +83,7 @@ def rail_measures(
     return [gross, *loaded, *(_phase_sum(rail, name, phases, requests, clock_bound_s) for name in _SUMMED)]
 
 
-def _absent(reason: str, kind: Workload, requests: Sequence[Request]) -> list[Measure]:
+def _absent(reason: str, kind: Kind, requests: Sequence[Request]) -> list[Measure]:
     """The same measures with no total to take them from."""
     out = [
         _none(name, unit, reason) for name, unit in (("energy_j", "J"), ("net_energy_j", "J"), ("mean_power_w", "W"))
@@ -95,9 +92,9 @@ def _absent(reason: str, kind: Workload, requests: Sequence[Request]) -> list[Me
     if kind not in SERVED:
         return out
     out += [_none("energy_j", "J", reason, name) for name in ("load", *_SUMMED)]
-    of_run = MIXED if kind == "grid" else reason
+    of_run = unlike(kind, requests) or reason
     out += [_none(name, unit, of_run, stat="ratio_of_sums") for name, unit in RATIOS]
-    for point in points(requests) if kind == "grid" else ():
+    for point in points(requests):
         out.append(_none("energy_j", "J", reason, point))
         out += [_none(name, unit, reason, point, "ratio_of_sums") for name, unit in RATIOS]
     return out

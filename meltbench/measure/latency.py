@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from meltbench.measure.points import points
 from meltbench.records import Measure
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _FIELDS = (
     ("engine_decode_tps", "tok/s"),
 )
 _LINEAR = "linear interpolation"
+_GAP = "gap between chunks / tokens of the chunk"
+LONG_GAPS = 255
 # Student's t, two-sided 95 %, by degrees of freedom 1 to 30; beyond, 1.96 + 2.4 / df is right to 0.2 %.
 _T95 = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
@@ -64,27 +67,46 @@ def count_measures(requests: Sequence[Request]) -> list[Measure]:
     return out
 
 
-def latency_measures(requests: Sequence[Request]) -> list[Measure]:
-    """The distributions of every latency over the timed requests."""
+# What a turn of a conversation finds in the cache decides these: over first and later turns they mean nothing.
+OF_CACHE = ("ttft_s", "prefill_tps", "e2e_s", "engine_prefill_tps")
+
+
+def latency_measures(requests: Sequence[Request], without: Sequence[str] = ()) -> list[Measure]:
+    """The distributions of every latency over the timed requests, but for the ones named."""
     _, good = _timed(requests)
     out: list[Measure] = []
     for name, unit in _FIELDS:
+        if name in without:
+            continue
         values = [value for request in good if (value := getattr(request, name)) is not None]
         out += _distribution(name, unit, values, len(good), _method(name, good))
     gaps = [gap for request in good for gap in itl_s(request)]
-    return out + _distribution("itl_s", "s", gaps, len(good), "gap between chunks / tokens of the chunk")
+    return out + _distribution("itl_s", "s", gaps, len(good), _GAP) + _by_depth(good)
+
+
+def _by_depth(good: Sequence[Request]) -> list[Measure]:
+    """Decode rate over the first and the last quarter of an answer, where answers are long enough to show that
+    decoding slows down as the context fills."""
+    long = [gaps for request in good if len(gaps := itl_s(request)) >= LONG_GAPS]
+    out: list[Measure] = []
+    for name, of in (("decode_tps_first", "first"), ("decode_tps_last", "last")):
+        quarters = [gaps[: len(gaps) // 4] if of == "first" else gaps[-(len(gaps) // 4) :] for gaps in long]
+        rates = [len(gaps) / sum(gaps) for gaps in quarters if sum(gaps) > 0]
+        how = f"{of} quarter of the gaps between tokens, answers of {LONG_GAPS + 1} tokens and more"
+        out += _distribution(name, "tok/s", rates, len(good), how) if rates else []
+    return out
 
 
 def point_measures(requests: Sequence[Request]) -> list[Measure]:
-    """The rates of each point of a grid, under the point's name as phase.
+    """The rates of each point of a grid, level of concurrency or kind of turn, under the point's name as phase.
 
     A point that generates nothing has no decode rate, and one that fills nothing fresh but the token a generation
     starts from has no prefill rate: llama-bench reports neither.
     """
     _, good = _timed(requests)
     out: list[Measure] = []
-    for item in dict.fromkeys(request.item for request in requests if request.role == "timed"):
-        mine = [request for request in good if request.item == item]
+    for item in points(requests):
+        mine = [request for request in good if request.point == item]
         fills = any((request.n_in or 0) - (request.n_cached or 0) > 1 for request in mine)
         generates = any((request.n_out or 0) > 1 for request in mine)
         for name, unit in _FIELDS:
@@ -93,6 +115,8 @@ def point_measures(requests: Sequence[Request]) -> list[Measure]:
             values = [value for request in mine if (value := getattr(request, name)) is not None]
             found = _distribution(name, unit, values, len(mine), _method(name, mine)) if values else []
             out += [replace(measure, phase=item) for measure in found]
+        if gaps := [gap for request in mine for gap in itl_s(request)]:
+            out += [replace(m, phase=item) for m in _distribution("itl_s", "s", gaps, len(mine), _GAP)]
         if not fills and not generates and mine:
             why = "no_reading: one token has no rate"
             out.append(Measure("decode_tps", None, "tok/s", "median", item, n=len(mine), reason=why))

@@ -3,7 +3,8 @@
 A run of like requests has one set, from the first timed request's sending to the last one's end, pauses between
 included. A grid has one set a point: its requests are not alike, and between them lie prefills that only set a context
 up. A point's energy is the sum over its own requests from sending to end, and its prompts count without what came from
-the cache, because that was paid for outside of them. In a run of like requests cached prompt tokens do count.
+the cache, because that was paid for outside of them. In a run of like requests cached prompt tokens do count. A level
+of concurrency is such a run within the run. Of a chat there are both: the run's, and those of first and later turns.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from meltbench.measure.energy import energy
+from meltbench.measure.points import points, unlike
 from meltbench.measure.sums import like, summed
+from meltbench.records import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from meltbench.engines.prompts import Kind
     from meltbench.measure.energy import Rail
     from meltbench.records import Measure, Request
 
@@ -26,13 +31,13 @@ RATIOS = (
     ("tokens_per_joule", "token/J"),
     ("edp_js", "J.s"),
 )
-MIXED = "mixed_points: the requests of a grid are not alike; see its points"
 _RUN_METHOD = "energy of the run over sums of its timed requests; prompt tokens with cached ones"
+_LEVEL_METHOD = "energy of the level, first sending to last end, over sums of its requests"
 _POINT_METHOD = "energy of the point's requests over their sums; prompt tokens without cached ones"
 _NO_OUTPUT = "no_output_tokens: the requests generate none"
 
 
-def run_ratios(gross: Measure, requests: Sequence[Request]) -> list[Measure]:
+def run_ratios(gross: Measure, requests: Sequence[Request], method: str = _RUN_METHOD) -> list[Measure]:
     """Ratios of the run's energy over its timed requests, None where one of them failed."""
     timed = [request for request in requests if request.role == "timed"]
     bad = [request for request in timed if request.status != "ok"]
@@ -42,23 +47,31 @@ def run_ratios(gross: Measure, requests: Sequence[Request]) -> list[Measure]:
     elif bad:
         # The energy of a failed request is in the numerator, and nobody knows its tokens.
         why = f"request_failed: {len(bad)} of {len(timed)} timed requests have no whole answer"
-    return _ratios(gross, timed, why, _RUN_METHOD, cached=True)
+    return _ratios(gross, timed, why, method, cached=True)
 
 
-def grid_costs(rail: Rail, gross: Measure, requests: Sequence[Request], clock_bound_s: float) -> list[Measure]:
-    """No ratio of the run; of each point the energy and its ratios, under the point's name as phase."""
-    out = _ratios(replace(gross, value=None, reason=MIXED), [], "", "", cached=True)
+def point_costs(
+    rail: Rail, gross: Measure, requests: Sequence[Request], clock_bound_s: float, kind: Kind = "grid"
+) -> list[Measure]:
+    """Ratios of the run where its requests are alike; of each point the energy and its ratios, under its name as phase.
+
+    Requests of a level of concurrency overlap, so its energy is that of one window: first sending to last end.
+    """
+    why = unlike(kind, requests)
+    out = (
+        _ratios(replace(gross, value=None, reason=why), [], "", "", cached=True) if why else run_ratios(gross, requests)
+    )
     shared = overlapping(requests)
     for point in points(requests):
-        good = [r for r in requests if r.item == point and r.role == "timed" and r.status == "ok"]
-        energy = _point_energy(rail, point, good, shared, clock_bound_s)
-        out += [energy, *_ratios(energy, good, "", _POINT_METHOD, cached=False)]
+        timed = [r for r in requests if r.point == point and r.role == "timed"]
+        good = [r for r in timed if r.status == "ok"]
+        if kind == "generate":
+            cost = _level_energy(rail, point, timed, requests, clock_bound_s)
+            out += [cost, *run_ratios(cost, timed, _LEVEL_METHOD)]
+            continue
+        cost = _point_energy(rail, point, good, shared, clock_bound_s)
+        out += [cost, *_ratios(cost, good, "", _POINT_METHOD, cached=False)]
     return out
-
-
-def points(requests: Sequence[Request]) -> list[str]:
-    """The names of a grid's points in the order of their first timed requests."""
-    return list(dict.fromkeys(request.item for request in requests if request.role == "timed"))
 
 
 def overlapping(requests: Sequence[Request]) -> set[int]:
@@ -82,6 +95,16 @@ def _point_energy(rail: Rail, point: str, good: Sequence[Request], shared: set[i
     if why:
         return like(rail, "energy_j", "J", reason=why, phase=point)
     return summed(rail, point, [(r.t_send_ns, r.t_end_ns) for r in good], f"requests of {point}", clock_bound_s)
+
+
+def _level_energy(
+    rail: Rail, point: str, timed: Sequence[Request], requests: Sequence[Request], clock_bound_s: float
+) -> Measure:
+    t0, t1 = min(r.t_send_ns for r in timed), max(r.t_end_ns for r in timed)
+    if any(r.point != point and r.t_send_ns < t1 and r.t_end_ns > t0 for r in requests):
+        why = "overlapping_requests: another level ran at the same time and shares its energy"
+        return like(rail, "energy_j", "J", reason=why, phase=point)
+    return energy(rail, Phase(point, t0, t1), clock_bound_s=clock_bound_s)
 
 
 def _ratios(energy: Measure, requests: Sequence[Request], why: str, method: str, *, cached: bool) -> list[Measure]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +37,15 @@ def literal(text: str) -> str:
 def milliseconds(seconds: float) -> int:
     """Seconds as the job file's whole milliseconds, at least 1 for anything above 0."""
     return max(1, round(seconds * 1000)) if seconds > 0 else 0
+
+
+@dataclass(frozen=True)
+class Until:
+    """What ends a circle of requests: ``seconds`` from its start, or a file (or any of a glob) whose number is
+    ``below`` or ``above`` a limit, in the file's own unit."""
+
+    seconds: float
+    limits: tuple[tuple[str, Literal["below", "above"], float], ...] = ()
 
 
 @dataclass
@@ -91,10 +100,21 @@ class Job:
         self._add("step", "ready", name, port, path, milliseconds(deadline_s))
 
     def http(
-        self, name: str, port: str, concurrency: int, deadline_s: float, max_bytes: int, files: Sequence[str]
+        self,
+        name: str,
+        port: str,
+        concurrency: int,
+        deadline_s: float,
+        max_bytes: int,
+        files: Sequence[str],
+        until: Until | None = None,
     ) -> None:
-        """Play request files, ``concurrency`` at a time."""
-        self._add("step", "http", name, port, concurrency, milliseconds(deadline_s), max_bytes, *files)
+        """Play request files, ``concurrency`` at a time: each once, or in a circle ``until`` something ends it."""
+        words: list[str | int] = []
+        if until is not None:
+            words += [f"until={milliseconds(until.seconds)}"]
+            words += [part for path, side, limit in until.limits for part in (path, side, f"{limit:.6f}")] + ["--"]
+        self._add("step", "http", name, port, concurrency, milliseconds(deadline_s), max_bytes, *words, *files)
 
     def execute(self, name: str, deadline_s: float, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         """Run a program to its end; its arguments are literal."""

@@ -5,6 +5,7 @@ Text of a device or an engine is printed only after ``printable`` has taken its 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from meltbench.report.units import quantity
@@ -28,6 +29,12 @@ _SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("decode_tps", "median"),
             ("engine_decode_tps", "median"),
             ("tpot_s", "median"),
+            ("decode_tps_first", "median"),
+            ("decode_tps_last", "median"),
+            ("burst_decode_tps", "median"),
+            ("sustained_decode_tps", "median"),
+            ("throttle_retention", "value"),
+            ("decode_tps_drift_per_min", "value"),
             ("wall_s", "value"),
             ("cpu_s", "value"),
         ),
@@ -80,9 +87,13 @@ def chosen(record: RunRecord) -> list[tuple[str, Measure]]:
 
 
 def points(record: RunRecord) -> list[tuple[str, Measure]]:
-    """The rates of a grid, point by point."""
-    names = {request.item for request in record.requests}
+    """The rates of a grid, of levels of concurrency, or of first and later turns, point by point."""
+    grid = (record.manifest.get("workload") or {}).get("kind") == "grid"
+    # Before requests had points, those of a grid were grouped by item.
+    names = {request.point or (request.item if grid else "") for request in record.requests} - {""}
     wanted = {("prefill_tps", "median"), ("decode_tps", "median"), ("j_per_output_token", "ratio_of_sums")}
+    if not grid:
+        wanted |= {("ttft_s", "median"), ("output_tps", "value")}
     of_points = [m for m in record.measures if m.phase in names]
     # A point without any answer has no rate: the reason of its end-to-end time says why.
     shown = [
@@ -91,7 +102,12 @@ def points(record: RunRecord) -> list[tuple[str, Measure]]:
         if ((m.name, m.stat) in wanted and (m.value is not None or m.name == "decode_tps"))
         or (m.name == "e2e_s" and m.reason)
     ]
-    return [(m.phase, m) for m in sorted(shown, key=lambda m: m.phase)]
+    return [(m.phase, m) for m in sorted(shown, key=lambda m: _natural(m.phase))]
+
+
+def _natural(name: str) -> list[str | int]:
+    """A key that sorts c2 before c16: text and numbers by turns."""
+    return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"(\d{1,18})", name))]
 
 
 def run_table(record: RunRecord) -> Table:
@@ -143,9 +159,11 @@ def print_run(console: Console, record: RunRecord, where: str, show: str) -> Non
     console.print(f"[bold]{_escape(title(record.manifest))}[/bold]", highlight=False)
     if record.measures:
         console.print(run_table(record))
+    manifest = record.manifest
+    if ended_by := (manifest.get("conditions") or {}).get("ended_by"):
+        console.print(f"  ended by   {_escape(printable(str(ended_by)))}", highlight=False)
     print_validity(console, record)
     console.print()
-    manifest = record.manifest
     if manifest.get("failure"):
         console.print(f"[red]{_escape(str(manifest['outcome']))}:[/red] {_escape(printable(str(manifest['failure'])))}")
         for line in str(manifest.get("failure_log") or "").splitlines()[-8:]:
@@ -212,8 +230,9 @@ def request_table(record: RunRecord) -> Table:
     for r in shown:
         tokens_in = "—" if r.n_in is None else f"{r.n_in}" if not r.n_cached else f"{r.n_in - r.n_cached}@{r.n_cached}"
         rates = [cell(rate) for rate in (r.prefill_tps, r.decode_tps, r.engine_decode_tps)]
+        told = f"{r.role} {r.point}" if r.point not in ("", r.item) else r.role
         status = r.status if not r.detail else f"{r.status}: {r.detail}"
-        item, role, said = (_escape(printable(text)) for text in (r.item, r.role, status))
+        item, role, said = (_escape(printable(text)) for text in (r.item, told, status))
         out = "—" if r.n_out is None else str(r.n_out)
         table.add_row(str(r.index), item, role, tokens_in, out, cell(r.ttft_s, 1e3), *rates, said)
     return table

@@ -10,8 +10,8 @@ _BYTES = ("B", "KiB", "MiB", "GiB", "TiB")
 def quantity(value: float, unit: str) -> str:
     """A value in its unit as one reads it.
 
-    >>> quantity(0.0123, "s"), quantity(181403648, "B"), quantity(83.21, "tok/s")
-    ('12.3 ms', '173 MiB', '83.2 tok/s')
+    >>> quantity(0.0123, "s"), quantity(181403648, "B"), quantity(83.21, "tok/s"), quantity(0.004, "1/min")
+    ('12.3 ms', '173 MiB', '83.2 tok/s', '0.400 %/min')
     """
     if not math.isfinite(value):
         return "—"
@@ -21,6 +21,10 @@ def quantity(value: float, unit: str) -> str:
         return f"{_digits(value * 1e3)} ms" if abs(value) >= 1e-3 else f"{_digits(value * 1e6)} µs"
     if unit in ("J", "W") and 0 < abs(value) < 1:
         return f"{_digits(value * 1e3)} m{unit}"
+    if unit == "1/min":
+        return f"{_digits(value * 100)} %/min"
+    if unit == "1":
+        return _digits(value)
     return f"{_digits(value)} {'°C' if unit == 'degC' else unit}".rstrip()
 
 

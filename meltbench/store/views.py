@@ -127,22 +127,23 @@ _LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
 
 LATENCY = View(
     "latency",
-    "One row per run and item: percentiles over its timed requests that ended ok (linear interpolation).",
+    "One row per run, item and point: percentiles over its timed requests that ended ok (linear interpolation).",
     """
-    SELECT r.run_id, r.device, r.model, r.runner, r.workload, r.validity, q.item, q.n,
+    SELECT r.run_id, r.device, r.model, r.runner, r.workload, r.validity, q.item, q.point, q.n,
         q.ttft_s_p50, q.ttft_s_p90, q.ttft_s_p99, q.tpot_s_p50, q.tpot_s_p90, q.tpot_s_p99,
         q.e2e_s_p50, q.e2e_s_p90, q.e2e_s_p99
-    FROM runs r JOIN (SELECT run_id, item, count(*) AS n,
+    FROM runs r JOIN (SELECT run_id, item, point, count(*) AS n,
         quantile_cont(ttft_s, 0.5) AS ttft_s_p50, quantile_cont(ttft_s, 0.9) AS ttft_s_p90,
         quantile_cont(ttft_s, 0.99) AS ttft_s_p99,
         quantile_cont(tpot_s, 0.5) AS tpot_s_p50, quantile_cont(tpot_s, 0.9) AS tpot_s_p90,
         quantile_cont(tpot_s, 0.99) AS tpot_s_p99,
         quantile_cont(e2e_s, 0.5) AS e2e_s_p50, quantile_cont(e2e_s, 0.9) AS e2e_s_p90,
         quantile_cont(e2e_s, 0.99) AS e2e_s_p99
-        FROM requests WHERE role = 'timed' AND status = 'ok' GROUP BY run_id, item) q ON q.run_id = r.run_id""",
+        FROM requests WHERE role = 'timed' AND status = 'ok' GROUP BY run_id, item, point) q ON q.run_id = r.run_id""",
     (
         *((name, _MEANINGS[name]) for name in ("run_id", *_RUN_COLUMNS)),
         ("item", "Item of the workload."),
+        ("point", "Level of concurrency or kind of turn; of a grid the item again; else empty."),
         ("n", "Timed requests that ended ok."),
         *((f"{name}_{p}", f"{p} of {name}, s.") for name in _LATENCIES for p in ("p50", "p90", "p99")),
     ),

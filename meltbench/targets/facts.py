@@ -28,6 +28,9 @@ GLOBS = (
     "/sys/class/drm/card*/device/vendor",
     "/proc/driver/nvidia/gpus/*/information",
     "/proc/driver/nvidia/version",
+    "/sys/class/thermal/thermal_zone*/type",
+    "/sys/class/power_supply/*/type",
+    "/sys/class/power_supply/*/scope",
     "/etc/machine-id",
     "/etc/os-release",
 )
@@ -59,6 +62,8 @@ class Facts:
     governors: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
     powercap: tuple[str, ...] = ()
+    thermal_zones: tuple[str, ...] = ()
+    batteries: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def conditions(self) -> dict[str, Any]:
@@ -115,7 +120,19 @@ def parse(answer: Mapping[str, Any], sys_root: str = "/sys", proc_root: str = "/
         governors=tuple(sorted({v for k, v in texts.items() if k.endswith("/scaling_governor")})),
         gpus=_gpus(texts),
         powercap=tuple(sorted(v for k, v in texts.items() if k.startswith("/sys/class/powercap/"))),
+        thermal_zones=tuple(k.split("/")[-2] for k in sorted(texts) if k.startswith("/sys/class/thermal/")),
+        batteries=_batteries(texts),
         unreadable=unreadable,
+    )
+
+
+def _batteries(texts: Mapping[str, str]) -> tuple[str, ...]:
+    """The batteries that the machine runs on; one of scope Device is a mouse's or a headset's."""
+    supplies = {key.split("/")[-2]: text for key, text in texts.items() if re.search(r"/power_supply/[^/]+/type$", key)}
+    return tuple(
+        name
+        for name, kind in sorted(supplies.items())
+        if kind == "Battery" and texts.get(f"/sys/class/power_supply/{name}/scope") != "Device"
     )
 
 

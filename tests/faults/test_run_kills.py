@@ -240,3 +240,18 @@ def test_a_ticket_that_points_elsewhere_is_not_followed(bench: Bench) -> None:
     ticket.write_text(json.dumps(whole | {"folder": true}))
     assert only(bench.json("collect"))["outcome"] == "done"
     assert bench.no_leftovers()
+
+
+def test_the_engine_killed_in_a_sustained_run(bench: Bench) -> None:
+    controller = bench.start("run", *QUICK, "--workload", "sustained", "--set", "limit_s=120")
+    bench.wait_for(lambda s: s.get("limit_ms") == 120_000 and int(s.get("done", 0)) >= 2)
+    os.kill(bench.engine_pid(), signal.SIGKILL)
+    _, err = controller.communicate(timeout=60)
+    assert controller.returncode == 1, err
+    shown = bench.json("show", "last")
+    assert shown["outcome"] == "failed"
+    assert "engine_failed" in codes(shown)
+    assert "signal 9" in shown["failure"]
+    assert [r["status"] for r in shown["requests"]][:3] == ["ok"] * 3
+    assert shown["conditions"]["ended_by"] is None
+    assert bench.no_leftovers()

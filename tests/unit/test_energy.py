@@ -327,10 +327,13 @@ def test_unknown_counts_of_tokens_are_not_zero():
 
 def grid():
     """Two points of 1 s requests with a set-up prefill of 5 s before each of the second point's."""
-    first = [request(i, 10 + i, 11 + i, item="pp64", n_in=64, n_out=0, n_cached=0) for i in range(2)]
-    setups = [request(2 + i, 12 + 6 * i, 17 + 6 * i, item="tg16@d128", role="setup") for i in range(2)]
+    first = [request(i, 10 + i, 11 + i, item="pp64", point="pp64", n_in=64, n_out=0, n_cached=0) for i in range(2)]
+    setups = [
+        request(2 + i, 12 + 6 * i, 17 + 6 * i, item="tg16@d128", point="tg16@d128", role="setup") for i in range(2)
+    ]
     second = [
-        request(4 + i, 17 + 6 * i, 18 + 6 * i, item="tg16@d128", n_in=129, n_out=16, n_cached=128) for i in range(2)
+        request(4 + i, 17 + 6 * i, 18 + 6 * i, item="tg16@d128", point="tg16@d128", n_in=129, n_out=16, n_cached=128)
+        for i in range(2)
     ]
     return [phase("run", 10, 24)], [*first, *setups, *second]
 
@@ -355,27 +358,30 @@ def test_the_energy_of_a_points_requests_is_without_the_prefills_that_set_it_up(
 
 def test_a_point_counts_its_answered_requests_alone():
     spans, asked = grid()
-    asked[0] = request(0, 10, 11, item="pp64", status="http_500")
-    asked[4] = request(4, 16.5, 18, item="tg16@d128", n_in=129, n_out=16)
+    asked[0] = request(0, 10, 11, item="pp64", point="pp64", status="http_500")
+    asked[4] = request(4, 16.5, 18, item="tg16@d128", point="tg16@d128", n_in=129, n_out=16)
     got = by_name(energy_measures(counter_of(SHAPES["constant"]), "", spans, asked, kind="grid"))
     assert (got["j_per_request", "pp64"].n, got["energy_j", "pp64"].value) == (1, pytest.approx(7, rel=0.002))
     assert got["energy_j", "tg16@d128"].reason.startswith("overlapping_requests")
     assert got["j_per_request", "tg16@d128"].reason.startswith("overlapping_requests")
-    asked[1] = request(1, 11, 12, item="pp64", status="http_500")
+    asked[1] = request(1, 11, 12, item="pp64", point="pp64", status="http_500")
     got = by_name(energy_measures(counter_of(SHAPES["constant"]), "", spans, asked, kind="grid"))
     assert got["energy_j", "pp64"].reason == "no_timed_request: none succeeded"
 
 
 def test_a_depth_nobody_counted_has_no_energy_by_total_token():
     spans, asked = grid()
-    asked[5] = request(5, 23, 24, item="tg16@d128", n_in=129, n_out=16)
+    asked[5] = request(5, 23, 24, item="tg16@d128", point="tg16@d128", n_in=129, n_out=16)
     got = by_name(energy_measures(counter_of(SHAPES["constant"]), "", spans, asked, kind="grid"))
     assert got["j_per_total_token", "tg16@d128"].reason.startswith("no_token_count")
     assert got["j_per_output_token", "tg16@d128"].value is not None
 
 
 def test_a_point_too_short_for_the_counter_says_how_many_were():
-    asked = [request(0, 10, 10.01, item="pp1", n_out=0, n_cached=0), request(1, 11, 12, item="pp1", n_cached=0)]
+    asked = [
+        request(0, 10, 10.01, item="pp1", point="pp1", n_out=0, n_cached=0),
+        request(1, 11, 12, item="pp1", point="pp1", n_cached=0),
+    ]
     found = energy_measures(counter_of(wave, period=0.5), "", [phase("run", 10, 12)], asked, kind="grid")
     assert by_name(found)["energy_j", "pp1"].reason.endswith("(1 of 2 requests of pp1)")
 

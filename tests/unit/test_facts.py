@@ -62,6 +62,24 @@ def test_two_packages_with_the_same_core_numbers_are_four_cores() -> None:
     assert parse(answer(topology)).cores_physical == 4
 
 
+def test_the_batteries_the_machine_runs_on_are_told_from_those_of_its_mouse() -> None:
+    found = parse(
+        answer(
+            {
+                "/sys/class/power_supply/BAT0/type": "Battery",
+                "/sys/class/power_supply/AC/type": "Mains",
+                "/sys/class/power_supply/battery/type": "Battery",
+                "/sys/class/power_supply/battery/scope": "System",
+                "/sys/class/power_supply/hid-1/type": "Battery",
+                "/sys/class/power_supply/hid-1/scope": "Device",
+                "/sys/class/thermal/thermal_zone1/type": "cpu",
+            }
+        )
+    )
+    assert found.batteries == ("BAT0", "battery")
+    assert found.thermal_zones == ("thermal_zone1",)
+
+
 def test_a_made_tree_stands_in_for_both_roots() -> None:
     tree = {("/tree" + path if path[1:5] in ("sys/", "proc") else path): text for path, text in FILES.items()}
     assert parse(answer(tree), "/tree/sys/", "/tree/proc") == parse(answer(FILES))

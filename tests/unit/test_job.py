@@ -5,7 +5,7 @@ from urllib.parse import unquote_to_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltbench.probe.job import Job, literal, milliseconds, word
+from meltbench.probe.job import Job, Until, literal, milliseconds, word
 
 
 @given(st.text())
@@ -42,6 +42,7 @@ def test_the_lines_of_every_kind() -> None:
     job.spawn("engine", ["p", "--port", "{port:engine}"], {"A": "b c"})
     job.ready("engine", "engine", "/health", 2)
     job.http("requests", "engine", 1, 2, 10, ["req/0"])
+    job.http("requests", "engine", 4, 2, 10, ["req/1"], Until(1.5, (("/sys/z*/temp", "above", 84_999.5),)))
     job.execute("engine", 2, ["sh", "-c", ""])
     job.set("/sys/x", "1")
     job.mark("here")
@@ -59,6 +60,7 @@ def test_the_lines_of_every_kind() -> None:
         "step spawn engine env=A=b%20c -- p --port {port:engine}",
         "step ready engine engine /health 2000",
         "step http requests engine 1 2000 10 req/0",
+        "step http requests engine 4 2000 10 until=1500 /sys/z*/temp above 84999.500000 -- req/1",
         "step exec engine 2000 -- sh -c %",
         "step set /sys/x 1",
         "step mark here",

@@ -42,7 +42,9 @@ def test_a_single_request_has_no_interval():
 
 def test_the_points_of_a_grid_are_never_mixed():
     def asked(index, item, n_in, n_cached, n_out, **more):
-        return request(index, index, index + 1, item=item, n_in=n_in, n_cached=n_cached, n_out=n_out, **more)
+        return request(
+            index, index, index + 1, item=item, point=item, n_in=n_in, n_cached=n_cached, n_out=n_out, **more
+        )
 
     got = {
         (m.phase, m.name): m

@@ -1,6 +1,7 @@
 // Events: one JSON object a frame, in printable ASCII.
 #include "probe.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define STRING_MAX 16384   // an event stays far below the longest frame
@@ -30,6 +31,14 @@ void ev_raw(struct ev *e, const char *key, const char *json) {
 
 void ev_null(struct ev *e, const char *key) { ev_raw(e, key, "null"); }
 void ev_bool(struct ev *e, const char *key, bool value) { ev_raw(e, key, value ? "true" : "false"); }
+
+// As a JSON number with its fraction: the same decimal that a file held.
+void ev_millionths(struct ev *e, const char *key, int64_t value) {
+    char text[32];
+    int64_t size = value < 0 ? -value : value;
+    snprintf(text, sizeof text, "%s%lld.%06d", value < 0 ? "-" : "", (long long)(size / 1000000), (int)(size % 1000000));
+    ev_raw(e, key, text);
+}
 
 void ev_clocks(struct ev *e) {
     ev_int(e, "mono_ns", clock_ns(CLOCK_MONOTONIC));

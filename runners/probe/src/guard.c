@@ -157,7 +157,7 @@ static int guard_main(struct job *job, int told) {
     pid_t worker = fork();
     if (worker < 0) return complain(EXIT_WRITE, "fork", strerror(errno));
     if (worker == 0) {
-        state_write(RUN_DIR, &(struct state){"starting", "", "", "", 0, job->n_steps, 0, 0, getpid(), guard});
+        state_write(RUN_DIR, &(struct state){"starting", "", "", "", 0, job->n_steps, 0, 0, getpid(), guard, 0, 0});
         if (told >= 0) close(told);
         _exit(worker_main(job, guard));
     }

@@ -137,6 +137,7 @@ const char *http_play(struct request *r, int port, int64_t deadline_ms, int64_t 
     if (fd >= 0) close(fd);
     stream_flush(&r->s);
     free(chunk);
+    r->status = a.status;
     say_request(r, &t, step, a.status, why);
     stream_end(&r->s);
     r->s.buf = NULL;

@@ -139,8 +139,25 @@ static int parse_channel(struct parse *p) {
     return check_argv(p, 3, lines);
 }
 
+static bool is_side(const char *w) { return strcmp(w, "below") == 0 || strcmp(w, "above") == 0; }
+
+// until=MS, any number of PATH below|above LIMIT, then --; moves *at behind them.
+static int check_until(struct parse *p, int *at, const char *usage) {
+    int64_t number;
+    if (until_ms(p->w[*at]) < 1) return bad(p, "bad", p->w[*at], usage);
+    for (++*at; *at < p->n && strcmp(p->w[*at], "--") != 0; *at += 3) {
+        if (*at + 2 >= p->n) return bad(p, "too few words", NULL, usage);
+        if (!is_side(p->w[*at + 1])) return bad(p, "unknown", p->w[*at + 1], "below above");
+        if (!decimal(p->w[*at + 2], &number)) return bad(p, "not a number:", p->w[*at + 2], usage);
+    }
+    if (*at >= p->n) return bad(p, "expected --", NULL, usage);
+    ++*at;
+    return 0;
+}
+
 // The form of a step's words after its name: i a number, p a path or word, d measure or drop, b below or
-// above, r a process, o a port, e settings of the environment then -- and a program, f one file or more.
+// above, r a process, o a port, e settings of the environment then -- and a program, u what ends a circle of requests
+// then --, f one file or more.
 static int check_form(struct parse *p, struct step *s) {
     int at = op_is(s, "pages") || op_is(s, "set") || op_is(s, "undo") ? 2 : 3;
     for (const char *f = s->op->form; *f; f++, at++) {
@@ -149,13 +166,19 @@ static int check_form(struct parse *p, struct step *s) {
                 if (!strchr(p->w[at++] + 4, '=')) return bad(p, "no = in", p->w[at - 1], s->op->usage);
             return check_argv(p, at, s->op->usage);
         }
+        if (*f == 'u') {
+            int err = at < p->n && until_word(p->w[at]) ? check_until(p, &at, s->op->usage) : 0;
+            if (err) return err;
+            at--;
+            continue;
+        }
         if (at >= p->n) return bad(p, "too few words", NULL, s->op->usage);
         const char *w = p->w[at];
         int64_t number;
         if (*f == 'f') return 0;
         if (*f == 'i' && word_int(w) < 0) return bad(p, "not a number:", w, s->op->usage);
         if (*f == 'd' && strcmp(w, "measure") != 0 && strcmp(w, "drop") != 0) return bad(p, "unknown", w, "measure drop");
-        if (*f == 'b' && strcmp(w, "below") != 0 && strcmp(w, "above") != 0) return bad(p, "unknown", w, "below above");
+        if (*f == 'b' && !is_side(w)) return bad(p, "unknown", w, "below above");
         if (*f == 'n' && !decimal(w, &number)) return bad(p, "not a number:", w, s->op->usage);
         if (*f == 'o' && !known(p, w, true, p->job->n_steps - 1)) return bad(p, "no earlier step port", w, s->op->usage);
         if (*f == 'r' && !known(p, w, false, p->job->n_steps - 1)) return bad(p, "no earlier step spawn", w, s->op->usage);

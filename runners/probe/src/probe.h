@@ -86,6 +86,7 @@ void ev_int(struct ev *e, const char *key, int64_t value);
 void ev_raw(struct ev *e, const char *key, const char *json);
 void ev_null(struct ev *e, const char *key);
 void ev_bool(struct ev *e, const char *key, bool value);
+void ev_millionths(struct ev *e, const char *key, int64_t value);   // a number with its fraction
 void ev_clocks(struct ev *e);
 void ev_put(struct ev *e);
 
@@ -193,12 +194,20 @@ bool group_is_ours(pid_t pgid, const char *mark);   // a living member descends 
 void kill_marked(const char *run_id, pid_t spare);
 int64_t oom_kills(void);                   // -1 when the kernel does not say
 
-// ---- http.c, request.c
-struct request { const char *file; char *bytes; size_t n; int index; bool played; struct stream s; };
+// ---- http.c, request.c, until.c
+struct request { const char *file; char *bytes; size_t n; int index, status; bool played; struct stream s; };
 const char *http_play(struct request *r, int port, int64_t deadline_ms, int64_t max_bytes, struct buffer *buf, int step);
 void http_skip(struct request *r, int step, const char *why);       // one that was never sent
 int http_get_status(int port, const char *path, int64_t deadline);  // 0 while nothing answers
 bool http_prepare(struct step *s, struct sb *why);
+int http_files(const struct step *s);      // which word is the first FILE
+int http_count(const struct step *s);      // requests it makes; 0: nobody knows
+// Of a step that asks its files in a circle; ms 0: it asks each once. limits: n words, three to a limit.
+struct until { int64_t start, ms, next_look; char **limits; int n; bool over; pthread_mutex_t lock; };
+bool until_word(const char *word);         // until=MS
+int64_t until_ms(const char *word);        // -1 when MS is no number
+void until_start(struct until *u, const struct step *s);
+bool until_over(struct until *u);          // no request may start any more; the event says what ended it, once
 struct answer { int phase, status; int64_t left; char line[256]; uint32_t n; bool chunked, sized; };
 bool answer_feed(struct answer *a, const char *p, size_t n);        // true when the answer is complete
 const char *answer_eof(const struct answer *a);                     // "" when the end of file ends it
@@ -207,10 +216,12 @@ const char *answer_eof(const struct answer *a);                     // "" when t
 extern char RUN_DIR[4096], ROOT_DIR[4096];
 bool steps_run(struct job *job, struct sb *why);                    // false with the reason
 void run_progress(int64_t done, int64_t of);
+void run_elapsed(int64_t elapsed_ms, int64_t limit_ms);             // shown with the next progress; limit 0: not at all
 int step_http(struct step *s, struct sb *why);
 int step_ready(struct step *s, struct sb *why);
 int step_mark(struct step *s, struct sb *why);
 bool decimal(const char *text, int64_t *millionths);                // false when there is no plain number
+bool value_of(const char *path, int64_t *millionths);               // of a file that begins with one
 int step_gate(struct step *s, struct sb *why);
 int step_pages(struct step *s, struct sb *why);
 int step_port(struct step *s, struct sb *why);
@@ -231,7 +242,7 @@ enum waited main_wait(int64_t until, bool (*done)(void *), void *arg);
 int step_now(void);
 
 // ---- guard.c, state.c, facts.c: the commands
-struct state { const char *state, *op, *name, *result; int step, steps; int64_t done, of; pid_t pid, guard; };
+struct state { const char *state, *op, *name, *result; int step, steps; int64_t done, of; pid_t pid, guard; int64_t elapsed_ms, limit_ms; };
 void state_write(const char *dir, const struct state *s);
 bool state_text(const char *dir, char *buf, size_t cap);
 bool state_ended(const char *text);

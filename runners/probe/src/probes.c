@@ -107,11 +107,15 @@ bool decimal(const char *text, int64_t *out) {
     return true;
 }
 
+bool value_of(const char *path, int64_t *millionths) {
+    char text[64];
+    return read_text(path, text, sizeof text) > 0 && decimal(text, millionths);
+}
+
 static int gate_look(const char *path, void *arg) {
     struct gate *g = arg;
-    char text[64];
     int64_t v;
-    if (read_text(path, text, sizeof text) <= 0 || !decimal(text, &v)) {
+    if (!value_of(path, &v)) {
         g->all_pass = false;
         return 0;
     }
@@ -144,11 +148,7 @@ int step_gate(struct step *s, struct sb *why) {
     ev_new(&e, "gate");
     ev_str(&e, "name", s->name);
     ev_bool(&e, "held", held);
-    // As a JSON number with its fraction: the same decimal that the file held.
-    char value[32];
-    int64_t size = g.worst < 0 ? -g.worst : g.worst;
-    snprintf(value, sizeof value, "%s%lld.%06d", g.worst < 0 ? "-" : "", (long long)(size / 1000000), (int)(size % 1000000));
-    g.any ? ev_raw(&e, "value", value) : ev_null(&e, "value");
+    g.any ? ev_millionths(&e, "value", g.worst) : ev_null(&e, "value");
     ev_put(&e);
     return w == WAIT_STOP;
 }

@@ -1,4 +1,4 @@
-// The step http: request files into memory, then N workers play them; and the step ready.
+// The step http: request files into memory, then N workers play them, once or in a circle; and the step ready.
 #include "probe.h"
 
 #include <pthread.h>
@@ -12,10 +12,12 @@
 
 struct play {
     struct request *r;
+    const char *name;
     int n, port, step;
     int64_t deadline_ms, max_bytes;
     const struct proc *server;
-    atomic_int next, done, failed, workers;
+    struct until until;
+    atomic_int next, done, failed, in_vain, workers;   // in_vain: since the last answer with status 200
 };
 
 static struct play P;   // one http step at a time
@@ -26,14 +28,31 @@ static void await_end(const struct play *p, const char *why) {
     for (int i = 0; broken && p->server && p->server->running && i < 40; i++) usleep(5000);
 }
 
+// A circle in which nothing is answered any more would only fill the journal.
+static bool is_over(struct play *p) { return stop_wanted() || (p->until.ms && p->in_vain >= p->n) || until_over(&p->until); }
+
+// The next request to be made, or NULL. In a circle it is a copy with a stream of its own: a run of hours makes
+// thousands of few files, and none of them is kept.
+static struct request *claim(struct play *p, struct request *copy) {
+    if (is_over(p)) return NULL;
+    int i = atomic_fetch_add(&p->next, 1);
+    if (!p->until.ms) return i < p->n ? &p->r[i] : NULL;
+    *copy = p->r[i % p->n];
+    copy->index = i;
+    stream_open(&copy->s, NULL, p->name, "http", copy->file, 0);
+    return copy;
+}
+
 static void *play_main(void *arg) {
     struct play *p = arg;
+    struct request copy, *r;
     struct buffer *buf = buffer_new(1024, RAW_MAX);
-    for (int i; (i = atomic_fetch_add(&p->next, 1)) < p->n && !stop_wanted();) {
-        if (p->server && !p->server->running) break;
-        const char *why = http_play(&p->r[i], p->port, p->deadline_ms, p->max_bytes, buf, p->step);
-        p->r[i].played = true;
+    while ((!p->server || p->server->running) && (r = claim(p, &copy))) {
+        const char *why = http_play(r, p->port, p->deadline_ms, p->max_bytes, buf, p->step);
+        r->played = true;
         if (*why) atomic_fetch_add(&p->failed, 1);
+        if (!*why && r->status == 200) p->in_vain = 0;
+        else atomic_fetch_add(&p->in_vain, 1);
         await_end(p, why);
         atomic_fetch_add(&p->done, 1);
         main_wake();
@@ -97,27 +116,32 @@ static void unload(struct play *p) {
     *p = (struct play){0};
 }
 
-// Before the step: no request is read from the disk, and no stream opened, while the clock runs.
+// Before the step: no request is read from the disk, and no stream of one that is made once opened, while the clock runs.
 bool http_prepare(struct step *s, struct sb *why) {
-    P = (struct play){.r = xrealloc(NULL, (size_t)s->n * sizeof *P.r), .step = step_now()};
+    P = (struct play){.r = xrealloc(NULL, (size_t)s->n * sizeof *P.r), .name = s->name, .step = step_now()};
     size_t total = 0;
-    for (int i = 4; i < s->n; i++, P.n++) {
+    for (int i = http_files(s); i < s->n; i++, P.n++) {
         if (!load(&P.r[P.n], P.n, s->w[i], &total, why)) {
             unload(&P);
             return false;
         }
     }
-    for (int i = 0; i < P.n; i++) stream_open(&P.r[i].s, NULL, s->name, "http", P.r[i].file, 0);
+    for (int i = 0; i < http_count(s); i++) stream_open(&P.r[i].s, NULL, s->name, "http", P.r[i].file, 0);
     return true;
 }
 
-static void run_workers(int concurrency) {
+static void show_progress(const struct play *p, int of) {
+    if (p->until.ms) run_elapsed((boot_ns() - p->until.start) / NS_MS, p->until.ms);
+    run_progress(p->done, of);
+}
+
+static void run_workers(int concurrency, int of) {
     pthread_t threads[WORKERS_MAX];
-    int n = concurrency > P.n ? P.n : concurrency, made = 0;
+    int n = of && concurrency > of ? of : concurrency, made = 0;
     P.workers = n;
     while (made < n && pthread_create(&threads[made], NULL, play_main, &P) == 0) made++;
     atomic_fetch_sub(&P.workers, n - made);
-    for (struct look k = {&P, 0}; main_wait(INT64_MAX, moved, &k) == WAIT_DONE && P.workers; run_progress(k.seen, P.n)) k.seen = P.done;
+    for (struct look k = {&P, 0}; main_wait(INT64_MAX, moved, &k) == WAIT_DONE && P.workers; show_progress(&P, of)) k.seen = P.done;
     for (int i = 0; i < made; i++) pthread_join(threads[i], NULL);
 }
 
@@ -127,17 +151,20 @@ int step_http(struct step *s, struct sb *why) {
     P.max_bytes = word_int(s->w[3]);
     P.server = server_of(s, s->w[0]);
     int64_t concurrency = word_int(s->w[1]);
-    run_workers(concurrency < 1 ? 1 : concurrency > WORKERS_MAX ? WORKERS_MAX : (int)concurrency);
+    until_start(&P.until, s);
+    run_workers(concurrency < 1 ? 1 : concurrency > WORKERS_MAX ? WORKERS_MAX : (int)concurrency, http_count(s));
     int failed = P.failed;
-    for (int i = 0; i < P.n; i++) {
+    for (int i = 0; i < http_count(s); i++) {
         if (P.r[i].played) continue;
         http_skip(&P.r[i], P.step, stop_wanted() ? "stopped" : "process_ended");
         failed++;
     }
-    bool dead = P.server && !P.server->running;
+    bool dead = P.server && !P.server->running, none = failed == (P.until.ms ? P.done : P.n), vain = P.until.ms && P.in_vain >= P.n;
     if (dead) proc_reason(P.server, why);
-    else if (failed == P.n) sb_text(why, "all requests failed");
-    bool bad = dead || failed == P.n;
+    else if (P.until.ms && !P.done) sb_text(why, "a limit was reached before the first request");
+    else if (vain && !none) sb_text(why, "no request of the last round was answered");
+    else if (none || vain) sb_text(why, "all requests failed");
+    bool bad = dead || none || vain;
     unload(&P);
     return bad;
 }

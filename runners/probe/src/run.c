@@ -163,6 +163,6 @@ int worker_main(struct job *job, pid_t guard) {
     if (journal_close() != 0) return 1;   // the guard tries again
     snprintf(path, sizeof path, "%s/reserve", RUN_DIR);
     unlink(path);
-    state_write(RUN_DIR, &(struct state){"ended", "", "", result, step_now(), job->n_steps, 0, 0, getpid(), guard});
+    state_write(RUN_DIR, &(struct state){"ended", "", "", result, step_now(), job->n_steps, 0, 0, getpid(), guard, 0, 0});
     return 0;
 }

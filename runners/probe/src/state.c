@@ -43,6 +43,10 @@ void state_write(const char *dir, const struct state *s) {
     field(&b, "name", s->name);
     number(&b, "done", s->done);
     number(&b, "of", s->of);
+    if (s->limit_ms) {
+        number(&b, "elapsed_ms", s->elapsed_ms);
+        number(&b, "limit_ms", s->limit_ms);
+    }
     number(&b, "pid", pid);
     number(&b, "guard_pid", guard);
     number(&b, "start_ticks", ticks);

@@ -15,6 +15,11 @@ void run_progress(int64_t done, int64_t of) {
     state_write(RUN_DIR, &now_at);
 }
 
+void run_elapsed(int64_t elapsed_ms, int64_t limit_ms) {
+    now_at.elapsed_ms = elapsed_ms;
+    now_at.limit_ms = limit_ms;
+}
+
 static int step_idle(struct step *s, struct sb *why) {
     (void)why;
     return main_wait(boot_ns() + word_int(s->w[0]) * NS_MS, NULL, NULL) == WAIT_STOP;
@@ -78,7 +83,7 @@ const struct op OPS[] = {
     {"pages", "pd", "step pages PATH measure|drop", step_pages},
     {"spawn", "e", "step spawn NAME [env=K=V ...] -- ARGV...", step_spawn},
     {"ready", "opi", "step ready NAME PORTNAME PATH DEADLINE_MS", step_ready},
-    {"http", "oiiif", "step http NAME PORTNAME CONCURRENCY DEADLINE_MS MAX_BYTES FILE...", step_http},
+    {"http", "oiiiuf", "step http NAME PORTNAME CONCURRENCY DEADLINE_MS MAX_BYTES [until=MS [PATH below|above LIMIT]... --] FILE...", step_http},
     {"exec", "ie", "step exec NAME DEADLINE_MS [env=K=V ...] -- ARGV...", step_exec},
     {"gate", "pbnii", "step gate NAME PATH below|above LIMIT HOLD_MS TIMEOUT_MS", step_gate},
     {"mark", "", "step mark NAME", step_mark},
@@ -130,7 +135,8 @@ bool steps_run(struct job *job, struct sb *why) {
         now_at.step = i;
         now_at.op = job->steps[i].op->word;
         now_at.name = job->steps[i].name;
-        run_progress(0, is(&job->steps[i], "http") ? job->steps[i].n - 4 : 1);
+        run_elapsed(0, 0);
+        run_progress(0, is(&job->steps[i], "http") ? http_count(&job->steps[i]) : 1);
         if (!one_step(&job->steps[i], i, why)) return false;
         if (stop_wanted()) return false;
     }

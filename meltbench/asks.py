@@ -1,0 +1,117 @@
+"""From the items of a workload to the requests of a run, in the order and company in which they are made."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from meltbench.engines.prompts import FIRST_TURN, LATER_TURNS, Ask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from meltbench.records import Role
+    from meltbench.workload import Workload
+
+    Item = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Play:
+    """Requests that follow one another, ``concurrency`` of them under way at a time.
+
+    In a ``circle`` they are asked over and over, until a limit of the workload is reached.
+    """
+
+    asks: tuple[Ask, ...]
+    concurrency: int = 1
+    circle: bool = False
+
+
+def item_plays(items: Sequence[Item], work: Workload, seed: int) -> list[Play]:
+    """Every item in each pass; each pass has an order of its own, so that what drifts in a run does not fall on the
+    same items every time. Several levels of concurrency are played one after the other and are points of their own.
+
+    The warm-up comes first, in the one play of a run of single requests, else in a play at the highest level, so that
+    no timed request shares the engine with it and each of the engine's slots has worked once.
+    """
+    rng = random.Random(seed)  # noqa: S311  (a workload must repeat; nothing here is secret)
+    levels = work.concurrency
+    warm = [_ask(items[i % len(items)], work, seed, "warmup") for i in range(work.warmup * max(levels))]
+    passes = [
+        [_ask(item, work, seed, "timed") for _ in range(work.repeat) for item in rng.sample(items, len(items))]
+        for _ in levels
+    ]
+    if levels == (1,):
+        return _numbered([(warm + passes[0], 1)])
+    several = len(levels) > 1
+    timed = [
+        ([replace(ask, point=f"c{level}") for ask in asks] if several else asks, level)
+        for level, asks in zip(levels, passes, strict=True)
+    ]
+    return _numbered([(warm, max(levels)), *timed])
+
+
+def chat_plays(items: Sequence[Item], work: Workload, seed: int) -> list[Play]:
+    """Conversations in an order that is each pass's own, turns in theirs; every turn of the user is one request.
+
+    The first turn of a conversation is asked without the engine's cache and the later ones with it: what is asked next
+    begins with all that was asked before. The warm-up shares no beginning with any of them.
+    """
+    rng = random.Random(seed)  # noqa: S311
+    warm = [_warm_turn(items[i % len(items)], work, seed) for i in range(work.warmup)]
+    talks = [item for _ in range(work.repeat) for item in rng.sample(items, len(items))]
+    return _numbered([(warm + [turn for item in talks for turn in _turns(item, work, seed)], 1)])
+
+
+def circle_plays(items: Sequence[Item], work: Workload, seed: int) -> list[Play]:
+    """Each item once, in an order fixed by the seed, to be asked in a circle; before it the warm-up."""
+    order = random.Random(seed).sample(items, len(items))  # noqa: S311
+    warm = [_ask(items[i % len(items)], work, seed, "warmup") for i in range(work.warmup)]
+    *first, circle = _numbered([(warm, 1), ([_ask(item, work, seed, "timed") for item in order], 1)])
+    return [*first, replace(circle, circle=True)]
+
+
+def _ask(item: Item, work: Workload, seed: int, role: Role) -> Ask:
+    return Ask(
+        file="",
+        item=str(item["id"]),
+        role=role,
+        n_out=int(item.get("max_tokens", work.max_tokens)),
+        seed=seed,
+        ignore_eos=work.ignore_eos,
+        messages=tuple(item["messages"]) if "messages" in item else None,
+        prompt=item.get("prompt"),
+    )
+
+
+def _turns(item: Item, work: Workload, seed: int) -> Iterable[Ask]:
+    messages = item["messages"]
+    users = [at for at, message in enumerate(messages) if message["role"] == "user"]
+    whole = _ask(item, work, seed, "timed")
+    for number, at in enumerate(users, 1):
+        yield replace(
+            whole,
+            item=f"{whole.item}/{number}",
+            point=LATER_TURNS if number > 1 else FIRST_TURN,
+            keep_cache=number > 1,
+            messages=tuple(messages[: at + 1]),
+        )
+
+
+def _warm_turn(item: Item, work: Workload, seed: int) -> Ask:
+    """The last thing the user says, without what led to it."""
+    return replace(_ask(item, work, seed, "warmup"), item="warmup", messages=(item["messages"][-1],))
+
+
+def _numbered(groups: Sequence[tuple[Sequence[Ask], int]]) -> list[Play]:
+    """Plays of the groups that have a request, each request with a file of its own."""
+    plays: list[Play] = []
+    count = 0
+    for asks, concurrency in groups:
+        named = tuple(replace(ask, file=f"{count + k:05d}") for k, ask in enumerate(asks))
+        count += len(named)
+        if named:
+            plays.append(Play(named, concurrency))
+    return plays

@@ -1,0 +1,105 @@
+"""Reads the items of a workload: a JSONL file, one prompt or conversation a line."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from meltbench.errors import DefinitionError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_MAX_ITEMS_BYTES = 64 << 20
+_ITEM_KEYS = {"id", "prompt", "messages", "max_tokens"}
+
+
+def read_items(path: Path) -> tuple[dict[str, Any], ...]:
+    """Every item of a file, checked, each with an ``id``.
+
+    Raises UserError where there is no such file, DefinitionError that names the first line that is wrong.
+    """
+    if not path.is_file():
+        raise UserError(f"no such file: {path}", hint="a workload of one's own is a JSONL file: one item a line")
+    if path.stat().st_size > _MAX_ITEMS_BYTES:
+        raise UserError(f"{path} is larger than {_MAX_ITEMS_BYTES >> 20} MiB", hint="split it")
+    items = tuple(_read_items(path))
+    if not items:
+        raise DefinitionError(f"{path} has no items", hint='write lines such as {"id": "a", "prompt": "Hello"}')
+    ids = [item["id"] for item in items]
+    if len(set(ids)) != len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise DefinitionError(f"{path}: id {twice!r} stands twice", hint="give every item an id of its own")
+    return items
+
+
+def _read_items(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DefinitionError(f"{path} is not UTF-8 at byte {error.start}", hint="save it as UTF-8") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            item = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DefinitionError(f"{where} is not JSON: {error}", hint="one JSON object a line") from None
+        if not isinstance(item, dict):
+            raise DefinitionError(f"{where} is not an object", hint='write {"prompt": "..."}')
+        yield _item(item, where, number)
+
+
+def _item(item: dict[str, Any], where: str, number: int) -> dict[str, Any]:
+    if re.search("[\ud800-\udfff]", json.dumps(item, ensure_ascii=False)):
+        raise DefinitionError(f"{where} holds half of a character (a lone surrogate)", hint="write the whole character")
+    if unknown := sorted(set(item) - _ITEM_KEYS):
+        raise DefinitionError(f"{where}: unknown key {unknown[0]!r}", hint=f"known: {', '.join(sorted(_ITEM_KEYS))}")
+    if ("prompt" in item) == ("messages" in item):
+        raise DefinitionError(f"{where} needs either prompt or messages", hint='write {"prompt": "Hello"}')
+    if "prompt" in item and not (isinstance(item["prompt"], str) and item["prompt"]):
+        raise DefinitionError(f"{where}: prompt is not a text", hint='write {"prompt": "Hello"}')
+    if "messages" in item and not _are_messages(item["messages"]):
+        hint = 'write "messages": [{"role": "user", "content": "Hello"}]'
+        raise DefinitionError(f"{where}: messages are not role and content pairs", hint=hint)
+    asked = item.get("max_tokens", 1)
+    if not isinstance(asked, int) or isinstance(asked, bool) or not 1 <= asked <= 1_000_000:
+        raise DefinitionError(f"{where}: max_tokens is not a count", hint="give 1 to 1000000")
+    name = item.get("id", f"line{number}")
+    if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
+        raise DefinitionError(f"{where}: id is neither a text nor a number", hint='write {"id": "a", ...}')
+    return {**item, "id": str(name)}
+
+
+def _are_messages(messages: object) -> bool:
+    return (
+        isinstance(messages, list)
+        and bool(messages)
+        and all(
+            isinstance(m, dict) and set(m) == {"role", "content"} and all(isinstance(v, str) for v in m.values())
+            for m in messages
+        )
+    )
+
+
+def check_conversations(path: Path, items: tuple[dict[str, Any], ...]) -> None:
+    """Refuse items that are no conversations: user and assistant by turns after an optional system message.
+
+    The assistant's turns are authored, so that whatever an engine answers, each one sees the same tokens.
+    """
+    for item in items:
+        roles = [str(message["role"]) for message in item.get("messages", ())]
+        talk = roles[1:] if roles[:1] == ["system"] else roles
+        if len(talk) % 2 == 0 or talk != (["user", "assistant"] * len(talk))[: len(talk)]:
+            raise DefinitionError(
+                f"{path}: {item['id']!r} is no conversation: its turns are {', '.join(roles[:6]) or 'a prompt'}",
+                hint="write messages of user, assistant, user ..., the last of the user, after at most one of system",
+            )
+
+
+def turns(item: dict[str, Any]) -> int:
+    """How often the user speaks in a conversation."""
+    return sum(message["role"] == "user" for message in item["messages"])

@@ -1,0 +1,30 @@
+"""Which requests of a run may be condensed with one another.
+
+A number over requests that are not alike means nothing: points of a grid differ in work, levels of concurrency in
+company. Turns of a conversation differ only in what they find in the cache, so a run of them has numbers of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meltbench.engines.prompts import Kind
+    from meltbench.records import Request
+
+MIXED = "mixed_points: the requests of a grid are not alike; see its points"
+MIXED_LEVELS = "mixed_points: the levels of concurrency are not alike; see each of them"
+
+
+def points(requests: Sequence[Request]) -> list[str]:
+    """The names of the run's points in the order of their first timed requests; none where all requests are alike."""
+    return list(dict.fromkeys(request.point for request in requests if request.role == "timed" and request.point))
+
+
+def unlike(kind: Kind, requests: Sequence[Request]) -> str:
+    """Why a run has no median and no ratio over all its requests; empty where it has."""
+    if kind == "grid":
+        return MIXED
+    return MIXED_LEVELS if kind == "generate" and points(requests) else ""

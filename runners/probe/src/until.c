@@ -1,0 +1,78 @@
+// What ends a step http that asks its files in a circle: time, or a value of the machine that went too far.
+#include "probe.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LOOK_NS (250 * NS_MS)   // reading sensors costs the target something, so not before every short request
+
+bool until_word(const char *word) { return strncmp(word, "until=", 6) == 0; }
+int64_t until_ms(const char *word) { return word_int(word + 6); }
+
+int http_files(const struct step *s) {
+    int at = 4;
+    if (at < s->n && until_word(s->w[at]))
+        while (strcmp(s->w[at++], "--") != 0) {}
+    return at;
+}
+
+int http_count(const struct step *s) { return http_files(s) == 4 ? s->n - 4 : 0; }
+
+struct past { bool below; int64_t limit, value; char *path; };
+
+static int look(const char *path, void *arg) {
+    struct past *p = arg;
+    int64_t v;
+    if (!value_of(path, &v) || (p->below ? v >= p->limit : v <= p->limit)) return 0;
+    p->value = v;
+    p->path = xstrdup(path);
+    return 1;
+}
+
+static void say(struct until *u, const struct past *p) {
+    struct ev e;
+    ev_new(&e, "until");
+    ev_str(&e, "by", p ? "path" : "time");
+    p ? ev_str(&e, "path", p->path) : ev_null(&e, "path");
+    p ? ev_millionths(&e, "value", p->value) : ev_null(&e, "value");
+    ev_put(&e);
+    u->over = true;
+}
+
+// Each limit is PATH below|above LIMIT; of a glob any match is enough, for a machine is as hot as its hottest zone.
+static bool looked(struct until *u) {
+    for (int i = 0; i < u->n && !u->over; i += 3) {
+        struct past p = {.below = strcmp(u->limits[i + 1], "below") == 0};
+        struct sb why = {0};
+        char *pattern = word_pattern(u->limits[i], &why);
+        decimal(u->limits[i + 2], &p.limit);
+        if (pattern) glob_each(pattern, look, &p);
+        if (p.path) say(u, &p);
+        free(p.path);
+        free(pattern);
+        sb_free(&why);
+    }
+    return u->over;
+}
+
+void until_start(struct until *u, const struct step *s) {
+    *u = (struct until){.start = boot_ns(), .limits = s->w + 5};
+    pthread_mutex_init(&u->lock, NULL);
+    if (http_files(s) == 4) return;
+    u->ms = until_ms(s->w[4]);
+    u->n = http_files(s) - 6;
+}
+
+bool until_over(struct until *u) {
+    if (!u->ms) return false;
+    pthread_mutex_lock(&u->lock);   // another worker that comes by waits: none is to start while the limits are read
+    int64_t now = boot_ns();
+    if (!u->over && now - u->start >= u->ms * NS_MS) say(u, NULL);
+    if (!u->over && now >= u->next_look) {
+        looked(u);
+        u->next_look = boot_ns() + LOOK_NS;
+    }
+    bool over = u->over;
+    pthread_mutex_unlock(&u->lock);
+    return over;
+}
