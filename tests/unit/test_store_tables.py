@@ -18,7 +18,8 @@ from store_kit import add_run, open_run, record_of, store_at
 
 from meltbench.errors import InternalError, StoreError
 from meltbench.records import Measure, Phase, Reason, Request, RunRecord, Series, SourceStatus
-from meltbench.store import index, manifest, read_record, schema, tables
+from meltbench.store import manifest, read_record, schema, tables
+from meltbench.store.index import rebuild
 
 anything = st.text(alphabet=st.characters(codec=None), max_size=30)
 int64 = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -237,7 +238,7 @@ def test_a_run_stored_before_requests_had_points_is_read_and_indexed(tmp_path, m
         folder = add_run(store)
     assert "point" not in pq.read_schema(folder.path / "requests.parquet").names
     assert {request.point for request in read_record(folder.path).requests} == {""}
-    assert index.rebuild(store).notes == ()
+    assert rebuild(store).notes == ()
 
 
 def test_every_field_of_a_record_has_a_column():
