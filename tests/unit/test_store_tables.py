@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from store_kit import add_run, open_run, record_of, store_at
 from meltbench.errors import InternalError, StoreError
 from meltbench.records import STATUSES, Measure, Phase, Reason, Request, RunRecord, Series, SourceStatus
 from meltbench.store import manifest, read_record, schema, tables
+from meltbench.store.index import rebuild
 
 anything = st.text(alphabet=st.characters(codec=None), max_size=30)
 int64 = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -176,7 +178,6 @@ def test_a_cell_holds_the_value_or_nothing(value, kind, held):
 
 
 def test_times_are_delta_encoded_and_small(tmp_path):
-    import pyarrow.parquet as pq
 
     folder = add_run(store_at(tmp_path))
     meta = pq.ParquetFile(folder.path / "samples.parquet").metadata
@@ -228,6 +229,17 @@ read_record(Path({str(folder.path)!r}))
 assert os.listdir("/proc/self/task") == before
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_a_run_stored_before_requests_had_points_is_read_and_indexed(tmp_path, monkeypatch):
+    store = store_at(tmp_path)
+    with monkeypatch.context() as earlier:
+        columns = tuple(column for column in schema.REQUESTS.columns if not column.later)
+        earlier.setattr(schema, "REQUESTS", replace(schema.REQUESTS, columns=columns))
+        folder = add_run(store)
+    assert "point" not in pq.read_schema(folder.path / "requests.parquet").names
+    assert {request.point for request in read_record(folder.path).requests} == {""}
+    assert rebuild(store).notes == ()
 
 
 def test_every_field_of_a_record_has_a_column():
