@@ -8,6 +8,7 @@ import pytest
 from evidence_kit import SECOND, phase, request, series
 
 from meltbench.measure import RunInputs, measure_run
+from meltbench.measure.digest import digest
 from meltbench.measure.latency import latency_measures
 from meltbench.measure.throughput import throughput
 from meltbench.records import SourceStatus
@@ -26,7 +27,7 @@ def measured(kind, requests, **more):
     total = series("rapl.package-0", t, [7 * x for x in t], source="rapl")
     inputs = RunInputs(
         kind=kind,
-        series=[total],
+        signals=[digest(total)],
         sources=[SourceStatus("rapl", "ok", 1, len(t))],
         phases=[phase("load", 1, 4), phase("run", 10, 26)],
         requests=requests,

@@ -249,7 +249,7 @@ def test_every_field_of_a_record_has_a_column():
         (schema.MEASURES, Measure, set()),
         (schema.REASONS, Reason, set()),
         (schema.SOURCES, SourceStatus, set()),
-        (schema.SERIES, Series, {"t0_ns", "t1_ns", "value", "status"}),
+        (schema.SERIES, Series, {"t0_ns", "t1_ns", "value", "status", "update_s"}),
     ):
         assert {c.field for c in table.columns if c.field} == {f.name for f in fields(kind)} - apart
 
