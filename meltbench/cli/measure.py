@@ -102,7 +102,9 @@ def _measure(spec: Spec, data: str | None, *, dry_run: bool, as_markdown: bool, 
     store = open_store(data)
     records: list[RunRecord] = []
     try:
-        with Terminal() as watch:
+        work = planned.work.workload
+        windows = {"idle_before": work.idle_s, "idle_after": work.idle_s, "window": work.window_s}
+        with Terminal(windows) as watch:
             if planned.model is not None and planned.model.stands_for:
                 watch.say(planned.model.stands_for)
             for record in road.run(planned, store, watch):
