@@ -106,14 +106,14 @@ def _every(connection: duckdb.DuckDBPyConnection) -> Any:
 def _condensed(connection: duckdb.DuckDBPyConnection, max_points: int) -> Any:
     """Stretches of equal length between the first and the last sample of all; those without a value are left out."""
     first, last = connection.execute(
-        f"SELECT min({_MID}), max({_MID}) FROM samples JOIN chosen USING (series) WHERE value IS NOT NULL"
+        f"SELECT min({_MID}), max({_MID}) FROM samples JOIN chosen USING (series) WHERE abs(value) < 1e300"
     ).fetchall()[0]
     width = 1 if first is None else -(-(last - first + 1) // max_points)
     return connection.sql(
         f"""
         SELECT series, name, unit, $first + stretch * $width + $width // 2 AS t_ns, avg(value) AS value,
             min(value) AS low, max(value) AS high, count(*) AS n
-        FROM (SELECT series, value, ({_MID} - $first) // $width AS stretch FROM samples WHERE value IS NOT NULL)
+        FROM (SELECT series, value, ({_MID} - $first) // $width AS stretch FROM samples WHERE abs(value) < 1e300)
             JOIN chosen USING (series)
         GROUP BY series, name, unit, stretch ORDER BY series, t_ns
         """,

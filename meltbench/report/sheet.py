@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MISSING = "—"
+_MANY = 300  # rows from which on rich, which measures and wraps every cell, keeps one waiting
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,19 @@ def markdown(sheet: Sheet) -> str:
     return "\n".join(lines) + "\n"
 
 
+def plain_table(sheet: Sheet) -> str:
+    """The sheet as lines of text that are never wrapped, for more rows than anybody draws a table of."""
+    rows = [tuple(column.heading for column in sheet.columns)]
+    rows += [tuple(printable(cell) for cell in row) for row in sheet.rows]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(sheet.columns))]
+
+    def line(row: tuple[str, ...]) -> str:
+        cells = zip(sheet.columns, row, widths, strict=True)
+        return "  ".join(text.rjust(width) if c.right else text.ljust(width) for c, text, width in cells).rstrip()
+
+    return "\n".join([*([sheet.title] if sheet.title else []), *map(line, rows), ""])
+
+
 def _cell(text: str) -> str:
     r"""Text that Markdown leaves as it is.
 
@@ -76,7 +90,7 @@ def _cell(text: str) -> str:
 
 def print_sheet(out: Console, sheet: Sheet, *, as_markdown: bool) -> None:
     """Draw a sheet, or print it as Markdown, which is never wrapped."""
-    if as_markdown:
-        out.print(markdown(sheet), markup=False, highlight=False, soft_wrap=True)
+    if as_markdown or len(sheet.rows) > _MANY:
+        out.file.write(f"{markdown(sheet) if as_markdown else plain_table(sheet)}\n")
     else:
         out.print(rich_table(sheet))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meltbench.report.units import quantity
 from meltbench.targets import printable
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 MIN_WIDTH, MAX_WIDTH = 40, 120
 _HEIGHT = 6
 _LABELS = 14  # characters at the right of a panel for its scale
+_LARGEST = 1e7  # longer labels would leave no room for the plot
 # The frame that uniplot draws, and the plus of our own titles, for a terminal that has ASCII alone.
 _ASCII = str.maketrans("┌┐└┘─│·°…", "++++-|-'~")
 _MARKED = ("load", "run", "idle_after")
@@ -51,6 +53,8 @@ def _panel(trace: Trace, traces: Traces, width: int, *, ascii_only: bool) -> str
     from uniplot import plot_to_string
 
     values = [v for _, v in known]
+    if max(map(abs, values)) >= _LARGEST:
+        return f"{trace.name}: {max(values, key=abs):.3g} {trace.unit} of {printable(trace.of)} is beyond any scale"
     # A plot that starts at zero shows how much; a temperature is not more for being counted from zero.
     low = min(values) if trace.unit == "°C" else 0.0
     high = max(values)
@@ -75,5 +79,5 @@ def _panel(trace: Trace, traces: Traces, width: int, *, ascii_only: bool) -> str
 
 
 def _legend(traces: Traces) -> str:
-    marks = [f"{name} from {at:.3g} s" for name, at, _ in traces.phases if name in _MARKED]
+    marks = [f"{name} from {quantity(at, 's')}" for name, at, _ in traces.phases if name in _MARKED]
     return f"upright lines: {', '.join(marks)}" if marks else ""

@@ -126,14 +126,19 @@ class _Span:
         """Of a bucket, in ns."""
         return max(1, -(-(self.end - self.start) // self.count))
 
+    @property
+    def params(self) -> dict[str, int]:
+        """For SQL. What lies on the very end is of the ``last`` bucket."""
+        last = -(-(self.end - self.start) // self.width) - 1
+        return {"start": self.start, "end": self.end, "width": self.width, "last": last}
+
     def second(self, t_ns: int) -> float:
         """Seconds from the start."""
         return (t_ns - self.start) / 1e9
 
     def middles(self) -> tuple[float, ...]:
         """The middle of each bucket, in seconds."""
-        n = -(-(self.end - self.start) // self.width)
-        return tuple((k + 0.5) * self.width / 1e9 for k in range(n))
+        return tuple((k + 0.5) * self.width / 1e9 for k in range(self.params["last"] + 1))
 
     def cut(self, count: int) -> _Span:
         """The same stretch in at most ``count`` buckets."""
@@ -156,13 +161,13 @@ def _bucketed(connection: duckdb.DuckDBPyConnection, span: _Span, columns: str, 
     # What lies outside is left out first, so that no later sum of two times can overflow.
     return connection.execute(
         f"""
-        SELECT series, (mid - $start) // $width AS bucket, {columns}
+        SELECT series, least((mid - $start) // $width, $last) AS bucket, {columns}
         FROM (SELECT series, t0_ns, t1_ns, value, t0_ns + (t1_ns - t0_ns) // 2 AS mid FROM samples
-              WHERE t0_ns >= $start AND t1_ns <= $end AND t1_ns >= t0_ns AND value IS NOT NULL
+              WHERE t0_ns >= $start AND t1_ns <= $end AND t1_ns >= t0_ns AND abs(value) < 1e300
               AND series IN (SELECT series FROM series WHERE {where}))
         GROUP BY ALL ORDER BY 1, 2
         """,
-        {"start": span.start, "end": span.end, "width": span.width},
+        span.params,
     ).fetchall()
 
 
@@ -180,7 +185,7 @@ def _gauges(
 ) -> tuple[_Span, dict[int, dict[int, tuple[float, float, float]]]]:
     """(mean, low, high) by bucket of each gauge, in buckets that the most read one fills: a gap is then a real one."""
     counts = connection.execute(
-        f"SELECT count(*) FROM samples WHERE value IS NOT NULL AND series IN (SELECT series FROM series WHERE {where}) "
+        f"SELECT count(*) FROM samples WHERE abs(value) < 1e300 AND series IN (SELECT series FROM series WHERE {where}) "
         "AND t0_ns >= ? AND t1_ns <= ? GROUP BY series",
         [span.start, span.end],
     ).fetchall()
@@ -310,8 +315,8 @@ def _rate(connection: duckdb.DuckDBPyConnection, span: _Span, record: RunRecord)
     share = sum(b - a for a, b in busy) / (span.end - span.start)
     coarse = span.cut(min(span.count, math.ceil(total / _TOKENS_A_BUCKET / max(share, 1e-9))))
     rows = connection.execute(
-        f"SELECT (t_ns - $start) // $width, sum(n) FROM tokens WHERE {inside} GROUP BY 1",
-        {**limits, "width": coarse.width},
+        f"SELECT least((t_ns - $start) // $width, $last), sum(n) FROM tokens WHERE {inside} GROUP BY 1",
+        coarse.params,
     ).fetchall()
     arrived = {int(bucket): float(count) for bucket, count in rows}
     found = {}
