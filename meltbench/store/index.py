@@ -119,7 +119,7 @@ def query(
         said = " ".join(str(error).split())
         raise UserError(f"this query cannot be answered: {said[:500]}", hint="docs/store.md has the tables") from error
     if relation is None:
-        raise UserError("this query gives no rows", hint="ask with SELECT or FROM; the index is read-only")
+        raise UserError("this query gives no rows", hint="ask with SELECT or FROM")
     return relation
 
 
