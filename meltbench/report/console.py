@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meltbench.report.headline import of_points, plain
+from meltbench.report.headline import natural, of_points, plain
 from meltbench.report.sheet import MISSING, Column, Sheet, markdown, print_sheet
 from meltbench.report.units import quantity
 from meltbench.targets import printable
@@ -29,6 +29,12 @@ _SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("decode_tps", "median"),
             ("engine_decode_tps", "median"),
             ("tpot_s", "median"),
+            ("decode_tps_first", "median"),
+            ("decode_tps_last", "median"),
+            ("burst_decode_tps", "median"),
+            ("sustained_decode_tps", "median"),
+            ("throttle_retention", "value"),
+            ("decode_tps_drift_per_min", "value"),
             ("wall_s", "value"),
             ("cpu_s", "value"),
         ),
@@ -81,10 +87,12 @@ def chosen(record: RunRecord) -> list[tuple[str, Measure]]:
 
 
 def points(record: RunRecord) -> list[tuple[str, Measure]]:
-    """The rates of a grid, point by point."""
+    """The rates of a grid, of levels of concurrency, or of kinds of turn, point by point."""
     wanted = {("prefill_tps", "median"), ("decode_tps", "median"), ("j_per_output_token", "ratio_of_sums")}
+    if (record.manifest.get("workload") or {}).get("kind") != "grid":
+        wanted |= {("ttft_s", "median"), ("output_tps", "value")}
     shown = []
-    for point, measures in sorted(of_points(record.measures).items()):
+    for point, measures in sorted(of_points(record.measures).items(), key=lambda found: natural(found[0])):
         for m in measures:
             name = plain(m.name)
             # A point without any answer has no rate: the reason of its end-to-end time says why.
@@ -138,9 +146,11 @@ def print_run(console: Console, record: RunRecord, where: str, show: str) -> Non
     console.print(f"[bold]{_escape(title(record.manifest))}[/bold]", highlight=False)
     if record.measures:
         print_sheet(console, run_sheet(record), as_markdown=False)
+    manifest = record.manifest
+    if ended_by := _ended_by(manifest):
+        console.print(f"  ended by   {_escape(ended_by)}", highlight=False)
     print_validity(console, record)
     console.print()
-    manifest = record.manifest
     if manifest.get("failure"):
         console.print(f"[red]{_escape(str(manifest['outcome']))}:[/red] {_escape(printable(str(manifest['failure'])))}")
         for line in str(manifest.get("failure_log") or "").splitlines()[-8:]:
@@ -148,11 +158,20 @@ def print_run(console: Console, record: RunRecord, where: str, show: str) -> Non
     console.print(f"stored in {_escape(where)}  ·  {_escape(show)}", soft_wrap=True, highlight=False)
 
 
+def _ended_by(manifest: dict[str, Any]) -> str | None:
+    """What ended a run that goes on until something does; None for any other."""
+    conditions = manifest.get("conditions")
+    found = conditions.get("ended_by") if isinstance(conditions, dict) else None
+    return None if found is None else printable(str(found))
+
+
 def markdown_run(record: RunRecord) -> str:
     """The same in Markdown, without where it is stored: for an issue or a forum, where nobody has that folder."""
     lines = [f"**{printable(title(record.manifest))}**", ""]
     if record.measures:
         lines.append(markdown(run_sheet(record)))
+    if ended_by := _ended_by(record.manifest):
+        lines += [f"ended by: {ended_by}", ""]
     lines.append(f"validity: {record.manifest.get('validity')}")
     lines += [f"- {reason.code}: {printable(reason.detail)}" for reason in record.reasons]
     if record.manifest.get("failure"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ RATES = (
     Headline("decode_tps", "median", "decode", "tok/s"),
     Headline("j_per_output_token", "ratio_of_sums", "energy/token", "J"),
 )
+POINTED = (*RATES, Headline("output_tps", "value", "throughput", "tok/s"))
 SERVED = (*RATES, _RSS)
 METERED = (
     Headline("wall_s", "value", "wall", "s"),
@@ -51,6 +53,11 @@ def plain(name: str) -> str:
         if name.startswith(prefix):
             return name.removeprefix(prefix)
     return name
+
+
+def natural(name: str) -> list[str | int]:
+    """A key that sorts c2 before c16: text and numbers by turns."""
+    return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"([0-9]{1,18})", name))]
 
 
 def pick(measures: Iterable[Measure], name: str, stat: str | None = None, phase: str = "run") -> Measure | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from meltbench.controller import is_alive
 from meltbench.errors import StoreError
 from meltbench.report.console import command_line
-from meltbench.report.headline import METERED, PREFIXES, RATES, SERVED, SPANS, Headline, plain
+from meltbench.report.headline import METERED, POINTED, PREFIXES, RATES, SERVED, SPANS, Headline, natural, plain
 from meltbench.report.sheet import MISSING, Column, Sheet
 from meltbench.report.units import quantity
 from meltbench.store import index
@@ -19,7 +19,7 @@ from meltbench.store.views import TOTAL_SOURCE
 from meltbench.targets import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     import duckdb
 
@@ -126,7 +126,7 @@ def _from_entry(entry: RunEntry) -> Row:
 
 def _add_numbers(connection: duckdb.DuckDBPyConnection, rows: list[Row]) -> None:
     """Put in the headline measures that have a value, under their own names, of the run and of each point."""
-    wanted = {(f"{prefix}{h.name}", h.stat) for h in (*SERVED, *METERED) for prefix in ("", *PREFIXES)}
+    wanted = {(f"{prefix}{h.name}", h.stat) for h in (*POINTED, *SERVED, *METERED) for prefix in ("", *PREFIXES)}
     pairs = ", ".join(f"('{name}', '{stat}')" for name, stat in sorted(wanted))
     totals = ", ".join(f"'{name}'" for name in _OF_TOTAL)
     spans = ", ".join(f"'{span}'" for span in SPANS if span != "run")
@@ -163,7 +163,9 @@ def listing_sheets(rows: list[Row]) -> list[Sheet]:
         if whole:
             sheets.append(_sheet(f"mode {mode}", whole, SERVED, several=several))
         if pointed:
-            sheets.append(_sheet(f"mode {mode}, by point", pointed, RATES, several=several, by_point=True))
+            known = {plain(name) for row in pointed for point in row["points"] for name in point["measures"]}
+            columns = [headline for headline in POINTED if headline.name in known]
+            sheets.append(_sheet(f"mode {mode}, by point", pointed, columns, several=several, by_point=True))
     others = [row for row in rows if not row["mode"]]
     if others:
         sheets.append(_sheet("without an engine", others, METERED, several=several))
@@ -174,7 +176,7 @@ def _has_rates(row: Row) -> bool:
     return any(plain(name) in {h.name for h in RATES} for name in row["measures"])
 
 
-def _sheet(title: str, rows: list[Row], wanted: Iterable[Headline], *, several: bool, by_point: bool = False) -> Sheet:
+def _sheet(title: str, rows: list[Row], wanted: Sequence[Headline], *, several: bool, by_point: bool = False) -> Sheet:
     served = wanted is not METERED
     labels = ["device"] * several + (["model", "engine", "workload"] if served else ["what ran"])
     columns = [
@@ -188,7 +190,7 @@ def _sheet(title: str, rows: list[Row], wanted: Iterable[Headline], *, several: 
     for row in rows:
         texts = [row["device"] or ""] * several + _what(row, served=served)
         state = str(row["validity"] if row["state"] == "done" else row["state"] or "unknown")
-        for point in row["points"] if by_point else (row,):
+        for point in sorted(row["points"], key=lambda one: natural(one["point"])) if by_point else (row,):
             found = {plain(name): value for name, value in point["measures"].items()}
             cells = [quantity(found[h.name], h.unit) if h.name in found else MISSING for h in wanted]
             sheet.rows.append((row["run_id"], *texts, *([point["point"]] if by_point else []), *cells, state))

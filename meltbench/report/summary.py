@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from meltbench.report.headline import METERED, RATES, SERVED, Headline, of_points, plain
+from meltbench.report.headline import METERED, POINTED, SERVED, Headline, natural, of_points, plain
 from meltbench.report.sheet import Column, Sheet
 from meltbench.report.units import quantity
 
@@ -44,8 +44,8 @@ def summary_sheet(records: Sequence[RunRecord]) -> Sheet | None:
     wanted = SERVED if any(record.manifest.get("runner") for record in good) else METERED
     _add(sheet, "", wanted, [[m for m in record.measures if m.phase == "run"] for record in good])
     by_point = [of_points(record.measures) for record in good]
-    for point in dict.fromkeys(point for found in by_point for point in found):
-        _add(sheet, point, RATES, [found.get(point, []) for found in by_point])
+    for point in sorted({point for found in by_point for point in found}, key=natural):
+        _add(sheet, point, POINTED, [found.get(point, []) for found in by_point])
     return sheet
 
 

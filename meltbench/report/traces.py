@@ -10,23 +10,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from meltbench.errors import StoreError
+from meltbench.report.buckets import Span, Values, filled, gauges
+from meltbench.report.power import power
 from meltbench.store import schema, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     import duckdb
 
-    from meltbench.records import Phase, RunRecord, Series
+    from meltbench.records import RunRecord
 
 MAX_BUCKETS = 4096
-_PARTS = 4  # of a bucket, whose differences are its least and its most
-_SHORTEST_NS = 80_000_000  # of a bucket of a counter: a register that ticks in 1 ms tells its quarters within 5 %
-_FINE = 8192  # readings of a counter that are kept: differences need its edges alone
 _TOKENS_A_BUCKET = 8  # fewer, and a steady rate looks like a picket fence
 _WORDS = {"power": "W", "temperature": "°C", "token rate": "tok/s"}
 _SPAN_NS = 1 << 62  # two's complement ends at 2^63: hostile times must not overflow a difference
@@ -59,11 +57,6 @@ class Traces:
     phases: tuple[tuple[str, float, float], ...] = field(default=())
 
 
-def start_ns(phases: Sequence[Phase]) -> int:
-    """Where the seconds of a run are counted from: the start of its first phase; 0 for a run that has none."""
-    return min((phase.t0_ns for phase in phases), default=0)
-
-
 def read_traces(folder: Path, record: RunRecord, buckets: int = 400) -> Traces:
     """The traces of a stored run. ``record`` is its record, with or without samples.
 
@@ -93,7 +86,7 @@ def _traces(connection: duckdb.DuckDBPyConnection, record: RunRecord, buckets: i
     if edges is None:
         signals = [Trace(name, unit, reason=_absent(record, name)) for name, unit in _WORDS.items()]
         return Traces(record.run_id, 0.0, tuple(signals))
-    span = _Span(*edges, buckets)
+    span = Span(*edges, buckets)
     signals = [make(connection, span, record) for make in (_power, _temperature, _rate)]
     named = [(p.name, span.second(p.t0_ns), span.second(p.t1_ns)) for p in record.phases]
     return Traces(record.run_id, span.second(span.end), tuple(signals), tuple(named))
@@ -113,38 +106,6 @@ def _edges(connection: duckdb.DuckDBPyConnection, record: RunRecord) -> tuple[in
     return (first, last) if last > first else None
 
 
-@dataclass(frozen=True)
-class _Span:
-    """A stretch of time cut into buckets of equal width."""
-
-    start: int
-    end: int
-    count: int
-
-    @property
-    def width(self) -> int:
-        """Of a bucket, in ns."""
-        return max(1, -(-(self.end - self.start) // self.count))
-
-    @property
-    def params(self) -> dict[str, int]:
-        """For SQL. What lies on the very end is of the ``last`` bucket."""
-        last = -(-(self.end - self.start) // self.width) - 1
-        return {"start": self.start, "end": self.end, "width": self.width, "last": last}
-
-    def second(self, t_ns: int) -> float:
-        """Seconds from the start."""
-        return (t_ns - self.start) / 1e9
-
-    def middles(self) -> tuple[float, ...]:
-        """The middle of each bucket, in seconds."""
-        return tuple((k + 0.5) * self.width / 1e9 for k in range(self.params["last"] + 1))
-
-    def cut(self, count: int) -> _Span:
-        """The same stretch in at most ``count`` buckets."""
-        return _Span(self.start, self.end, max(1, count))
-
-
 def _absent(record: RunRecord, name: str) -> str:
     """Why there is nothing of a signal: the reason of the measure that is made from the same readings."""
     measure = {"power": "energy_j", "temperature": "max_temp_c"}.get(name)
@@ -156,154 +117,30 @@ def _absent(record: RunRecord, name: str) -> str:
     return "no_reading: nothing was read of it"
 
 
-def _bucketed(connection: duckdb.DuckDBPyConnection, span: _Span, columns: str, where: str) -> list[tuple[Any, ...]]:
-    """One row a series and bucket. ``columns`` are aggregates over mid (ns), t0_ns, t1_ns and value."""
-    # What lies outside is left out first, so that no later sum of two times can overflow.
-    return connection.execute(
-        f"""
-        SELECT series, least((mid - $start) // $width, $last) AS bucket, {columns}
-        FROM (SELECT series, t0_ns, t1_ns, value, t0_ns + (t1_ns - t0_ns) // 2 AS mid FROM samples
-              WHERE t0_ns >= $start AND t1_ns <= $end AND t1_ns >= t0_ns AND abs(value) < 1e300
-              AND series IN (SELECT series FROM series WHERE {where}))
-        GROUP BY ALL ORDER BY 1, 2
-        """,
-        span.params,
-    ).fetchall()
-
-
-def _filled(span: _Span, found: dict[int, tuple[float, float, float]]) -> dict[str, Any]:
-    """(mean, low, high) by bucket as the columns of a Trace."""
-    times = span.middles()
-    columns: dict[str, Any] = {"t_s": times}
-    for place, name in enumerate(("mean", "low", "high")):
-        columns[name] = tuple(found[k][place] if k in found else None for k in range(len(times)))
-    return columns
-
-
-def _gauges(
-    connection: duckdb.DuckDBPyConnection, span: _Span, where: str
-) -> tuple[_Span, dict[int, dict[int, tuple[float, float, float]]]]:
-    """(mean, low, high) by bucket of each gauge, in buckets that the most read one fills: a gap is then a real one."""
-    counts = connection.execute(
-        f"SELECT count(*) FROM samples WHERE abs(value) < 1e300 AND series IN (SELECT series FROM series WHERE {where}) "
-        "AND t0_ns >= ? AND t1_ns <= ? GROUP BY series",
-        [span.start, span.end],
-    ).fetchall()
-    wide = span.cut(min(span.count, max((row[0] for row in counts), default=0) // 2))
-    found: dict[int, dict[int, tuple[float, float, float]]] = {}
-    for number, bucket, *values in _bucketed(connection, wide, "avg(value), min(value), max(value)", where):
-        found.setdefault(number, {})[bucket] = (values[0], values[1], values[2])
-    return wide, found
-
-
-def _temperature(connection: duckdb.DuckDBPyConnection, span: _Span, record: RunRecord) -> Trace:
+def _temperature(connection: duckdb.DuckDBPyConnection, span: Span, record: RunRecord) -> Trace:
     """The zone that was hottest at any time, as it was."""
     unit = _WORDS["temperature"]
-    wide, zones = _gauges(connection, span, "unit = 'degC'")
+    wide, zones = gauges(connection, span, "unit = 'degC'")
     if not zones:
         return Trace("temperature", unit, reason=_absent(record, "temperature"))
     hottest = max(zones, key=lambda number: max(high for _, _, high in zones[number].values()))
-    return Trace("temperature", unit, _name(connection, hottest), **_filled(wide, zones[hottest]))
+    return Trace("temperature", unit, _name(connection, hottest), **filled(wide, zones[hottest]))
+
+
+def _power(connection: duckdb.DuckDBPyConnection, span: Span, record: RunRecord) -> Trace:
+    """Of the designated total, else of the counter or the gauge that covers most."""
+    found = power(connection, span)
+    if found is None:
+        return Trace("power", _WORDS["power"], reason=_absent(record, "power"))
+    wide, values, of = found
+    return Trace("power", _WORDS["power"], of, **filled(wide, values))
 
 
 def _name(connection: duckdb.DuckDBPyConnection, number: int) -> str:
     return str(connection.execute("SELECT name FROM series WHERE series = ?", [number]).fetchall()[0][0])
 
 
-def _power(connection: duckdb.DuckDBPyConnection, span: _Span, record: RunRecord) -> Trace:
-    """Of the designated total: from counters by differences, with the code that makes its energy, else from a gauge."""
-    from meltbench.measure.total import MAX_POWER_W, total
-
-    unit, reason = _WORDS["power"], _absent(record, "power")
-    wide = span.cut(min(span.count, (span.end - span.start) // _SHORTEST_NS))
-    counters = _thinned(connection, span, "kind = 'counter' AND unit = 'J'")
-    found = total(counters) if counters else None
-    if found is not None and found.series is not None:
-        if by_bucket := _counter_power(found.series, wide, MAX_POWER_W):
-            of = f"{' + '.join(found.members)}, {found.series.scope}"
-            return Trace("power", unit, of, **_filled(wide, by_bucket))
-        reason = "low_coverage: the counter gave too few readings to show a power"
-    number, of = _gauge(connection)
-    span, gauges = _gauges(connection, span, f"series = {number}")
-    sane = {k: one for k, one in gauges.get(number, {}).items() if one[1] >= 0 and one[2] <= MAX_POWER_W}
-    if sane:
-        return Trace("power", unit, of, **_filled(span, sane))
-    return Trace("power", unit, reason=reason)
-
-
-def _gauge(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:
-    """The gauge of power with the widest scope, and its name with it; parts are never added up. -1: there is none."""
-    gauges = connection.execute("SELECT series, name, scope FROM series WHERE kind = 'gauge' AND unit = 'W'").fetchall()
-    order = ("wall", "battery", "module", "soc", "rail")
-    found = sorted(
-        (order.index(scope) if scope in order else len(order), number, name) for number, name, scope in gauges
-    )
-    if not found:
-        return -1, ""
-    rank, number, name = found[0]
-    return number, f"{name}, {order[rank]}" if rank < len(order) else name
-
-
-def _thinned(connection: duckdb.DuckDBPyConnection, span: _Span, where: str) -> list[Series]:
-    """Each counter by its last reading in every fine bucket, and the first of all, so that nothing rises unseen."""
-    import numpy as np
-
-    from meltbench.records import Series
-
-    fine = span.cut(_FINE)
-    last = "arg_max(t0_ns, mid), max_by(t1_ns, mid), arg_max(value, mid)"
-    first = "arg_min(t0_ns, mid), min_by(t1_ns, mid), arg_min(value, mid)"
-    points: dict[int, list[tuple[int, int, float]]] = {}
-    for number, _, *edges in _bucketed(connection, fine, f"{first}, {last}", where):
-        mine = points.setdefault(number, [])
-        if not mine:
-            mine.append((edges[0], edges[1], edges[2]))
-        if not mine or (edges[3], edges[4]) != mine[-1][:2]:
-            mine.append((edges[3], edges[4], edges[5]))
-    series = []
-    known = connection.execute(f"SELECT series, name, source, scope, klass, wrap FROM series WHERE {where}").fetchall()
-    for number, name, source, scope, klass, wrap in known:
-        mine = points.get(number, [])
-        t0, t1 = (np.array([point[place] for point in mine], np.int64) for place in (0, 1))
-        value = np.array([point[2] for point in mine], np.float64)
-        status: Any = ["ok"] * len(mine)
-        made = Series(name, "J", "counter", source, scope, t0, t1, value, status, klass=klass, wrap=wrap)
-        series.append(made)
-    return series
-
-
-def _counter_power(one: Series, span: _Span, max_power_w: float) -> dict[int, tuple[float, float, float]]:
-    """Mean, least and most power by bucket, from differences over its quarters.
-
-    A bucket in which the counter was reset, or ran as nothing can, is out, and so is one that it spans less than half
-    of. Only readings that moved count: a slow register would else draw nothing, and then too much.
-    """
-    import numpy as np
-
-    from meltbench.measure.energy import prepare
-
-    trace = prepare(one, max_power_w)
-    if trace.counter is None or len(trace.t) < 2:
-        return {}
-    t, n = trace.t, len(span.middles())
-    edges = span.start + np.arange(n * _PARTS + 1, dtype=np.int64) * (span.width // _PARTS)
-    power = np.diff(np.interp(edges, t, trace.v)) / (span.width // _PARTS / 1e9)
-    spanned = (edges[:-1] >= t[0]) & (edges[1:] <= t[-1])
-    bad = (power < 0) | (power > max_power_w)
-    for i in trace.counter.resets.tolist():
-        before, after = trace.counter.t_ns[i - 1], trace.counter.t_ns[i]
-        low, high = t[max(np.searchsorted(t, before, "right") - 1, 0)], t[np.searchsorted(t, after, "left")]
-        bad |= (edges[1:] > low) & (edges[:-1] < high)
-    found = {}
-    for k in range(n):
-        mine = slice(k * _PARTS, (k + 1) * _PARTS)
-        parts = power[mine][spanned[mine]]
-        if len(parts) >= _PARTS / 2 and not (bad[mine] & spanned[mine]).any():
-            found[k] = (float(parts.mean()), float(parts.min()), float(parts.max()))
-    return found
-
-
-def _rate(connection: duckdb.DuckDBPyConnection, span: _Span, record: RunRecord) -> Trace:
+def _rate(connection: duckdb.DuckDBPyConnection, span: Span, record: RunRecord) -> Trace:
     """Tokens that arrived in a bucket over the part of it in which a request was under way."""
     unit = _WORDS["token rate"]
     busy = _union([(r.t_send_ns, r.t_end_ns) for r in record.requests])
@@ -319,14 +156,14 @@ def _rate(connection: duckdb.DuckDBPyConnection, span: _Span, record: RunRecord)
         coarse.params,
     ).fetchall()
     arrived = {int(bucket): float(count) for bucket, count in rows}
-    found = {}
+    found: Values = {}
     for k, asked in enumerate(_overlaps(busy, coarse)):
         if asked >= coarse.width / 2:  # less of it, and one token looks like a burst
             rate = arrived.get(k, 0.0) / (asked / 1e9)
             found[k] = (rate, rate, rate)
     if not found:
         return Trace("token rate", unit, reason="low_coverage: the requests were too short to show a rate")
-    return Trace("token rate", unit, "tokens that arrived, of all requests", **_filled(coarse, found))
+    return Trace("token rate", unit, "tokens that arrived, of all requests", **filled(coarse, found))
 
 
 def _union(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -340,7 +177,7 @@ def _union(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return out
 
 
-def _overlaps(busy: list[tuple[int, int]], span: _Span) -> list[int]:
+def _overlaps(busy: list[tuple[int, int]], span: Span) -> list[int]:
     """Nanoseconds of each bucket that the spans cover."""
     edges = [span.start + k * span.width for k in range(len(span.middles()) + 1)]
     out, first = [], 0

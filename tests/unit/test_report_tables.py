@@ -62,7 +62,7 @@ def test_figures_of_two_modes_never_share_a_table(tmp_path):
         assert own in text
         assert not any(other in text for other in others)
     assert [row[4] for row in sheets["mode bench, by point"].rows] == ["pp512", "tg128"]
-    assert [row[6:8] for row in sheets["mode bench, by point"].rows] == [
+    assert [row[5:7] for row in sheets["mode bench, by point"].rows] == [
         ("300 tok/s", MISSING),
         (MISSING, "33.0 tok/s"),
     ]
