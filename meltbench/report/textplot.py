@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 MIN_WIDTH, MAX_WIDTH = 40, 120
 _HEIGHT = 6
 _LABELS = 14  # characters at the right of a panel for its scale
+_SMALLEST = 1e-6  # of a scale: below it, labels cannot be told apart
 _LARGEST = 1e7  # longer labels would leave no room for the plot
 # The frame that uniplot draws, and the plus of our own titles, for a terminal that has ASCII alone.
 _ASCII = str.maketrans("┌┐└┘─│·°…", "++++-|-'~")
@@ -58,7 +59,7 @@ def _panel(trace: Trace, traces: Traces, width: int, *, ascii_only: bool) -> str
     # A plot that starts at zero shows how much; a temperature is not more for being counted from zero.
     low = min(values) if trace.unit == "°C" else 0.0
     high = max(values)
-    margin = (high - low) * 0.05 or max(abs(high) * 0.05, 0.5)
+    margin = max((high - low) * 0.05, abs(high) * 0.05, _SMALLEST)
     body = plot_to_string(
         xs=list(trace.t_s),
         ys=[float("nan") if v is None else v for v in trace.mean],
@@ -67,7 +68,7 @@ def _panel(trace: Trace, traces: Traces, width: int, *, ascii_only: bool) -> str
         line_length_hard_cap=width,
         height=_HEIGHT,
         x_min=0.0,
-        x_max=traces.seconds,
+        x_max=max(traces.seconds, _SMALLEST),
         y_min=low - (margin if trace.unit == "°C" else 0),
         y_max=high + margin,
         x_unit=" s",
