@@ -197,7 +197,7 @@ def _index(store: Store, run_id: str, watch: Watch) -> None:
     try:
         store.ingest(run_id)
     except StoreError as error:  # the run is stored; its index is derived and can be made at any time
-        watch.say(f"{run_id} is stored, its index is not: {error.message}; then: {store.command('rebuild')}")
+        watch.warn(f"{run_id} is stored, its index is not: {error.message}; then: {store.command('rebuild')}")
 
 
 def collect(store: Store, watch: Watch, run_ids: list[str], *, wait: bool = True) -> tuple[list[RunRecord], int]:

@@ -16,6 +16,9 @@ class Watch(Protocol):
     def say(self, text: str) -> None:
         """One line worth reading."""
 
+    def warn(self, text: str) -> None:
+        """One line that nobody may miss, also who wants no progress."""
+
     def fetched(self, done: int, total: int | None) -> None:
         """Bytes of a download."""
 
@@ -59,6 +62,6 @@ class Interrupts:
     def _caught(self, number: int, _frame: FrameType | None) -> None:
         self.count += 2 if number == signal.SIGTERM else 1
         if not self.abort:
-            self._watch.say("finishing this run, then stopping (Ctrl-C again to abort it)")
+            self._watch.warn("finishing this run, then stopping (Ctrl-C again to abort it)")
         elif self.count <= 3:
-            self._watch.say("aborting: stopping the engine and storing what there is")
+            self._watch.warn("aborting: stopping the engine and storing what there is")

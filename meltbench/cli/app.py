@@ -22,8 +22,8 @@ app = typer.Typer(
 commands: dict[Callable[..., None], str] = {
     measure.run: "meltbench run --workload grid --set points=pp512,tg128 --reps 5",
     measure.exec_: "meltbench exec -- sleep 2",
-    runs.runs: "meltbench runs --json",
-    runs.show: "meltbench show last",
+    runs.runs: "meltbench runs --model qwen --last 10 --markdown",
+    runs.show: "meltbench show last --no-plot",
     runs.collect: "meltbench collect",
     runs.export: "meltbench export --format csv --out runs.csv",
     runs.verify: "meltbench verify",

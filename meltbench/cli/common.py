@@ -16,6 +16,15 @@ Data = Annotated[
     str | None, typer.Option("--data", metavar="DIR", help="The store: else $MELTBENCH_DATA, else ./data.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout; messages stay on stderr.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print GitHub-flavoured tables, to be pasted.")]
+
+
+def check_format(*, as_json: bool, as_markdown: bool) -> None:
+    """Raise UserError when both are asked for."""
+    if as_json and as_markdown:
+        from meltbench.errors import UserError
+
+        raise UserError("--json and --markdown are two formats", hint="leave one out")
 
 
 def print_json(value: Any) -> None:

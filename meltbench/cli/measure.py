@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meltbench.cli.common import Data, Json, console, print_json
+from meltbench.cli.common import Data, Json, Markdown, check_format, console, print_json
 
 if TYPE_CHECKING:
     from meltbench.records import RunRecord
@@ -45,6 +45,7 @@ def run(
     ] = None,
     data: Data = None,
     dry_run: DryRun = False,
+    as_markdown: Markdown = False,
     as_json: Json = False,
 ) -> None:
     """Measure a model on a device: time, memory, energy, heat. Without options: a small model on this machine."""
@@ -61,7 +62,7 @@ def run(
         engine=engine,
         knobs=parse_sets(set_ or []),
     )
-    _measure(spec, data, dry_run=dry_run, as_json=as_json)
+    _measure(spec, data, dry_run=dry_run, as_markdown=as_markdown, as_json=as_json)
 
 
 def exec_(
@@ -73,18 +74,23 @@ def exec_(
     set_: Sets = None,
     data: Data = None,
     dry_run: DryRun = False,
+    as_markdown: Markdown = False,
     as_json: Json = False,
 ) -> None:
     """Meter any program: wall time, CPU, peak memory, energy. Like perf stat, with a store."""
     from meltbench.spec import Spec, parse_sets
 
     spec = Spec(device=device, workload="exec", reps=reps, knobs=parse_sets(set_ or []), command=tuple(command))
-    _measure(spec, data, dry_run=dry_run, as_json=as_json)
+    _measure(spec, data, dry_run=dry_run, as_markdown=as_markdown, as_json=as_json)
 
 
-def _measure(spec: Spec, data: str | None, *, dry_run: bool, as_json: bool) -> None:
+def _measure(spec: Spec, data: str | None, *, dry_run: bool, as_markdown: bool, as_json: bool) -> None:
     from meltbench import plan
+    from meltbench.errors import UserError
 
+    check_format(as_json=as_json, as_markdown=as_markdown)
+    if dry_run and as_markdown:
+        raise UserError("a plan has no tables for --markdown", hint="leave one out")
     planned = plan.make(spec)
     if dry_run:
         _print_plan(planned, as_json=as_json)
@@ -96,31 +102,42 @@ def _measure(spec: Spec, data: str | None, *, dry_run: bool, as_json: bool) -> N
     store = open_store(data)
     records: list[RunRecord] = []
     try:
-        with Terminal() as watch:
+        work = planned.work.workload
+        windows = {"idle_before": work.idle_s, "idle_after": work.idle_s, "window": work.window_s}
+        with Terminal(windows) as watch:
             if planned.model is not None and planned.model.stands_for:
                 watch.say(planned.model.stands_for)
             for record in road.run(planned, store, watch):
                 records.append(record)  # what is stored is shown also when a later run cannot be made
     finally:
         if records:
-            report(records, store, as_json=as_json)
+            report(records, store, as_markdown=as_markdown, as_json=as_json)
     if len(records) < len(planned.cells) or any(r.manifest.get("outcome") == "stopped" for r in records):
         raise typer.Exit(130)
     if any(record.manifest.get("outcome") != "done" for record in records):
         raise typer.Exit(1)
 
 
-def report(records: list[RunRecord], store: Store, *, as_json: bool) -> None:
-    """Print runs as tables, or as one JSON list."""
-    from meltbench.report.console import as_json as to_json
-    from meltbench.report.console import print_run
+def report(records: list[RunRecord], store: Store, *, as_markdown: bool = False, as_json: bool = False) -> None:
+    """Print runs as tables, or as one JSON list; after several of one plan, what they say together."""
+    from meltbench.report.console import markdown_run, print_run
+    from meltbench.report.document import as_json as document
+    from meltbench.report.sheet import print_sheet
+    from meltbench.report.summary import summary_sheet
 
     if as_json:
-        print_json([to_json(record, str(store.folder(record.run_id).path)) for record in records])
+        print_json([document(record, str(store.folder(record.run_id).path)) for record in records])
         return
     out = console()
     for record in records:
-        print_run(out, record, str(store.folder(record.run_id).path), store.command("show", record.run_id))
+        if as_markdown:
+            out.print(markdown_run(record), markup=False, highlight=False, soft_wrap=True)
+        else:
+            print_run(out, record, str(store.folder(record.run_id).path), store.command("show", record.run_id))
+    of_one_plan = len({record.manifest.get("plan_hash") for record in records}) == 1
+    if len(records) > 1 and of_one_plan and (sheet := summary_sheet(records)):
+        out.print()
+        print_sheet(out, sheet, as_markdown=as_markdown)
 
 
 def _print_plan(planned: object, *, as_json: bool) -> None:

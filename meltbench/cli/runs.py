@@ -3,92 +3,105 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meltbench.cli.common import Data, Json, console, print_json
+from meltbench.cli.common import Data, Json, Markdown, check_format, console, print_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from meltbench.records import RunRecord
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or last.")]
 RunNames = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Run ids; all runs when left out.")]
 
 
-def runs(data: Data = None, as_json: Json = False) -> None:
-    """List the runs of the store, with those still running or detached."""
+def runs(
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="TEXT", help="Only runs of models with TEXT in their name.")
+    ] = None,
+    workload: Annotated[
+        str | None, typer.Option("--workload", metavar="TEXT", help="Only runs of workloads with TEXT in their name.")
+    ] = None,
+    last: Annotated[int | None, typer.Option("--last", metavar="N", min=1, help="Only the newest N of them.")] = None,
+    data: Data = None,
+    as_markdown: Markdown = False,
+    as_json: Json = False,
+) -> None:
+    """List the runs of the store with their headline numbers, one table a mode; also those running or detached."""
+    from meltbench.report.listing import listing_sheets, read_rows
+    from meltbench.report.sheet import print_sheet
     from meltbench.store import find_store
 
+    check_format(as_json=as_json, as_markdown=as_markdown)
     store = find_store(data)
-    rows = [_row(entry) for entry in store.runs()]
+    rows, notes = read_rows(store, model=model, workload=workload, last=last)
+    aside = console(stderr=True)
+    if any(row["state"] == "detached" for row in rows):
+        notes.append(f"detached runs are brought in by: {store.command('collect')}")
+    if not rows:
+        notes.append(f"no run in {store.root}" if not (model or workload) else f"no such run in {store.root}")
+    for note in notes:
+        aside.print(note, markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print_json(rows)
         return
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("run", "state", "device", "model", "workload", "validity"):
-        table.add_column(column, no_wrap=column == "run", overflow="fold")
-    for row in rows:
-        names = ("run_id", "state", "device", "model", "workload", "validity")
-        shown = row | {"workload": " ".join(part for part in (row["workload"], _short(row["command"])) if part)}
-        table.add_row(*(escape(str(shown.get(key) or "")) for key in names))
-    console().print(table)
-    if any(row["state"] == "detached" for row in rows):
-        how = f"detached runs are brought in by: {store.command('collect')}"
-        console(stderr=True).print(how, markup=False, highlight=False, soft_wrap=True)
+    out = console()
+    for sheet in listing_sheets(rows):
+        print_sheet(out, sheet, as_markdown=as_markdown)
 
 
-def _short(command: str | None) -> str:
-    return "" if not command else command if len(command) <= 40 else f"{command[:39]}…"
-
-
-def _row(entry: Any) -> dict[str, Any]:
-    from meltbench.controller import is_alive
-    from meltbench.report.console import command_line
-    from meltbench.targets import printable
-
-    info = entry.info
-
-    def name(key: str) -> str | None:
-        part = info.get(key)
-        return printable(str(part["name"])) if isinstance(part, dict) and "name" in part else None
-
-    looked_on = "running" if is_alive(info.get("controller")) else "detached"
-    state = {"stored": info.get("outcome"), "open": looked_on}.get(entry.state, entry.state)
-    return {
-        "run_id": entry.run_id,
-        "state": state,
-        "started_at": info.get("started_at"),
-        "device": name("device"),
-        "model": name("model"),
-        "runner": name("runner"),
-        "workload": name("workload"),
-        "command": command_line(info),
-        "validity": info.get("validity"),
-        "failure": info.get("failure") or info.get("error"),
-        "plan_hash": info.get("plan_hash"),
-        "cell_key": info.get("cell_key"),
-    }
-
-
-def show(run: RunName = "last", data: Data = None, as_json: Json = False) -> None:
-    """Show one run: its table, its phases, its requests."""
+def show(
+    run: RunName = "last",
+    data: Data = None,
+    no_plot: Annotated[
+        bool, typer.Option("--no-plot", help="Leave out the plot of power, temperature and token rate.")
+    ] = False,
+    as_markdown: Markdown = False,
+    as_json: Json = False,
+) -> None:
+    """Show one run: its table, its power, temperature and token rate over time, its phases, its requests."""
     from meltbench.report import console as tables
+    from meltbench.report.document import as_json as document
+    from meltbench.report.sheet import print_sheet
     from meltbench.store import find_store, read_record
 
+    check_format(as_json=as_json, as_markdown=as_markdown)
     store = find_store(data)
     folder = store.resolve(run, among=store.stored_ids())
-    record = read_record(folder.path)
+    record = read_record(folder.path, signals=False)
     if as_json:
-        print_json(tables.as_json(record, str(folder.path)))
+        print_json(document(record, str(folder.path)))
         return
     out = console()
-    tables.print_run(out, record, str(folder.path), store.command("show", folder.run_id))
+    if as_markdown:
+        out.print(tables.markdown_run(record), markup=False, highlight=False, soft_wrap=True)
+    else:
+        tables.print_run(out, record, str(folder.path), store.command("show", folder.run_id))
+    if not no_plot:
+        plot = _plot(out, folder.path, record)
+        out.print(f"\n{_fenced(plot) if as_markdown else plot}\n", markup=False, highlight=False, soft_wrap=True)
     if record.phases:
-        out.print(tables.phase_table(record))
+        print_sheet(out, tables.phase_sheet(record), as_markdown=as_markdown)
     if record.requests:
-        out.print(tables.request_table(record))
+        print_sheet(out, tables.request_sheet(record), as_markdown=as_markdown)
+
+
+def _fenced(text: str) -> str:
+    return f"```\n{text}\n```"
+
+
+def _plot(out: Console, folder: Path, record: RunRecord) -> str:
+    """As wide as the output, and finer than its characters, for each of them shows two points."""
+    from meltbench.report.textplot import MAX_WIDTH, fits, text_plot
+    from meltbench.report.traces import read_traces
+
+    width = min(out.width, MAX_WIDTH)
+    return text_plot(read_traces(folder, record, 2 * width), width, ascii_only=not fits(out.encoding))
 
 
 def collect(

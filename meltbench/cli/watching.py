@@ -6,31 +6,26 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench.cli.common import console
 from meltbench.errors import Interrupted
-from meltbench.report.units import quantity
+from meltbench.report.progress import Lines, Steps
 from meltbench.targets import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from rich.progress import Progress, TaskID
 
-_WORDS = {
-    "idle_before": "idle window before",
-    "idle_after": "idle window after",
-    "spawn": "starting the engine",
-    "ready": "loading the model",
-    "requests": "answering requests",
-    "stop": "stopping the engine",
-    "exec": "running the command",
-    "window": "measuring idle",
-}
-
 
 class Terminal:
-    """A Watch for people; use it as a context manager so that its bar is gone before a table is printed."""
+    """A Watch for people; use it as a context manager so that its bar is gone before a table is printed.
 
-    def __init__(self) -> None:
+    ``lengths``: seconds of the steps whose length the plan fixes, by their names.
+    """
+
+    def __init__(self, lengths: Mapping[str, float] | None = None) -> None:
         self._console = console(stderr=True)
+        self._lines = Lines(self._say)
+        self._steps = Steps(lengths)
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._last = ""
@@ -48,17 +43,19 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Print one line above the bar."""
-        self._console.print(printable(text), markup=False, highlight=False, style="dim", soft_wrap=True)
+        self._lines.say(text)
+
+    warn = say
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, style="dim", soft_wrap=True)
 
     def fetched(self, done: int, total: int | None) -> None:
         """Draw the bar of a download."""
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 
         if not self._console.is_terminal:
-            if self._last != "download":
-                size = f", {quantity(total, 'B')}" if total else ""
-                self.say(f"fetching the model{size}")
-                self._last = "download"
+            self._lines.fetched(done, total)
             return
         if self._progress is None or self._last != "download":
             self._open(
@@ -83,35 +80,31 @@ class Terminal:
         self._progress.update(self._task, completed=done, total=total)
 
     def step(self, status: dict[str, Any]) -> None:
-        """Show which step of the run is under way."""
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        """Show which step of the run is under way, how far it is, and how long it may take where that is known."""
+        from rich.progress import BarColumn, TextColumn
 
-        op, name = str(status.get("op", "")), str(status.get("name", ""))
-        words = _WORDS.get(name) or _WORDS.get(op) or "starting"
         if not self._console.is_terminal:
-            if words != self._last and status.get("state") == "running":
-                self.say(words)
-                self._last = words
+            self._lines.step(status)
             return
-        if self._progress is None or self._last == "download":
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._open("run", *columns)
+        if self._progress is None or self._last != "run":
+            plain = TextColumn("{task.fields[detail]}", markup=False)
+            self._open("run", TextColumn("{task.description}", markup=False), BarColumn(), plain, detail="")
         assert self._progress is not None
         assert self._task is not None
-        step, steps = int(status.get("step") or 0), int(status.get("steps") or 0)
-        done, of = int(status.get("done") or 0), int(status.get("of") or 0)
-        text = f"{words} {done}/{of}" if of else words
-        if limit_ms := int(status.get("limit_ms") or 0):
-            text = f"{words} {done}, {int(status.get('elapsed_ms') or 0) // 1000} of {limit_ms // 1000} s"
-        self._progress.update(self._task, completed=step, total=steps or None, description=printable(text))
+        look = self._steps.look(status)
+        # A bar without a total moves to and fro.
+        total, done = (1.0, look.share) if look.share is not None else (None, 0.0)
+        self._progress.update(
+            self._task, completed=done, total=total, description=printable(look.words), detail=look.detail
+        )
 
-    def _open(self, what: str, *columns: Any) -> None:
+    def _open(self, what: str, *columns: Any, **fields: Any) -> None:
         from rich.progress import Progress
 
         self._close()
         self._progress = Progress(*columns, console=self._console, transient=True)
         self._progress.start()
-        self._task = self._progress.add_task("", total=None)
+        self._task = self._progress.add_task("", total=None, **fields)
         self._last = what
 
     def _close(self) -> None:

@@ -5,15 +5,15 @@ Text of a device or an engine is printed only after ``printable`` has taken its 
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
+from meltbench.report.headline import natural, of_points, plain
+from meltbench.report.sheet import MISSING, Column, Sheet, markdown, print_sheet
 from meltbench.report.units import quantity
 from meltbench.targets import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from meltbench.records import Measure, RunRecord
 
@@ -79,7 +79,7 @@ def title(manifest: dict[str, Any]) -> str:
 
 def chosen(record: RunRecord) -> list[tuple[str, Measure]]:
     """The measures of the table with their headings, in order; measures that do not apply are left out."""
-    found = {(m.name, m.stat): m for m in reversed(record.measures) if m.phase == "run"}
+    found = {(plain(m.name), m.stat): m for m in reversed(record.measures) if m.phase == "run"}
     rows = [(heading, found[key]) for heading, keys in _SECTIONS for key in keys if key in found]
     # The first of a section says why there is nothing; the same again says no more.
     first = {heading: next((m for h, m in rows if h == heading and m.value is None), None) for heading, _ in rows}
@@ -87,46 +87,33 @@ def chosen(record: RunRecord) -> list[tuple[str, Measure]]:
 
 
 def points(record: RunRecord) -> list[tuple[str, Measure]]:
-    """The rates of a grid, of levels of concurrency, or of first and later turns, point by point."""
-    grid = (record.manifest.get("workload") or {}).get("kind") == "grid"
-    # Before requests had points, those of a grid were grouped by item.
-    names = {request.point or (request.item if grid else "") for request in record.requests} - {""}
+    """The rates of a grid, of levels of concurrency, or of kinds of turn, point by point."""
     wanted = {("prefill_tps", "median"), ("decode_tps", "median"), ("j_per_output_token", "ratio_of_sums")}
-    if not grid:
+    if (record.manifest.get("workload") or {}).get("kind") != "grid":
         wanted |= {("ttft_s", "median"), ("output_tps", "value")}
-    of_points = [m for m in record.measures if m.phase in names]
-    # A point without any answer has no rate: the reason of its end-to-end time says why.
-    shown = [
-        m
-        for m in of_points
-        if ((m.name, m.stat) in wanted and (m.value is not None or m.name == "decode_tps"))
-        or (m.name == "e2e_s" and m.reason)
-    ]
-    return [(m.phase, m) for m in sorted(shown, key=lambda m: _natural(m.phase))]
+    shown = []
+    for point, measures in sorted(of_points(record.measures).items(), key=lambda found: natural(found[0])):
+        for m in measures:
+            name = plain(m.name)
+            # A point without any answer has no rate: the reason of its end-to-end time says why.
+            rate = (name, m.stat) in wanted and (m.value is not None or name == "decode_tps")
+            if rate or (name == "e2e_s" and m.reason):
+                shown.append((point, m))
+    return shown
 
 
-def _natural(name: str) -> list[str | int]:
-    """A key that sorts c2 before c16: text and numbers by turns."""
-    return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"(\d{1,18})", name))]
-
-
-def run_table(record: RunRecord) -> Table:
+def run_sheet(record: RunRecord) -> Sheet:
     """The measures that ``meltbench run`` prints."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for column, justify in (("", "left"), ("measure", "left"), ("value", "right"), ("", "left")):
-        table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
+    sheet = Sheet("", (Column(""), Column("measure"), Column("value", right=True), Column("", faint=True)))
     last = ""
     for heading, measure in [*points(record), *chosen(record)]:
-        value = "—" if measure.value is None else quantity(measure.value, measure.unit)
+        value = MISSING if measure.value is None else quantity(measure.value, measure.unit)
         if measure.value is not None and measure.u_k2 is not None:
             value += f" ± {quantity(measure.u_k2, measure.unit)}"
-        note = printable(measure.reason) if measure.reason else _note(measure)
-        table.add_row(heading if heading != last else "", measure.name, value, f"[dim]{_escape(note)}[/dim]")
+        note = measure.reason or _note(measure)
+        sheet.rows.append((heading if heading != last else "", measure.name, value, note))
         last = heading
-    return table
+    return sheet
 
 
 def print_validity(console: Console, record: RunRecord) -> None:
@@ -158,10 +145,10 @@ def print_run(console: Console, record: RunRecord, where: str, show: str) -> Non
     """
     console.print(f"[bold]{_escape(title(record.manifest))}[/bold]", highlight=False)
     if record.measures:
-        console.print(run_table(record))
+        print_sheet(console, run_sheet(record), as_markdown=False)
     manifest = record.manifest
-    if ended_by := (manifest.get("conditions") or {}).get("ended_by"):
-        console.print(f"  ended by   {_escape(printable(str(ended_by)))}", highlight=False)
+    if ended_by := _ended_by(manifest):
+        console.print(f"  ended by   {_escape(ended_by)}", highlight=False)
     print_validity(console, record)
     console.print()
     if manifest.get("failure"):
@@ -171,68 +158,64 @@ def print_run(console: Console, record: RunRecord, where: str, show: str) -> Non
     console.print(f"stored in {_escape(where)}  ·  {_escape(show)}", soft_wrap=True, highlight=False)
 
 
-def as_json(record: RunRecord, where: str) -> dict[str, Any]:
-    """A run as ``--json`` prints it: its manifest, every measure, every reason, every request."""
-    from dataclasses import asdict
-
-    requests = [asdict(request) for request in record.requests]
-    for request in requests:
-        del request["token_t_ns"], request["token_n"]  # they are in tokens.parquet, by the thousand
-    return {
-        "run_id": record.run_id,
-        "stored": where,
-        **record.manifest,
-        "measures": [asdict(measure) for measure in record.measures],
-        "reasons": [asdict(reason) for reason in record.reasons],
-        "phases": [asdict(phase) for phase in record.phases if phase.request is None],
-        "sources": [asdict(source) for source in record.sources],
-        "requests": requests,
-    }
+def _ended_by(manifest: dict[str, Any]) -> str | None:
+    """What ended a run that goes on until something does; None for any other."""
+    conditions = manifest.get("conditions")
+    found = conditions.get("ended_by") if isinstance(conditions, dict) else None
+    return None if found is None else printable(str(found))
 
 
-def phase_table(record: RunRecord) -> Table:
+def markdown_run(record: RunRecord) -> str:
+    """The same in Markdown, without where it is stored: for an issue or a forum, where nobody has that folder."""
+    lines = [f"**{printable(title(record.manifest))}**", ""]
+    if record.measures:
+        lines.append(markdown(run_sheet(record)))
+    if ended_by := _ended_by(record.manifest):
+        lines += [f"ended by: {ended_by}", ""]
+    lines.append(f"validity: {record.manifest.get('validity')}")
+    lines += [f"- {reason.code}: {printable(reason.detail)}" for reason in record.reasons]
+    if record.manifest.get("failure"):
+        lines += ["", f"{record.manifest['outcome']}: {printable(str(record.manifest['failure']))}"]
+    run, versions = record.run_id, record.manifest.get("versions")
+    own = versions.get("meltbench") if isinstance(versions, dict) else None
+    return "\n".join([*lines, "", f"run {run}, meltbench {own or 'of unknown version'}", ""])
+
+
+def phase_sheet(record: RunRecord) -> Sheet:
     """The spans of a run, from its start; the prefills and decodes of requests are in the table of requests."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, title="phases", title_justify="left", title_style="bold")
-    for column in ("phase", "from", "to", "lasts"):
-        table.add_column(column, justify="left" if column == "phase" else "right")
+    columns = [Column(name, right=name != "phase") for name in ("phase", "from", "to", "lasts")]
+    sheet = Sheet("phases", tuple(columns))
     spans = [phase for phase in record.phases if phase.request is None]
     start = min((phase.t0_ns for phase in spans), default=0)
     for phase in spans:
         edges = [quantity((t - start) / 1e9, "s") for t in (phase.t0_ns, phase.t1_ns)]
-        table.add_row(phase.name, *edges, quantity(phase.duration_s, "s"))
-    return table
+        sheet.rows.append((phase.name, *edges, quantity(phase.duration_s, "s")))
+    return sheet
 
 
 _MAX_ROWS = 40
+_REQUEST = ("#", "item", "role", "in", "out", "ttft ms", "prefill/s", "decode/s", "engine/s", "status")
 
 
-def request_table(record: RunRecord) -> Table:
+def request_sheet(record: RunRecord) -> Sheet:
     """One row a request: tokens in (fresh@cached) and out, what was observed, and the engine's own decode rate."""
-    from rich import box
-    from rich.table import Table
-
     shown = record.requests[:_MAX_ROWS]
     title = (
         "requests" if len(shown) == len(record.requests) else f"first {_MAX_ROWS} of {len(record.requests)} requests"
     )
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-    columns = ("#", "item", "role", "in", "out", "ttft ms", "prefill/s", "decode/s", "engine/s", "status")
-    for column in columns:
-        left = column in ("item", "role", "status")
-        table.add_column(column, justify="left" if left else "right", no_wrap=not left, overflow="fold")
+    text = ("item", "role", "status")
+    sheet = Sheet(title, tuple(Column(name, right=name not in text, whole=name not in text) for name in _REQUEST))
 
     def cell(value: float | None, scale: float = 1) -> str:
-        return "—" if value is None else f"{value * scale:.4g}"
+        return MISSING if value is None else f"{value * scale:.4g}"
 
     for r in shown:
-        tokens_in = "—" if r.n_in is None else f"{r.n_in}" if not r.n_cached else f"{r.n_in - r.n_cached}@{r.n_cached}"
+        tokens_in = (
+            MISSING if r.n_in is None else f"{r.n_in}" if not r.n_cached else f"{r.n_in - r.n_cached}@{r.n_cached}"
+        )
         rates = [cell(rate) for rate in (r.prefill_tps, r.decode_tps, r.engine_decode_tps)]
         told = f"{r.role} {r.point}" if r.point not in ("", r.item) else r.role
         status = r.status if not r.detail else f"{r.status}: {r.detail}"
-        item, role, said = (_escape(printable(text)) for text in (r.item, told, status))
-        out = "—" if r.n_out is None else str(r.n_out)
-        table.add_row(str(r.index), item, role, tokens_in, out, cell(r.ttft_s, 1e3), *rates, said)
-    return table
+        out = MISSING if r.n_out is None else str(r.n_out)
+        sheet.rows.append((str(r.index), r.item, told, tokens_in, out, cell(r.ttft_s, 1e3), *rates, status))
+    return sheet

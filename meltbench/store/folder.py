@@ -215,9 +215,11 @@ class Store:
 
     def runs(self) -> list[RunEntry]:
         """Return every run with its state and its manifest or ticket, oldest first."""
-        return [self._entry(self.folder(run_id)) for run_id in self.run_ids()]
+        return [self.entry(run_id) for run_id in self.run_ids()]
 
-    def _entry(self, folder: RunFolder) -> RunEntry:
+    def entry(self, run_id: str) -> RunEntry:
+        """Return one run with its state and its manifest or ticket."""
+        folder = self.folder(run_id)
         try:
             if folder.stored:
                 return RunEntry(folder.run_id, "stored", tables.read_manifest(folder.path))

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meltbench.deadline import Deadline
-from meltbench.errors import StoreError
+from meltbench.errors import StoreError, UserError
 from meltbench.store import fs, rows, schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import duckdb
@@ -91,6 +91,36 @@ def opened(store: Store, say: Callable[[str], None] = to_stderr) -> Iterator[duc
         # Its first pages were sound, or it would have been made anew; DuckDB checks the others as it reads them.
         why = str(error).splitlines()[0]
         raise StoreError(f"{store.index} cannot be read: {why}", hint=store.command("rebuild")) from error
+
+
+def query(
+    store: Store,
+    sql: str,
+    params: Sequence[object] | Mapping[str, object] | None,
+    say: Callable[[str], None] = to_stderr,
+) -> duckdb.DuckDBPyRelation:
+    """A query as a relation, over an index that has every readable stored run.
+
+    The relation keeps its own connection, and with it the file it was asked of, also when a newer one is put in its
+    place. ``say`` and StoreError as with ``opened``; UserError for a query that DuckDB refuses or that gives no rows.
+    """
+    import duckdb
+
+    for note in refresh(store).notes:
+        say(note)
+    connection = open_memory()
+    try:
+        _attach(connection, store.index, write=False)
+    except Unusable as why:
+        raise StoreError(f"{store.index} cannot be read: {why}", hint=store.command("rebuild")) from why
+    try:
+        relation = connection.sql(sql, params=params)
+    except duckdb.Error as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"this query cannot be answered: {said[:500]}", hint="docs/store.md has the tables") from error
+    if relation is None:
+        raise UserError("this query gives no rows", hint="ask with SELECT or FROM")
+    return relation
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from meltbench.errors import InternalError, StoreError
+from meltbench.paths import sha256_of
 from meltbench.records import STATUSES, Measure, Phase, Reason, Request, RunRecord, Series, SourceStatus
 from meltbench.store import fs, manifest, schema
 
@@ -170,6 +171,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest.open_sealed(manifest.read_bounded(path), f"{folder.name}/{manifest.MANIFEST}")
 
 
+def checked_path(folder: Path, whole: dict[str, Any], table: schema.Table) -> Path:
+    """The path of one Parquet file of a run, for who reads it in pieces.
+
+    Raises StoreError when the file is absent or not the one that was stored.
+    """
+    name = str(table.parquet)
+    path = folder / name
+    with fs.explained(f"read {path}", hint=_HINT):
+        found = sha256_of(path)
+    if found != whole["files"].get(name, {}).get("sha256"):
+        raise StoreError(f"{folder.name}/{name} is not the file that was stored", hint=_HINT)
+    return path
+
+
 def read_table(folder: Path, whole: dict[str, Any], table: schema.Table) -> pa.Table:
     """Read one Parquet file of a run after checking it against the manifest.
 
@@ -197,8 +212,11 @@ def read_table(folder: Path, whole: dict[str, Any], table: schema.Table) -> pa.T
         raise StoreError(f"{folder.name}/{name} is not a table of ours: {why}", hint=_HINT) from error
 
 
-def read_record(folder: Path) -> RunRecord:
-    """Return the record of a stored run, as it was given to the store. Raises StoreError as read_table does."""
+def read_record(folder: Path, *, signals: bool = True) -> RunRecord:
+    """Return the record of a stored run, as it was given to the store. Raises StoreError as read_table does.
+
+    ``signals`` False leaves out what grows with the length of a run: the series, and the tokens of its requests.
+    """
     whole = read_manifest(folder)
 
     def rows(table: schema.Table) -> list[dict[str, Any]]:
@@ -206,13 +224,15 @@ def read_record(folder: Path) -> RunRecord:
         read: list[dict[str, Any]] = read_table(folder, whole, table).to_pylist()
         return [{str(fields[name]): value for name, value in row.items() if fields[name]} for row in read]
 
+    samples = read_table(folder, whole, schema.SAMPLES) if signals else None
+    tokens = read_table(folder, whole, schema.TOKENS) if signals else None
     return RunRecord(
         run_id=folder.name,
         manifest=manifest.of_record(whole),
-        series=_read_series(rows(schema.SERIES), read_table(folder, whole, schema.SAMPLES)),
+        series=[] if samples is None else _read_series(rows(schema.SERIES), samples),
         sources=[SourceStatus(**row) for row in rows(schema.SOURCES)],
         phases=[Phase(**row) for row in rows(schema.PHASES)],
-        requests=_read_requests(rows(schema.REQUESTS), read_table(folder, whole, schema.TOKENS)),
+        requests=_read_requests(rows(schema.REQUESTS), tokens),
         measures=[Measure(**row) for row in rows(schema.MEASURES)],
         reasons=[Reason(**row) for row in rows(schema.REASONS)],
     )
@@ -233,10 +253,11 @@ def _read_series(rows: list[dict[str, Any]], samples: pa.Table) -> list[Series]:
     return made
 
 
-def _read_requests(rows: list[dict[str, Any]], tokens: pa.Table) -> list[Request]:
+def _read_requests(rows: list[dict[str, Any]], tokens: pa.Table | None) -> list[Request]:
     times: dict[int, list[int]] = {}
     counts: dict[int, list[int]] = {}
-    for index, t_ns, n in zip(*(tokens[name].to_pylist() for name in ("request", "t_ns", "n")), strict=True):
+    columns = [[], [], []] if tokens is None else [tokens[name].to_pylist() for name in ("request", "t_ns", "n")]
+    for index, t_ns, n in zip(*columns, strict=True):
         times.setdefault(index, []).append(t_ns)
         counts.setdefault(index, []).append(n)
     return [

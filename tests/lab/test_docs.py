@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,21 @@ def test_every_command_of_the_readme_runs(bench: Bench) -> None:
             args.append("--dry-run")
         done = bench.run(*args)
         assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+def test_the_python_example_of_the_readme_runs(bench: Bench) -> None:
+    found = re.search(r"## From Python\n\n((?:    .*\n)+)", README)
+    assert found
+    lines = [line.strip() for line in found[1].splitlines()]
+    assert len(lines) == 3
+    script = bench.home / "example.py"
+    script.write_text("\n".join([*lines[:2], f"print({lines[2]})"]))
+    environment = os.environ | {"XDG_STATE_HOME": str(bench.home / "state"), "MELTBENCH_DATA": str(bench.data)}
+    command = [sys.executable, "-W", "error", str(script)]
+    done = subprocess.run(command, cwd=bench.home, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert "decode_tps" in done.stdout
+    assert done.stderr == ""
 
 
 def test_every_path_the_docs_link_to_is_there() -> None:

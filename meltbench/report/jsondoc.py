@@ -1,0 +1,299 @@
+"""Every key that ``--json`` prints: rendered into docs/json.md, and held against real outputs by a test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meltbench.store import schema
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key. ``path`` has ``[]`` for the items of a list and ``*`` for any key of an open object.
+
+    ``null`` says when the value is null; empty: never.
+    """
+
+    path: str
+    type: str
+    meaning: str
+    null: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """What some commands print: a heading, a sentence, its keys."""
+
+    name: str
+    heading: str
+    text: str
+    keys: tuple[Key, ...]
+
+
+_TYPES = {"VARCHAR": "text", "BIGINT": "integer", "INTEGER": "integer", "DOUBLE": "number", "TIMESTAMP": "text"}
+_UNKNOWN = "it is not known"
+_NO_ENGINE = "no engine was asked for (exec, idle)"
+_NEVER = "the model was refused before it could be read"
+_UNTOLD = "the target does not tell"
+# Columns of these tables that may be null, and when; a table's other columns never are.
+_NULLS = {
+    "measures": {
+        "value": "there is a reason",
+        "n": "it has no count",
+        "u_k2": "it is not known",
+        "reason": "there is a value",
+        "klass": "it is not of a source of energy",
+        "coverage": "it is not of a gauge or counter",
+    },
+    "phases": {"request": "always: the spans of requests are in the store"},
+    "reasons": {},
+    "sources": {},
+    "requests": dict.fromkeys(
+        (
+            *("t_first_ns", "n_in", "n_cached", "n_out", "ttft_s", "e2e_s", "tpot_s", "prefill_tps", "prefill_source"),
+            *("decode_tps", "engine_prefill_s", "engine_prefill_tps", "engine_decode_s", "engine_decode_tps"),
+            "stop_reason",
+        ),
+        "there was none, or the engine did not say",
+    ),
+}
+
+
+def _of_table(table: schema.Table) -> list[Key]:
+    """Keys of the list that has the rows of a table; what has no field of its own is in the store alone."""
+    nulls = _NULLS[table.name]
+    keys = [Key(f"{table.name}", "list", table.comment)]
+    for column in table.columns:
+        if column.field:
+            name = str(column.field)
+            keys.append(Key(f"{table.name}[].{name}", _TYPES[column.type], column.comment, nulls.get(name, "")))
+    return keys
+
+
+_WORKLOAD = (
+    Key("workload.name", "text", "Its name."),
+    Key("workload.sha256", "text", "Of its definition and items."),
+    Key("workload.title", "text", "What it is, in a line."),
+    Key("workload.version", "integer", "Version of its definition."),
+    Key("workload.kind", "text", "generate, grid, idle, exec ..."),
+    Key("workload.items", "text", "The JSONL file of its items.", "the kind has none"),
+    Key("workload.*", "any", "Every setting of workloads, as docs/measuring.md and `meltbench run --set` name them."),
+)
+
+RUN = Document(
+    "run",
+    "meltbench run, exec, show, collect",
+    "`show` prints one object, the others a list of such. Counts of bytes are in B, times in s or as their name ends.",
+    (
+        Key("run_id", "text", schema.RUN_ID.comment),
+        Key("stored", "text", "Path of the run's folder."),
+        Key("outcome", "text", "done, failed or stopped."),
+        Key("validity", "text", "valid, degraded or invalid; `reasons` says why."),
+        Key("failure", "text", "Why the run is not done.", "it is done"),
+        Key("failure_log", "text", "The engine's or the command's last words.", "it is done, or there were none"),
+        Key("started_at", "text", "Start, ISO 8601, UTC."),
+        Key("ended_at", "text", "End, ISO 8601, UTC.", "the journal has no end"),
+        Key("plan_hash", "text", "SHA-256 of the plan: equal for the same spec and definitions."),
+        Key("cell_key", "text", "SHA-256 of all that must be equal for runs to be compared."),
+        Key("rep", "integer", "Repetition, from 0."),
+        Key("round", "integer", "Round of a sweep, from 0."),
+        Key("spec", "object", "What was asked for, before anything was looked up."),
+        Key("spec.device", "text", "--device"),
+        Key("spec.model", "text", "--model"),
+        Key("spec.runner", "text", "--runner"),
+        Key("spec.workload", "text", "--workload", "it was left out, and the runner's own was taken"),
+        Key("spec.threads", "integer", "--threads", "it was left out"),
+        Key("spec.seed", "integer", "--seed"),
+        Key("spec.reps", "integer", "--reps"),
+        Key("spec.engine", "text", "--engine", "it was left out"),
+        Key("spec.knobs", "list", "Pairs of key and text, as given with --set."),
+        Key("spec.command", "list", "The words of the command of `exec`; else empty."),
+        Key("knobs", "object", "Settings of the engine as they were in force; empty without an engine."),
+        Key("knobs.*", "any", "A number, or text such as none. `meltbench runners` leads to their meaning."),
+        Key("device", "object", "Where it ran."),
+        Key("device.name", "text", "Name of the device profile."),
+        Key("device.identity", "text", "Digest of what identifies the hardware."),
+        Key("device.board", "text", "Its board.", _UNTOLD),
+        Key("device.sha256", "text", "Of the device profile."),
+        Key("device.target", "text", "How it is reached: local."),
+        Key("device.workdir", "text", "Folder on the target, where the profile names one.", "it names none"),
+        Key("model", "object", "What was computed.", _NO_ENGINE),
+        Key("model.name", "text", "Name, with its quantisation."),
+        Key("model.file", "text", "Name of its file.", _UNKNOWN),
+        Key("model.sha256", "text", "Of its file.", _NEVER),
+        Key("model.bytes", "integer", "Size of its file.", _NEVER),
+        Key("model.n_params", "integer", "Parameters.", _NEVER),
+        Key("model.bits_per_weight", "number", "Bits of the file per parameter.", _NEVER),
+        Key("model.architecture", "text", "Its architecture, in the file's words.", _NEVER),
+        Key("model.quantisation", "text", "Quantisation of its weights.", _UNKNOWN),
+        Key("runner", "object", "What computed.", _NO_ENGINE),
+        Key("runner.name", "text", "Name of the recipe."),
+        Key("runner.engine", "text", "The engine's program or package."),
+        Key("runner.version", "text", "Its version, unknown when it does not say."),
+        Key("runner.sha256", "text", "Of its program and libraries."),
+        Key("runner.protocol", "text", "How it is asked."),
+        Key("runner.mode", "text", "server, bench or in-process: never compared with each other."),
+        Key("runner.accelerator", "text", "What it says it computes on: CPU, CUDA ...", "its log does not say"),
+        Key("workload", "object", "What was asked."),
+        *_WORKLOAD,
+        Key("versions", "object", "Of what measured."),
+        Key("versions.meltbench", "text", "Of meltbench."),
+        Key("versions.probe", "text", "Of the probe.", "nothing was started"),
+        Key("versions.protocol", "integer", "Of the way of measuring."),
+        Key("conditions", "object", "The target before the run."),
+        Key("conditions.identity", "text", "As device.identity."),
+        Key("conditions.identity_from", "text", "What that is a digest of."),
+        Key("conditions.board", "text", "Board or product.", _UNTOLD),
+        Key("conditions.cpu", "text", "Processor.", _UNTOLD),
+        Key("conditions.arch", "text", "Machine, as uname says."),
+        Key("conditions.kernel", "text", "Release of the kernel.", _UNTOLD),
+        Key("conditions.os", "text", "Operating system.", _UNTOLD),
+        Key("conditions.boot_id", "text", "Of this boot.", _UNTOLD),
+        Key("conditions.cores_physical", "integer", "Physical cores.", _UNTOLD),
+        Key("conditions.cpus_online", "integer", "Logical processors that are on.", _UNTOLD),
+        Key("conditions.cpus_allowed", "text", "Those that the run may use, as a list of ranges.", _UNTOLD),
+        Key("conditions.memory_total_bytes", "integer", "Memory.", _UNTOLD),
+        Key("conditions.memory_available_bytes", "integer", "Memory that was free for use.", _UNTOLD),
+        Key("conditions.disk_free_bytes", "integer", "Free disk where the run lay.", _UNTOLD),
+        Key("conditions.governors", "list", "Frequency governors, one each kind."),
+        Key("conditions.gpus", "list", "Graphics processors found."),
+        Key("conditions.unreadable", "object", "Files that could not be read, and why."),
+        Key("conditions.unreadable.*", "text", "denied, error ..."),
+        Key(
+            *("conditions.model_cached_bytes", "integer", "Of the model in the page cache when the engine started."),
+            "there was no model, or it could not be told",
+        ),
+        Key("conditions.load", "text", "cold, warm or mixed: what the page cache held.", "as above"),
+        Key("conditions.journal_dropped_bytes", "integer", "Of a torn end of the journal; 0 for a whole one."),
+        *_of_table(schema.MEASURES),
+        *_of_table(schema.REASONS),
+        *_of_table(schema.PHASES),
+        *_of_table(schema.SOURCES),
+        *_of_table(schema.REQUESTS),
+    ),
+)
+_OPEN = "nothing is known of it yet"
+RUNS = Document(
+    "runs",
+    "meltbench runs",
+    "A list, oldest first. Of a run that is not stored, or cannot be read, most is null.",
+    (
+        Key("[].run_id", "text", schema.RUN_ID.comment),
+        Key("[].state", "text", "done, failed, stopped; running, detached; unreadable."),
+        Key("[].started_at", "text", "Start, ISO 8601, UTC.", _OPEN),
+        Key("[].device", "text", "Device profile.", _OPEN),
+        Key("[].model", "text", "Model.", _NO_ENGINE),
+        Key("[].runner", "text", "Recipe.", _NO_ENGINE),
+        Key("[].engine", "text", "Engine.", _NO_ENGINE),
+        Key("[].engine_version", "text", "Its version.", _NO_ENGINE),
+        Key("[].accelerator", "text", "What it computes on.", "no engine, or it does not say"),
+        Key("[].mode", "text", "server, bench or in-process.", _NO_ENGINE),
+        Key("[].workload", "text", "Workload.", _OPEN),
+        Key("[].command", "text", "The command of `exec`, as one would type it.", "there is none"),
+        Key("[].validity", "text", "valid, degraded or invalid.", "it is not stored"),
+        Key("[].failure", "text", "Why it failed, or cannot be read.", "it did not, and can"),
+        Key("[].plan_hash", "text", "Hash of the plan.", _OPEN),
+        Key("[].cell_key", "text", "Hash of all that must be equal for runs to be compared.", _OPEN),
+        Key("[].measures", "object", "Headline measures that have a value, in SI units."),
+        Key("[].measures.*", "number", "By name (docs/measuring.md): medians of rates, a peak of memory."),
+        Key("[].points", "list", "The points of a grid that have any."),
+        Key("[].points[].point", "text", "Its name."),
+        Key("[].points[].measures", "object", "As above, of the point."),
+        Key("[].points[].measures.*", "number", "By name."),
+    ),
+)
+PLAN = Document(
+    "plan",
+    "meltbench run --dry-run, exec --dry-run",
+    "One object: what would be done.",
+    (
+        Key("plan_hash", "text", "The hash that the runs will carry."),
+        Key("device", "text", "Device profile."),
+        Key("target", "text", "How it is reached."),
+        Key("model", "object", "Model.", _NO_ENGINE),
+        Key("model.name", "text", "Its name."),
+        Key("model.sha256", "text", "Of its file.", "the first fetch pins it"),
+        Key("runner", "object", "Engine.", _NO_ENGINE),
+        Key("runner.name", "text", "Recipe."),
+        Key("runner.engine", "text", "Engine."),
+        Key("runner.version", "text", "Its version."),
+        Key("runner.sha256", "text", "Of its program and libraries."),
+        Key("runner.mode", "text", "server, bench or in-process."),
+        Key("workload", "object", "What will be asked."),
+        *_WORKLOAD,
+        Key("command", "list", "Words of the command of `exec`; else empty."),
+        Key("knobs", "object", "Settings of the engine; auto is settled on the device."),
+        Key("knobs.*", "any", "A number or text."),
+        Key("cells", "list", "The runs, in order."),
+        Key("cells[].rep", "integer", "Repetition, from 0."),
+        Key("cells[].seed", "integer", "Its seed."),
+    ),
+)
+VERIFY = Document(
+    "verify",
+    "meltbench verify",
+    "A list, empty when nothing is wrong.",
+    (
+        Key("[].run_id", "text", "The run.", "it is not of one run"),
+        Key("[].file", "text", "Path below the data folder."),
+        Key("[].problem", "text", "changed, missing, extra, unreadable or index."),
+        Key("[].detail", "text", "What was found."),
+    ),
+)
+REBUILD = Document(
+    "rebuild",
+    "meltbench rebuild",
+    "One object.",
+    (
+        Key("index", "text", "Path of the index."),
+        Key("runs", "integer", "Runs in it."),
+        Key("notes", "list", "A line for each run that is not, and why."),
+    ),
+)
+MODELS = Document(
+    "models",
+    "meltbench models",
+    "A list.",
+    (
+        Key("[].name", "text", "What --model takes."),
+        Key("[].title", "text", "What it is."),
+        Key("[].alias_of", "text", "The name it stands for.", "it is none's alias"),
+        Key("[].sha256", "text", "Of its file.", "the first fetch pins it"),
+        Key("[].bits_per_weight", "number", "Bits of the file per parameter.", "it is not known before it is fetched"),
+        Key("[].cached", "true or false", "Whether its file is in the cache."),
+    ),
+)
+DEFINITIONS = Document(
+    "definitions",
+    "meltbench devices, runners, workloads",
+    "A list.",
+    (
+        Key("[].name", "text", "What --device, --runner or --workload takes."),
+        Key("[].title", "text", "What it is."),
+        Key("[].origin", "text", "Where it is defined: built in, or a folder."),
+        Key("[].sha256", "text", "Of its definition."),
+    ),
+)
+DOCUMENTS = (RUN, RUNS, PLAN, VERIFY, REBUILD, MODELS, DEFINITIONS)
+
+_HEAD = """# What --json prints
+
+Rendered from `meltbench/report/jsondoc.py` and the store's schema by `meltbench.report.jsondoc.render_docs()`;
+a test holds both to what the commands print.
+
+One document on stdout; messages stay on stderr. A number that is missing is null, and a measure then has a `reason`;
+NaN and infinity never appear. Keys that end in `_ns` are CLOCK_BOOTTIME nanoseconds of the target. In a path `[]` are
+the items of a list, and `*` is any key. Exit status: 0 done; 1 a run is not done, or something is wrong; 2 bad input;
+130 interrupted.
+"""
+
+
+def render_docs() -> str:
+    """Return the text of docs/json.md."""
+    return "\n".join([_HEAD, *(_section(document) for document in DOCUMENTS)])
+
+
+def _section(document: Document) -> str:
+    lines = [f"## {document.heading}", document.text, "", "| key | type | meaning | null when |", "|---|---|---|---|"]
+    lines += [f"| `{key.path}` | {key.type} | {key.meaning} | {key.null} |" for key in document.keys]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,192 @@
+"""Power, temperature and token rate over the time of a run, in at most so many buckets.
+
+The samples are condensed by DuckDB inside their Parquet files, so a run of ten million of them costs no more memory
+than a short one. Values of a bucket are its mean and the range of what was seen in it; a bucket of which nothing is
+known holds None, never 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from meltbench.errors import StoreError
+from meltbench.report.buckets import Span, Values, filled, gauges
+from meltbench.report.power import power
+from meltbench.store import schema, tables
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import duckdb
+
+    from meltbench.records import RunRecord
+
+MAX_BUCKETS = 4096
+_TOKENS_A_BUCKET = 8  # fewer, and a steady rate looks like a picket fence
+_WORDS = {"power": "W", "temperature": "°C", "token rate": "tok/s"}
+_SPAN_NS = 1 << 62  # two's complement ends at 2^63: hostile times must not overflow a difference
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One signal over time; all tuples have one length. ``t_s``: middles of the buckets, from the start of the run.
+
+    ``of`` names the series behind it. Without a value in any bucket ``reason`` says why.
+    """
+
+    name: str
+    unit: str
+    of: str = ""
+    reason: str | None = None
+    t_s: tuple[float, ...] = ()
+    mean: tuple[float | None, ...] = ()
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Traces:
+    """The three signals of a run that took ``seconds``, and its phases as (name, from, to) in seconds of the run."""
+
+    run_id: str
+    seconds: float
+    signals: tuple[Trace, ...]
+    phases: tuple[tuple[str, float, float], ...] = field(default=())
+
+
+def read_traces(folder: Path, record: RunRecord, buckets: int = 400) -> Traces:
+    """The traces of a stored run. ``record`` is its record, with or without samples.
+
+    Raises StoreError when a file of it is damaged or is not the one that was stored.
+    """
+    import duckdb
+
+    from meltbench.store.index import open_memory
+
+    whole = tables.read_manifest(folder)
+    paths = {t: tables.checked_path(folder, whole, t) for t in (schema.SAMPLES, schema.SERIES, schema.TOKENS)}
+    connection = open_memory()
+    try:
+        for table, path in paths.items():
+            quoted = str(path).replace("'", "''")
+            connection.execute(f"CREATE VIEW {table.name} AS FROM read_parquet('{quoted}')")
+        return _traces(connection, record, max(1, min(buckets, MAX_BUCKETS)))
+    except duckdb.Error as error:
+        why = str(error).splitlines()[0]
+        raise StoreError(f"the samples of {record.run_id} cannot be read: {why}", hint="meltbench verify") from error
+    finally:
+        connection.close()
+
+
+def _traces(connection: duckdb.DuckDBPyConnection, record: RunRecord, buckets: int) -> Traces:
+    edges = _edges(connection, record)
+    if edges is None:
+        signals = [Trace(name, unit, reason=_absent(record, name)) for name, unit in _WORDS.items()]
+        return Traces(record.run_id, 0.0, tuple(signals))
+    span = Span(*edges, buckets)
+    signals = [make(connection, span, record) for make in (_power, _temperature, _rate)]
+    named = [(p.name, span.second(p.t0_ns), span.second(p.t1_ns)) for p in record.phases]
+    return Traces(record.run_id, span.second(span.end), tuple(signals), tuple(named))
+
+
+def _edges(connection: duckdb.DuckDBPyConnection, record: RunRecord) -> tuple[int, int] | None:
+    """First and last moment of the run: of its phases and requests, else of its samples."""
+    times = [t for p in record.phases for t in (p.t0_ns, p.t1_ns)]
+    times += [t for r in record.requests for t in (r.t_send_ns, r.t_end_ns)]
+    if not times:
+        found = connection.execute("SELECT min(t0_ns), max(t1_ns) FROM samples").fetchall()
+        times = [t for t in found[0] if t is not None]
+    if not times:
+        return None
+    first = min(p.t0_ns for p in record.phases) if record.phases else min(times)
+    last = min(max(times), first + _SPAN_NS)
+    return (first, last) if last > first else None
+
+
+def _absent(record: RunRecord, name: str) -> str:
+    """Why there is nothing of a signal: the reason of the measure that is made from the same readings."""
+    measure = {"power": "energy_j", "temperature": "max_temp_c"}.get(name)
+    for one in record.measures:
+        if one.name == measure and one.phase == "run" and one.reason:
+            return one.reason
+    if name == "token rate":
+        return "no_timed_request: no token arrived"
+    return "no_reading: nothing was read of it"
+
+
+def _temperature(connection: duckdb.DuckDBPyConnection, span: Span, record: RunRecord) -> Trace:
+    """The zone that was hottest at any time, as it was."""
+    unit = _WORDS["temperature"]
+    wide, zones = gauges(connection, span, "unit = 'degC'")
+    if not zones:
+        return Trace("temperature", unit, reason=_absent(record, "temperature"))
+    hottest = max(zones, key=lambda number: max(high for _, _, high in zones[number].values()))
+    return Trace("temperature", unit, _name(connection, hottest), **filled(wide, zones[hottest]))
+
+
+def _power(connection: duckdb.DuckDBPyConnection, span: Span, record: RunRecord) -> Trace:
+    """Of the designated total, else of the counter or the gauge that covers most."""
+    found = power(connection, span)
+    if found is None:
+        return Trace("power", _WORDS["power"], reason=_absent(record, "power"))
+    wide, values, of = found
+    return Trace("power", _WORDS["power"], of, **filled(wide, values))
+
+
+def _name(connection: duckdb.DuckDBPyConnection, number: int) -> str:
+    return str(connection.execute("SELECT name FROM series WHERE series = ?", [number]).fetchall()[0][0])
+
+
+def _rate(connection: duckdb.DuckDBPyConnection, span: Span, record: RunRecord) -> Trace:
+    """Tokens that arrived in a bucket over the part of it in which a request was under way."""
+    unit = _WORDS["token rate"]
+    busy = _union([(r.t_send_ns, r.t_end_ns) for r in record.requests])
+    inside = "t_ns BETWEEN $start AND $end AND n > 0"
+    limits = {"start": span.start, "end": span.end}
+    total = connection.execute(f"SELECT coalesce(sum(n), 0) FROM tokens WHERE {inside}", limits).fetchall()[0][0]
+    if not busy or not total:
+        return Trace("token rate", unit, reason=_absent(record, "token rate"))
+    share = sum(b - a for a, b in busy) / (span.end - span.start)
+    coarse = span.cut(min(span.count, math.ceil(total / _TOKENS_A_BUCKET / max(share, 1e-9))))
+    rows = connection.execute(
+        f"SELECT least((t_ns - $start) // $width, $last), sum(n) FROM tokens WHERE {inside} GROUP BY 1",
+        coarse.params,
+    ).fetchall()
+    arrived = {int(bucket): float(count) for bucket, count in rows}
+    found: Values = {}
+    for k, asked in enumerate(_overlaps(busy, coarse)):
+        if asked >= coarse.width / 2:  # less of it, and one token looks like a burst
+            rate = arrived.get(k, 0.0) / (asked / 1e9)
+            found[k] = (rate, rate, rate)
+    if not found:
+        return Trace("token rate", unit, reason="low_coverage: the requests were too short to show a rate")
+    return Trace("token rate", unit, "tokens that arrived, of all requests", **filled(coarse, found))
+
+
+def _union(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans that do not overlap, in order, which cover the same time."""
+    out: list[tuple[int, int]] = []
+    for a, b in sorted(span for span in spans if span[1] > span[0]):
+        if out and a <= out[-1][1]:
+            out[-1] = (out[-1][0], max(out[-1][1], b))
+        else:
+            out.append((a, b))
+    return out
+
+
+def _overlaps(busy: list[tuple[int, int]], span: Span) -> list[int]:
+    """Nanoseconds of each bucket that the spans cover."""
+    edges = [span.start + k * span.width for k in range(len(span.middles()) + 1)]
+    out, first = [], 0
+    for a, b in pairwise(edges):
+        while first < len(busy) and busy[first][1] <= a:
+            first += 1
+        covered, at = 0, first
+        while at < len(busy) and busy[at][0] < b:
+            covered += min(b, busy[at][1]) - max(a, busy[at][0])
+            at += 1
+        out.append(covered)
+    return out
