@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -10,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from meltbench.compose import ENGINE
-from meltbench.engines import protocol
+from meltbench.engines import Process, ProgramEngine, ServerEngine, protocol
+from meltbench.engines.checks import checked
 from meltbench.engines.prompts import Ask, Sent
 from meltbench.measure import RunInputs, StreamStats, measure_run
 from meltbench.measure.outcome import Outcome, outcome
+from meltbench.measure.own_cpu import Life
 from meltbench.measure.phases import phases
 from meltbench.measure.validity import reason, state
 from meltbench.probe.journal import Journal
 from meltbench.readings import read
 from meltbench.records import Readings, Request, RunRecord
+from meltbench.spec import digest
 from meltbench.targets import printable
 
 if TYPE_CHECKING:
@@ -31,14 +33,19 @@ _NO_CHUNKS = Readings(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, 
 def assemble(ticket: dict[str, Any], journal: Journal) -> RunRecord:
     """Everything the store keeps of a run, from its evidence."""
     log = engine_log(journal)
-    requests = _requests(ticket, journal)
+    engine = _identity(ticket, log)
+    requests, loaded_ns = _requests(ticket, journal)
     series, sources = _signals(ticket, journal)
-    spans = phases(journal.events, requests, ENGINE)
-    verdict = outcome(journal.events, requests, len(ticket["asks"]), ENGINE, ticket["workload"]["kind"])
-    measures, reasons, state = measure_run(_inputs(ticket, journal, requests, series, sources, spans, verdict))
+    spans = phases(journal.events, requests, ENGINE, loaded_ns)
+    # What a program does of its own accord, to warm up or to fill a context, was not asked for.
+    roles = {entry["role"] for entry in ticket["asks"]}
+    wanted = [request for request in requests if request.role in roles]
+    verdict = outcome(journal.events, wanted, len(ticket["asks"]), ENGINE, ticket["workload"]["kind"], log)
+    inputs = _inputs(ticket, journal, requests, series, sources, spans, verdict, engine)
+    measures, reasons, state = measure_run(inputs)
     return RunRecord(
         run_id=ticket["run_id"],
-        manifest=_manifest(ticket, journal, log, verdict) | {"validity": state},
+        manifest=_manifest(ticket, journal, log, verdict, engine) | {"validity": state},
         series=series,
         sources=sources,
         phases=spans,
@@ -51,7 +58,7 @@ def assemble(ticket: dict[str, Any], journal: Journal) -> RunRecord:
 def assemble_refused(ticket: dict[str, Any], code: str, why: str) -> RunRecord:
     """The record of a run that was never started: why, and nothing of what was not looked at."""
     found = reason(code, why)
-    manifest = _manifest(ticket, Journal(), "", Outcome("failed", code, why))
+    manifest = _manifest(ticket, Journal(), "", Outcome("failed", code, why), _identity(ticket, ""))
     return RunRecord(run_id=ticket["run_id"], manifest=manifest | {"validity": state([found])}, reasons=[found])
 
 
@@ -63,22 +70,26 @@ def _inputs(
     sources: list[SourceStatus],
     spans: list[Phase],
     verdict: Outcome,
+    engine: dict[str, str],
 ) -> RunInputs:
     load = next((span.duration_s for span in spans if span.name == "load"), None)
-    gone = next((e for e in journal.named("exit") if e.get("proc") == ENGINE), {})
+    ended = [e for e in journal.named("exit") if e.get("proc") == ENGINE]
+    gone = ended[0] if ended else {}
     clocks = [(e["boot_ns"], e["mono_ns"], e["wall_ns"]) for e in journal.events if "mono_ns" in e and "wall_ns" in e]
     return RunInputs(
         kind=ticket["workload"]["kind"],
+        mode=(ticket["runner"] or {}).get("mode", "server"),
         series=series,
         sources=sources,
         phases=spans,
         requests=requests,
         load_s=load,
         load_label=load_label(journal.first("pages") or {}),
-        maxrss_bytes=_max_rss(gone),
+        maxrss_bytes=max((peak for one in ended if (peak := _max_rss(one)) is not None), default=None),
         life_cpu_s=(gone["utime_ns"] + gone["stime_ns"]) / 1e9 if "utime_ns" in gone and "stime_ns" in gone else None,
+        lives=_lives(journal),
         failure=(verdict.code, verdict.detail or "") if verdict.code else None,
-        conditions=_conditions(ticket, journal),
+        conditions=_conditions(ticket, journal, engine),
         boot_ids=[
             str(found["boot_id"])
             for found in (ticket["conditions"], journal.first("begin") or {})
@@ -97,6 +108,16 @@ def _inputs(
     )
 
 
+def _lives(journal: Journal) -> list[Life]:
+    """Processes of the engine's name whose end was seen."""
+    starts, ends = ([e for e in journal.named(name) if e.get("proc") == ENGINE] for name in ("spawn", "exit"))
+    return [
+        Life(start["boot_ns"], end["boot_ns"], (end["utime_ns"] + end["stime_ns"]) / 1e9)
+        for start, end in zip(starts, ends, strict=False)
+        if "utime_ns" in end and "stime_ns" in end
+    ]
+
+
 def _max_rss(gone: dict[str, Any]) -> int | None:
     """rusage's largest resident set; None where it is not the process's own.
 
@@ -108,12 +129,16 @@ def _max_rss(gone: dict[str, Any]) -> int | None:
     return peak if own else None
 
 
-def _conditions(ticket: dict[str, Any], journal: Journal) -> list[tuple[str, str]]:
+def _conditions(ticket: dict[str, Any], journal: Journal, engine: dict[str, str]) -> list[tuple[str, str]]:
     # The thermal gate is the controller's and not built yet, so no run can claim to have passed one.
     found = [("not_gated", "the run started without waiting for a steady temperature")]
     label = load_label(journal.first("pages") or {})
     if ticket["knobs"].get("load") == "cold" and label != "cold":
         found.append(("settings_not_applied", f"a cold load was asked for, the page cache was {label or 'unknown'}"))
+    # A display adapter that is only known by its number is the machine's own text screen, as virtual machines have.
+    gpus = [str(gpu) for gpu in ticket["conditions"].get("gpus") or () if not str(gpu).startswith("0x")]
+    if gpus and engine.get("accelerator") == "CPU":
+        found.append(("gpu_unused", f"the engine computed on the CPU only, the machine has {', '.join(gpus)}"))
     return found
 
 
@@ -136,10 +161,41 @@ def engine_log(journal: Journal) -> str:
     )
 
 
-def _requests(ticket: dict[str, Any], journal: Journal) -> list[Request]:
+def _identity(ticket: dict[str, Any], log: str) -> dict[str, str]:
+    """What the engine says it is; empty where none was asked for."""
+    return protocol(ticket["runner"]["protocol"]).identity(log) if ticket["runner"] is not None else {}
+
+
+def _requests(ticket: dict[str, Any], journal: Journal) -> tuple[list[Request], int | None]:
+    """The requests in order, and when a program said that it had loaded its model (a server is asked)."""
     if ticket["runner"] is None:
-        return []
+        return [], None
     speak = protocol(ticket["runner"]["protocol"])
+    if isinstance(speak, ProgramEngine):
+        processes = _processes(journal)
+        settings = ticket["knobs"] | {"model": (ticket["model"] or {}).get("file")}
+        asked = [Ask(**entry) for entry in ticket["asks"]]
+        return speak.requests(asked, processes, settings), speak.loaded_ns(processes)
+    return _answers(speak, ticket, journal), None
+
+
+def _processes(journal: Journal) -> list[Process]:
+    """Every process of the engine's name, in order, with what it printed."""
+    starts, ends = ([e for e in journal.named(name) if e.get("proc") == ENGINE] for name in ("spawn", "exit"))
+    return [
+        Process(
+            event["boot_ns"],
+            ends[at]["boot_ns"] if at < len(ends) else None,
+            *(
+                stream.readings if (stream := journal.streams.get(event.get(name, -1))) is not None else _NO_CHUNKS
+                for name in ("stdout", "stderr")
+            ),
+        )
+        for at, event in enumerate(starts)
+    ]
+
+
+def _answers(speak: ServerEngine, ticket: dict[str, Any], journal: Journal) -> list[Request]:
     asks = {entry["file"]: Ask(**entry) for entry in ticket["asks"]}
     found: list[Request] = []
     for event in journal.named("request"):
@@ -154,25 +210,8 @@ def _requests(ticket: dict[str, Any], journal: Journal) -> list[Request]:
             error=str(event.get("error") or ""),
         )
         chunks = stream.readings if stream is not None else _NO_CHUNKS
-        found.append(_checked(ask, speak.answer(ask, sent, chunks)))
+        found.append(checked(ask, speak.answer(ask, sent, chunks)))
     return found
-
-
-def _checked(ask: Ask, request: Request) -> Request:
-    """Hold a grid's answer against what was asked: the context depth must have come from the cache."""
-    if request.status != "ok" or ask.n_in is None:
-        return request
-    if request.n_in != ask.n_in:
-        return replace(
-            request, status="wrong_n_in", detail=f"asked {ask.n_in} prompt tokens, the engine saw {request.n_in}"
-        )
-    if request.n_cached != ask.n_cached:  # also when the engine does not say
-        return replace(
-            request,
-            status="wrong_depth",
-            detail=f"asked a depth of {ask.n_cached}, the engine had {request.n_cached} cached",
-        )
-    return request
 
 
 def _signals(ticket: dict[str, Any], journal: Journal) -> tuple[list[Series], list[SourceStatus]]:
@@ -185,7 +224,9 @@ def _signals(ticket: dict[str, Any], journal: Journal) -> tuple[list[Series], li
     return series, sources
 
 
-def _manifest(ticket: dict[str, Any], journal: Journal, log: str, verdict: Outcome) -> dict[str, Any]:
+def _manifest(
+    ticket: dict[str, Any], journal: Journal, log: str, verdict: Outcome, engine: dict[str, str]
+) -> dict[str, Any]:
     keep = (
         "run_id",
         "plan_hash",
@@ -201,12 +242,17 @@ def _manifest(ticket: dict[str, Any], journal: Journal, log: str, verdict: Outco
     )
     begin, end = journal.first("begin") or {}, journal.end or {}
     runner = ticket["runner"]
+    key = ticket["cell_key"]
     if runner is not None:
-        runner = runner | {"accelerator": protocol(runner["protocol"]).accelerator(log)}
+        known = runner["version"] != "unknown"
+        runner = runner | {name: said for name, said in engine.items() if name != "version" or not known}
+        # Only the engine knows, and only once it ran, what it computed on: figures of two devices are never one cell's.
+        key = digest([key, engine.get("accelerator")])
     ended_ns = end.get("wall_ns")
     pages = journal.first("pages") or {}
     return {
-        **{key: ticket[key] for key in keep},
+        **{name: ticket[name] for name in keep},
+        "cell_key": key,
         "runner": runner,
         "ended_at": None
         if ended_ns is None

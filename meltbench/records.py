@@ -112,7 +112,8 @@ class Request:
     ``ttft_s``: sent to first non-empty token. ``tpot_s``: (e2e - ttft) / (n_out - 1), n_out >= 2 (vLLM, MLPerf).
     ``decode_tps``: (n_out - 1) / (e2e - ttft). ``prefill_tps``: the engine's own figure, else n_in / ttft with
     ``prefill_source`` "client_side". ``token_t_ns`` and ``token_n``: arrival and count of each chunk that
-    carried tokens; ``n_in`` counts prompt tokens evaluated plus those found in the cache (``n_cached``).
+    carried tokens; ``n_in`` counts prompt tokens evaluated plus those found in the cache (``n_cached``). ``point``
+    names the requests that it may be condensed with, see ``Ask``; empty where those of the run are alike.
     """
 
     index: int
@@ -140,6 +141,7 @@ class Request:
     detail: str = ""
     token_t_ns: tuple[int, ...] = ()
     token_n: tuple[int, ...] = ()
+    point: str = ""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ class Ask:
     Exactly one of ``messages``, ``prompt`` and ``tokens`` is set. ``n_out`` tokens are asked for;
     ``ignore_eos`` makes the engine produce all of them. ``n_in`` and ``n_cached`` are what the prompt must come
     to, where that is known beforehand (grids); ``keep_cache`` lets the engine reuse the prompt's common prefix.
+    ``point`` names what the request may be condensed with: a point of a grid, a level of concurrency, the first or the
+    later turns of conversations; empty where the requests of a run are alike.
     """
 
     file: str
@@ -38,6 +40,7 @@ class Ask:
     tokens: tuple[int, ...] | None = None
     n_in: int | None = None
     n_cached: int | None = None
+    point: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ def grid_asks(points: Sequence[Point], repeat: int, n_vocab: int, seed: int, war
                 tokens=tokens,
                 n_in=len(tokens),
                 n_cached=cached,
+                point=item,
             )
         )
 

@@ -22,7 +22,8 @@ from meltbench.measure.gauges import (
     process_memory_measures,
     thermal_measures,
 )
-from meltbench.measure.latency import count_measures, latency_measures, load_measure, point_measures
+from meltbench.measure.latency import count_measures, in_mode, latency_measures, load_measure, point_measures
+from meltbench.measure.own_cpu import Life, cpu_within
 from meltbench.measure.total import MAX_POWER_W, RAPL_UPDATE_S, Total, total
 from meltbench.measure.validity import FOREIGN_CORES, reason, state
 
@@ -56,8 +57,10 @@ class RunInputs:
     """All evidence of a run, already parsed.
 
     ``kind`` says what was under test: a server that was asked (``generate``, ``grid``), a command (``exec``), or
-    nothing (``idle``); measures that make no sense for it are not made. ``load_label``: cold, warm or mixed page
+    nothing (``idle``); measures that make no sense for it are not made. ``mode``: server, bench or in-process, of whose
+    figures none stands under the name of another's. ``load_label``: cold, warm or mixed page
     cache. ``maxrss_bytes`` and ``life_cpu_s``: of the process under test, by rusage at its exit.
+    ``lives``: the processes of an engine that is several, one after the other.
     ``failure``: code and detail of a run that is not done. ``conditions``: codes and details the conductor of the run
     already knows (not_gated, warm_start, settings_not_applied ...). ``clocks``: (boot, mono, wall) in ns in order.
     ``boot_ids``: boot ids seen, of the facts before the run and of the probe's begin event.
@@ -69,11 +72,13 @@ class RunInputs:
     series: Sequence[Series]
     sources: Sequence[SourceStatus]
     phases: Sequence[Phase]
+    mode: str = "server"
     requests: Sequence[Request] = ()
     load_s: float | None = None
     load_label: str | None = None
     maxrss_bytes: int | None = None
     life_cpu_s: float | None = None
+    lives: Sequence[Life] = ()
     failure: tuple[str, str] | None = None
     conditions: Sequence[tuple[str, str]] = ()
     clocks: Sequence[tuple[int, int, int]] = ()
@@ -91,7 +96,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     limits = inputs.limits
     measures = [
         *_served(inputs),
-        *load_measures(inputs.series, run, *_own_cpu(inputs), no_run=NO_RUN[inputs.kind]),
+        *load_measures(inputs.series, run, *_own_cpu(inputs, run), no_run=NO_RUN[inputs.kind]),
         *(process_memory_measures(inputs.series, inputs.maxrss_bytes) if inputs.kind != "idle" else ()),
         *memory_measures(inputs.series, run),
         *energy_measures(
@@ -130,14 +135,18 @@ def _served(inputs: RunInputs) -> list[Measure]:
     if inputs.kind not in SERVED:
         return []
     loaded = load_measure(inputs.load_s, inputs.load_label)
-    measured = point_measures if inputs.kind == "grid" else latency_measures
-    return [loaded, *count_measures(inputs.requests), *measured(inputs.requests)]
+    of_points = inputs.kind == "grid"
+    measured = point_measures(inputs.requests, inputs.mode) if of_points else latency_measures(inputs.requests)
+    return [loaded, *count_measures(inputs.requests), *in_mode(measured, inputs.mode)]
 
 
-def _own_cpu(inputs: RunInputs) -> tuple[float | None, str]:
-    """Processor seconds under test known without sampling: none when idle, the whole life's for a command."""
+def _own_cpu(inputs: RunInputs, run: Phase | None) -> tuple[float | None, str]:
+    """Processor seconds under test known without sampling: none when idle, the whole life's for a command, those of
+    several processes within the run."""
     if inputs.kind == "idle":
         return 0.0, "nothing is under test"
+    if len(inputs.lives) > 1 and run is not None:
+        return cpu_within(inputs.lives, inputs.series, run), f"{len(inputs.lives)} processes, by rusage and sampled"
     return (inputs.life_cpu_s if inputs.kind == "exec" else None), "user + system time by rusage at exit"
 
 

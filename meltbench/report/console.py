@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from meltbench.measure.latency import bare
 from meltbench.report.units import quantity
 from meltbench.targets import printable
 
@@ -72,7 +73,7 @@ def title(manifest: dict[str, Any]) -> str:
 
 def chosen(record: RunRecord) -> list[tuple[str, Measure]]:
     """The measures of the table with their headings, in order; measures that do not apply are left out."""
-    found = {(m.name, m.stat): m for m in reversed(record.measures) if m.phase == "run"}
+    found = {(bare(m.name), m.stat): m for m in reversed(record.measures) if m.phase == "run"}
     rows = [(heading, found[key]) for heading, keys in _SECTIONS for key in keys if key in found]
     # The first of a section says why there is nothing; the same again says no more.
     first = {heading: next((m for h, m in rows if h == heading and m.value is None), None) for heading, _ in rows}
@@ -88,8 +89,8 @@ def points(record: RunRecord) -> list[tuple[str, Measure]]:
     shown = [
         m
         for m in of_points
-        if ((m.name, m.stat) in wanted and (m.value is not None or m.name == "decode_tps"))
-        or (m.name == "e2e_s" and m.reason)
+        if ((bare(m.name), m.stat) in wanted and (m.value is not None or bare(m.name) == "decode_tps"))
+        or (bare(m.name) == "e2e_s" and m.reason)
     ]
     return [(m.phase, m) for m in sorted(shown, key=lambda m: m.phase)]
 
