@@ -37,7 +37,7 @@ _MARK = re.compile(
 _MAX_NS = 10**15
 # Settings of the recipe and the fields of a row that must agree with them.
 _FIELDS = {"threads": "n_threads", "batch": "n_batch", "ubatch": "n_ubatch", "gpu_layers": "n_gpu_layers"}
-_ACCELERATES_CPU = {"CPU", "BLAS", "RPC", "zDNN", ""}  # backends that are no device of this machine
+_ACCELERATES_CPU = {"CPU", "BLAS", "zDNN", ""}  # backends that are no device of this machine
 
 What = Literal["prompt", "generation", "depth"]
 
