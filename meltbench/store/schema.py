@@ -17,7 +17,8 @@ SqlType = Literal["VARCHAR", "BIGINT", "INTEGER", "DOUBLE", "TIMESTAMP"]
 class Column:
     """One column. ``field`` is the attribute of the record it comes from, or the path of keys in the manifest.
 
-    ``indexed`` is False for what stays in the Parquet file because it is long.
+    ``indexed`` is False for what stays in the Parquet file because it is long. ``later``: runs stored by an earlier
+    version lack it, and have an empty text there.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Column:
     comment: str
     field: str | tuple[str, ...] = ""
     indexed: bool = True
+    later: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,13 @@ REQUESTS = Table(
     (
         Column("request", "INTEGER", "Index of the request in the run.", "index"),
         Column("item", "VARCHAR", "Item of the workload.", "item"),
+        Column(
+            "point",
+            "VARCHAR",
+            "What it is condensed with: a point of a grid, a level, the first or later turns; else empty.",
+            "point",
+            later=True,
+        ),
         Column("role", "VARCHAR", "setup, warmup or timed; only timed requests enter a measure.", "role"),
         Column("status", "VARCHAR", "ok, or why there is no full answer.", "status"),
         Column("t_send_ns", "BIGINT", "Request sent.", "t_send_ns"),

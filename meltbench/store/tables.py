@@ -169,6 +169,9 @@ def read_table(folder: Path, whole: dict[str, Any], table: schema.Table) -> pa.T
     try:
         # Arrow's threads may still let go of our bytes when the interpreter ends, which then aborts.
         read = pq.ParquetFile(pa.BufferReader(raw)).read(use_threads=False)
+        for column in table.columns:
+            if column.later and column.name not in read.column_names:
+                read = read.append_column(column.name, pa.array([""] * read.num_rows, pa.string()))
         return read.select([c.name for c in table.columns])
     except (pa.ArrowException, KeyError) as error:
         why = str(error).splitlines()[0]
