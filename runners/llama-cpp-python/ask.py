@@ -31,7 +31,7 @@ def arguments(argv):
     parser = argparse.ArgumentParser(prog="ask.py", allow_abbrev=False)
     parser.add_argument("--model", required=True)
     parser.add_argument("--asks", required=True)
-    for name in ("threads", "ctx-size", "batch-size", "ubatch-size", "n-gpu-layers"):
+    for name in ("threads", "ctx-size", "batch-size", "ubatch-size", "n-gpu-layers", "flash-attn"):
         parser.add_argument(f"--{name}", type=int)
     return parser.parse_args(argv)
 
@@ -43,6 +43,7 @@ def load(given):
         "n_threads_batch": given.threads,
         "n_batch": given.batch_size,
         "n_ubatch": given.ubatch_size,
+        "flash_attn": None if given.flash_attn is None else bool(given.flash_attn),
     }
     return llama_cpp.Llama(
         given.model,
@@ -68,8 +69,8 @@ def prompt_of(llama, ask):
             sys.exit("the model has no chat template for messages: give it prompts")
         bos, eos = word(llama, llama.token_bos()), word(llama, llama.token_eos())
         text = Jinja2ChatFormatter(template, eos, bos)(messages=ask["messages"]).prompt
-        if bos and text.startswith(bos):  # the tokenizer puts it there
-            text = text[len(bos) :]
+        if llama_cpp.llama_vocab_get_add_bos(llama_cpp.llama_model_get_vocab(llama.model)):
+            text = text.removeprefix(bos)  # the tokenizer puts it there, and once is enough
     return llama.tokenize(text.encode("utf-8"), add_bos=True, special=True)
 
 

@@ -74,6 +74,7 @@ def test_llama_bench_measures_a_grid_by_its_own_clock(bench: Bench, made_machine
 def test_a_cold_load_is_told_from_a_warm_one_in_every_mode(bench: Bench, default_model: Path) -> None:
     model = bench.home / "m.gguf"
     shutil.copy(default_model, model)
+    os.sync()
     given = ("--model", str(model), *FAST, "--workload", "grid", "--set", "points=tg4", "--set", "repeat=1")
     bench.env |= in_process_env()
     for runner in (("llama-bench", "--engine", str(stock_folder())), ("llama-cpp-python",)):
@@ -86,7 +87,7 @@ def test_a_cold_load_is_told_from_a_warm_one_in_every_mode(bench: Bench, default
 
 def test_an_engine_in_a_process_sees_the_tokens_that_a_server_sees(bench: Bench) -> None:
     bench.env |= in_process_env()
-    (inside,) = bench.json("run", *QUICK, "--runner", "llama-cpp-python")
+    (inside,) = bench.json("run", *QUICK, "--runner", "llama-cpp-python", "--set", "flash_attn=1")
     (served,) = bench.json("run", *QUICK, "--engine", str(stock_folder()))
     assert (inside["runner"]["mode"], served["runner"]["mode"]) == ("in-process", "server")
     assert inside["runner"]["accelerator"] == "CPU"
@@ -108,6 +109,11 @@ def test_an_engine_in_a_process_sees_the_tokens_that_a_server_sees(bench: Bench)
     folder = Path(inside["stored"])
     ticket, journal = json.loads((folder / "ticket.json").read_text()), read_journal(folder / "evidence" / "journal")
     assert assemble(ticket, journal).manifest["cell_key"] == inside["cell_key"] != ticket["cell_key"]
+    ticket["conditions"]["gpus"] = ["NVIDIA", "0x1234"]
+    noted = assemble(ticket, journal)
+    (note,) = [reason for reason in noted.reasons if reason.code == "gpu_unused"]
+    assert (note.state, note.detail) == ("valid", "the engine computed on the CPU only, the machine has NVIDIA")
+    assert noted.manifest["validity"] == inside["validity"]
 
 
 def test_a_grid_in_a_process_keeps_its_depths_true(bench: Bench) -> None:
