@@ -35,6 +35,7 @@ _MARK = re.compile(
     rb"(?: \d{1,6}/\d{1,6})?(?P<cached> \(cached\))?\s*"
 )
 _MAX_NS = 10**15
+_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,40}", re.ASCII)
 # Settings of the recipe and the fields of a row that must agree with them.
 _FIELDS = {"threads": "n_threads", "batch": "n_batch", "ubatch": "n_ubatch", "gpu_layers": "n_gpu_layers"}
 _ACCELERATES_CPU = {"CPU", "BLAS", "zDNN", ""}  # backends that are no device of this machine
@@ -111,7 +112,7 @@ class LlamaBench:
         row = rows[-1]
         said = {"accelerator": _accelerator(row)}
         if isinstance(row.get("build_number"), int) and row["build_number"] > 0:
-            said["version"] = f"{row['build_number']} ({str(row.get('build_commit'))[:40]})"
+            said["version"] = f"{row['build_number']} ({_name(row.get('build_commit'))})"
         return said | {key: row[key][:200] for key in ("backends", "gpu_info") if isinstance(row.get(key), str)}
 
 
@@ -137,6 +138,11 @@ def _row(line: str | bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and isinstance(row.get("samples_ns"), list) else None
 
 
+def _name(said: object) -> str:
+    """A name that an engine gives, where it is one: it becomes part of a key and of every table."""
+    return said if isinstance(said, str) and _NAME.fullmatch(said) else "unknown"
+
+
 def _accelerator(row: Mapping[str, Any]) -> str:
     names = [name.strip() for name in str(row.get("backends") or "")[:200].split(",")]
     devices = [name for name in names if name not in _ACCELERATES_CPU]
@@ -144,7 +150,7 @@ def _accelerator(row: Mapping[str, Any]) -> str:
     if not names or not devices or not row.get("gpu_info"):
         return "CPU"
     layers = row.get("n_gpu_layers")
-    name = llama_log.known_as(devices[0])
+    name = llama_log.known_as(_name(devices[0]))
     return f"{name} ngl={layers}" if isinstance(layers, int) and 0 <= layers < 99 else name
 
 

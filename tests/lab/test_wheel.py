@@ -39,6 +39,8 @@ def test_a_release_wheel_carries_the_definitions_and_all_four_probes(tmp_path: P
         "workloads/quick.jsonl",
         "runners/llamacpp/runner.toml",
         "runners/llamacpp/serve.py",
+        "runners/llama-bench/runner.toml",
+        "runners/llama-cpp-python/ask.py",
         "runners/probe/src/main.c",
         "data/models.toml",
     ):

@@ -207,6 +207,7 @@ def test_rates_stand_under_the_name_of_their_mode() -> None:
         ({"backends": "MTL,BLAS", "gpu_info": "Apple M4"}, "Metal"),
         ({"backends": "CUDA", "gpu_info": ""}, "CPU"),
         ({"backends": None}, "CPU"),
+        ({"backends": "\x1b[31m", "gpu_info": "x"}, "unknown"),
     ],
 )
 def test_the_accelerator_is_what_the_row_says(said: dict[str, Any], accelerator: str) -> None:
@@ -245,4 +246,4 @@ def test_whatever_is_printed_nothing_is_raised_and_no_rate_is_made_up(
         assert all(rate > 0 for rate in rates)
         assert not rates or (request.role, request.status) == ("timed", "ok")
     log = "\n".join(raw.decode("utf-8", "replace") for _, raw in rows)
-    assert SPEAK.identity(log)["accelerator"]
+    assert SPEAK.identity(log)["accelerator"].isprintable()
