@@ -105,7 +105,7 @@ def put(store: Store, seconds: float, hz: int) -> tuple[RunFolder, dict[str, Any
     """A run folder with such a journal, its ticket, and how many readings the journal has."""
     made = plan.make(Spec(workload="idle", knobs=(("window_s", str(seconds)), ("idle_s", str(IDLE_S)))))
     folder = store.new_run({"plan_hash": made.hash})
-    _, ticket = compose(made, made.cells[0], folder.run_id, facts.parse({}), {}, None)
+    _, ticket = compose(made, made.cells[0], folder.run_id, facts.parse({}), {}, None, "")
     folder.write_ticket(ticket)
     path: Path = folder.evidence / "journal"
     with path.open("wb") as out:

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks import kit
 from benchmarks.claims import Beside, Claim, Part, Row, Site, Unmeasurable
 from meltbench import models, runners
-from meltbench.engines import protocol
+from meltbench.engines import ServerEngine, protocol
 from meltbench.engines.prompts import Ask, Sent, random_tokens
 from meltbench.probe.job import Job
 from meltbench.probe.journal import Journal
@@ -186,15 +186,16 @@ def _asks(count: int, n_out: int) -> list[Ask]:
 
 def _pairs_job(run_id: str, model: str, pairs: int, n_out: int) -> Job:
     recipe, found = runners.load("llamacpp")
-    engine = runners.engine(recipe, found.path.parent, None)
+    engine = runners.engine("llamacpp", recipe, found.path.parent, None)
     knobs = {name: knob.default for name, knob in recipe.knobs.items()} | {"threads": kit.threads(), "ctx": 512}
     speak = protocol(recipe.protocol)
+    assert isinstance(speak, ServerEngine)
     job = Job(run_id)
     for i, path in enumerate(FILES):
         # /proc/PID/../.. is /: the file is a plain one, and open only while `on` runs.
         job.file(f"c{i}", "/proc/{pid:on}/../.." + path, _PERIOD_NS)
     job.port("engine")
-    words = {"model": model, "port": "{port:engine}"}
+    words = {"model": model, "port": "{port:engine}", "parallel": "1", "ctx_all": "512"}
     job.spawn("engine", recipe.argv(engine.start, knobs, words), engine.env)
     job.ready("engine", "engine", speak.health_path, 60)
     for i, ask in enumerate(_asks(2 * pairs + 1, n_out)):
@@ -215,6 +216,7 @@ def _seconds(journal: Journal) -> list[float]:
 def _rates(journal: Journal, n_out: int) -> list[float]:
     """The engine's own decode rate of every request after the first."""
     speak = protocol("llama-server")
+    assert isinstance(speak, ServerEngine)
     rates = []
     events = journal.named("request")
     for event, ask in zip(events, _asks(len(events), n_out), strict=True):

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from meltbench.compose import ENGINE
-from meltbench.engines import protocol
+from meltbench.engines import Process, ProgramEngine, ServerEngine, protocol
+from meltbench.engines.checks import checked
 from meltbench.engines.prompts import Ask, Sent
 from meltbench.measure import RunInputs, StreamStats, measure_run
 from meltbench.measure.digest import Digester, Edges
 from meltbench.measure.outcome import Outcome, outcome
+from meltbench.measure.own_cpu import Life
 from meltbench.measure.phases import phases
 from meltbench.measure.validity import reason, state
 from meltbench.probe.journal import Journal
 from meltbench.readings import Source
 from meltbench.records import Readings, Request, RunRecord
+from meltbench.spec import digest
 from meltbench.targets import printable
 
 if TYPE_CHECKING:
@@ -43,17 +46,22 @@ _NO_CHUNKS = Readings.of(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(
 def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
     """Everything the store keeps of a run, from its evidence; its samples go to ``keep``, a block at a time."""
     log = engine_log(journal)
-    requests, asked = _requests(ticket, journal)
-    spans = phases(journal.events, requests, ENGINE)
+    engine = _identity(ticket, log)
+    requests, asked, loaded_ns = _requests(ticket, journal)
+    spans = phases(journal.events, requests, ENGINE, loaded_ns)
     signals, sources = _signals(ticket, journal, _edges(spans, requests), keep)
+    # What a program does of its own accord, to warm up or to fill a context, was not asked for.
+    roles = {entry["role"] for entry in ticket["asks"]}
+    wanted = [request for request in requests if request.role in roles]
     n_asked = len(ticket["asks"])
     if ticket["workload"]["kind"] == "sustained":  # asked in a circle, as often as there was time
         n_asked = max(len(requests), sum(entry["role"] == "warmup" for entry in ticket["asks"]) + 1)
-    verdict = outcome(journal.events, requests, n_asked, ENGINE, ticket["workload"]["kind"])
-    measures, reasons, state = measure_run(_inputs(ticket, journal, requests, asked, signals, sources, spans, verdict))
+    verdict = outcome(journal.events, wanted, n_asked, ENGINE, ticket["workload"]["kind"], log)
+    inputs = _inputs(ticket, journal, requests, asked, signals, sources, spans, verdict, engine)
+    measures, reasons, state = measure_run(inputs)
     return RunRecord(
         run_id=ticket["run_id"],
-        manifest=_manifest(ticket, journal, log, verdict) | {"validity": state},
+        manifest=_manifest(ticket, journal, log, verdict, engine) | {"validity": state},
         series=[signal.head for signal in signals],
         sources=sources,
         phases=spans,
@@ -66,7 +74,7 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
 def assemble_refused(ticket: dict[str, Any], code: str, why: str) -> RunRecord:
     """The record of a run that was never started: why, and nothing of what was not looked at."""
     found = reason(code, why)
-    manifest = _manifest(ticket, Journal(), "", Outcome("failed", code, why))
+    manifest = _manifest(ticket, Journal(), "", Outcome("failed", code, why), _identity(ticket, ""))
     return RunRecord(run_id=ticket["run_id"], manifest=manifest | {"validity": state([found])}, reasons=[found])
 
 
@@ -79,22 +87,26 @@ def _inputs(
     sources: list[SourceStatus],
     spans: list[Phase],
     verdict: Outcome,
+    engine: dict[str, str],
 ) -> RunInputs:
     load = next((span.duration_s for span in spans if span.name == "load"), None)
-    gone = next((e for e in journal.named("exit") if e.get("proc") == ENGINE), {})
+    ended = [e for e in journal.named("exit") if e.get("proc") == ENGINE]
+    gone = ended[0] if ended else {}
     clocks = [(e["boot_ns"], e["mono_ns"], e["wall_ns"]) for e in journal.events if "mono_ns" in e and "wall_ns" in e]
     return RunInputs(
         kind=ticket["workload"]["kind"],
+        mode=(ticket["runner"] or {}).get("mode", "server"),
         signals=signals,
         sources=sources,
         phases=spans,
         requests=requests,
         load_s=load,
         load_label=load_label(journal.first("pages") or {}),
-        maxrss_bytes=_max_rss(gone),
+        maxrss_bytes=max((peak for one in ended if (peak := _max_rss(one)) is not None), default=None),
         life_cpu_s=(gone["utime_ns"] + gone["stime_ns"]) / 1e9 if "utime_ns" in gone and "stime_ns" in gone else None,
+        lives=_lives(journal),
         failure=(verdict.code, verdict.detail or "") if verdict.code else None,
-        conditions=_conditions(ticket, journal),
+        conditions=_conditions(ticket, journal, engine),
         boot_ids=[
             str(found["boot_id"])
             for found in (ticket["conditions"], journal.first("begin") or {})
@@ -111,6 +123,16 @@ def _inputs(
     )
 
 
+def _lives(journal: Journal) -> list[Life]:
+    """Processes of the engine's name whose end was seen."""
+    starts, ends = ([e for e in journal.named(name) if e.get("proc") == ENGINE] for name in ("spawn", "exit"))
+    return [
+        Life(start["boot_ns"], end["boot_ns"], (end["utime_ns"] + end["stime_ns"]) / 1e9)
+        for start, end in zip(starts, ends, strict=False)
+        if "utime_ns" in end and "stime_ns" in end
+    ]
+
+
 def _max_rss(gone: dict[str, Any]) -> int | None:
     """rusage's largest resident set; None where it is not the process's own.
 
@@ -122,12 +144,16 @@ def _max_rss(gone: dict[str, Any]) -> int | None:
     return peak if own else None
 
 
-def _conditions(ticket: dict[str, Any], journal: Journal) -> list[tuple[str, str]]:
+def _conditions(ticket: dict[str, Any], journal: Journal, engine: dict[str, str]) -> list[tuple[str, str]]:
     # The thermal gate is the controller's and not built yet, so no run can claim to have passed one.
     found = [("not_gated", "the run started without waiting for a steady temperature")]
     label = load_label(journal.first("pages") or {})
     if ticket["knobs"].get("load") == "cold" and label != "cold":
         found.append(("settings_not_applied", f"a cold load was asked for, the page cache was {label or 'unknown'}"))
+    # A display adapter that is only known by its number is the machine's own text screen, as virtual machines have.
+    gpus = [str(gpu) for gpu in ticket["conditions"].get("gpus") or () if not str(gpu).startswith("0x")]
+    if gpus and engine.get("accelerator") == "CPU":
+        found.append(("gpu_unused", f"the engine computed on the CPU only, the machine has {', '.join(gpus)}"))
     return found
 
 
@@ -144,17 +170,50 @@ def engine_log(journal: Journal) -> str:
     )
 
 
-def _requests(ticket: dict[str, Any], journal: Journal) -> tuple[list[Request], dict[int, int]]:
-    """The requests in the order of their sending, and how many tokens those had to give that were made to, by index.
+def _identity(ticket: dict[str, Any], log: str) -> dict[str, str]:
+    """What the engine says it is; empty where none was asked for."""
+    return protocol(ticket["runner"]["protocol"]).identity(log) if ticket["runner"] is not None else {}
 
-    What was asked is told by the request's file: several may be under way at a time, and one may be asked many times.
-    """
+
+def _requests(ticket: dict[str, Any], journal: Journal) -> tuple[list[Request], dict[int, int], int | None]:
+    """The requests in the order of their sending, how many tokens those had to give that were made to, by index, and
+    when a program said that it had loaded its model (a server is asked)."""
     if ticket["runner"] is None:
-        return [], {}
+        return [], {}, None
     speak = protocol(ticket["runner"]["protocol"])
     # Before requests had points, those of a grid were grouped by item.
     grid = ticket["workload"]["kind"] == "grid"
     asks = {e["file"]: Ask(**({"point": e["item"] if grid else ""} | e)) for e in ticket["asks"]}
+    if isinstance(speak, ProgramEngine):
+        processes = _processes(journal)
+        settings = ticket["knobs"] | {"model": (ticket["model"] or {}).get("file")}
+        found = speak.requests(list(asks.values()), processes, settings)
+        # Where a program answers just what it was asked, one after the other.
+        told = zip(found, asks.values(), strict=True) if len(found) == len(asks) else ()
+        exact = {request.index: ask.n_out for request, ask in told if ask.ignore_eos}
+        return found, exact, speak.loaded_ns(processes)
+    return *_answers(speak, asks, journal), None
+
+
+def _processes(journal: Journal) -> list[Process]:
+    """Every process of the engine's name, in order, with what it printed."""
+    starts, ends = ([e for e in journal.named(name) if e.get("proc") == ENGINE] for name in ("spawn", "exit"))
+    return [
+        Process(
+            event["boot_ns"],
+            ends[at]["boot_ns"] if at < len(ends) else None,
+            *(
+                stream.readings if (stream := journal.streams.get(event.get(name, -1))) is not None else _NO_CHUNKS
+                for name in ("stdout", "stderr")
+            ),
+        )
+        for at, event in enumerate(starts)
+    ]
+
+
+def _answers(speak: ServerEngine, asks: dict[str, Ask], journal: Journal) -> tuple[list[Request], dict[int, int]]:
+    """What a server answered. What was asked is told by the request's file: several may be under way at a time, and
+    one may be asked many times."""
     found: list[Request] = []
     exact: dict[int, int] = {}
     for event in sorted(journal.named("request"), key=lambda e: int(e.get("t_send0") or e["boot_ns"])):
@@ -171,25 +230,8 @@ def _requests(ticket: dict[str, Any], journal: Journal) -> tuple[list[Request], 
         chunks = stream.readings if stream is not None else _NO_CHUNKS
         if ask.ignore_eos:
             exact[sent.index] = ask.n_out
-        found.append(_checked(ask, speak.answer(ask, sent, chunks)))
+        found.append(checked(ask, speak.answer(ask, sent, chunks)))
     return found, exact
-
-
-def _checked(ask: Ask, request: Request) -> Request:
-    """Hold a grid's answer against what was asked: the context depth must have come from the cache."""
-    if request.status != "ok" or ask.n_in is None:
-        return request
-    if request.n_in != ask.n_in:
-        return replace(
-            request, status="wrong_n_in", detail=f"asked {ask.n_in} prompt tokens, the engine saw {request.n_in}"
-        )
-    if request.n_cached != ask.n_cached:  # also when the engine does not say
-        return replace(
-            request,
-            status="wrong_depth",
-            detail=f"asked a depth of {ask.n_cached}, the engine had {request.n_cached} cached",
-        )
-    return request
 
 
 def _edges(spans: list[Phase], requests: list[Request]) -> Edges:
@@ -242,7 +284,9 @@ def _slices(journal: Journal, sources: list[Source]) -> Iterator[list[tuple[Sour
         yield [(source, [part(n) for n in numbers[source.name]]) for source in sources]
 
 
-def _manifest(ticket: dict[str, Any], journal: Journal, log: str, verdict: Outcome) -> dict[str, Any]:
+def _manifest(
+    ticket: dict[str, Any], journal: Journal, log: str, verdict: Outcome, engine: dict[str, str]
+) -> dict[str, Any]:
     keep = (
         "run_id",
         "plan_hash",
@@ -258,12 +302,17 @@ def _manifest(ticket: dict[str, Any], journal: Journal, log: str, verdict: Outco
     )
     begin, end = journal.first("begin") or {}, journal.end or {}
     runner = ticket["runner"]
+    key = ticket["cell_key"]
     if runner is not None:
-        runner = runner | {"accelerator": protocol(runner["protocol"]).accelerator(log)}
+        known = runner["version"] != "unknown"
+        runner = runner | {name: said for name, said in engine.items() if name != "version" or not known}
+        # Only the engine knows, and only once it ran, what it computed on: figures of two devices are never one cell's.
+        key = digest([key, engine.get("accelerator")])
     ended_ns = end.get("wall_ns")
     pages = journal.first("pages") or {}
     return {
-        **{key: ticket[key] for key in keep},
+        **{name: ticket[name] for name in keep},
+        "cell_key": key,
         "runner": runner,
         "ended_at": None
         if ended_ns is None

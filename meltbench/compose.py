@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import meltbench
 from meltbench import catalog
-from meltbench.engines import protocol
+from meltbench.elf import runs_on
+from meltbench.engines import ProgramEngine, ServerEngine, protocol
 from meltbench.errors import DoesNotFit, UserError
 from meltbench.plan import PROTOCOL
 from meltbench.probe.job import Job, Until
@@ -23,6 +24,10 @@ from meltbench.spec import Scalar, digest
 from meltbench.targets.facts import rooted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meltbench.asks import Play
+    from meltbench.engines.prompts import Ask
     from meltbench.models import Model
     from meltbench.models.gguf import Gguf
     from meltbench.plan import Cell, Plan
@@ -39,6 +44,7 @@ _LOG_BYTES = 256 << 10
 _ANSWER_BYTES = 16 << 20
 _READY_S = 300.0
 _GRACE_S = 5.0
+_MAX_PROGRAM_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -74,13 +80,25 @@ def settled(plan: Plan, facts: Facts, model: LocalModel | None) -> dict[str, Sca
     return knobs
 
 
-def check_fit(model: LocalModel, knobs: dict[str, Scalar], facts: Facts, device: str, slots: int = 1) -> None:
-    """Refuse a model that the device has no memory for, before anything is started. Each slot has a context."""
+def check_engine(plan: Plan, facts: Facts) -> None:
+    """Refuse a program that is built for another machine, before anything is started."""
+    engine = plan.engine
+    if engine is not None and not runs_on(engine.machine, facts.arch):
+        raise UserError(
+            f"{engine.start[0]} is for {engine.machine}, the target {plan.spec.device} is {facts.arch}",
+            hint=f"give a build for {facts.arch}",
+        )
+
+
+def check_fit(plan: Plan, model: LocalModel, knobs: dict[str, Scalar], facts: Facts) -> None:
+    """Refuse a model that the device has no memory for, before anything is started."""
     from meltbench.models.gguf import fits
 
     if facts.memory_available_bytes is None:
         return
-    ctx = knobs.get("ctx")
+    device, slots = plan.spec.device, plan.work.slots
+    # An engine that cannot be told of a context makes the one that each of its points needs.
+    ctx = knobs.get("ctx", plan.work.n_ctx)
     # Told nothing, the engine takes all the context that the model was made for.
     tokens = ctx * slots if isinstance(ctx, int) else model.gguf.context_length or 512
     fit = fits(model.gguf, model.bytes, tokens, facts.memory_available_bytes)
@@ -113,9 +131,9 @@ def cell_key(plan: Plan, facts: Facts, knobs: dict[str, Scalar], model: LocalMod
 
 
 def compose(
-    plan: Plan, cell: Cell, run_id: str, facts: Facts, knobs: dict[str, Scalar], model: LocalModel | None
+    plan: Plan, cell: Cell, run_id: str, facts: Facts, knobs: dict[str, Scalar], model: LocalModel | None, folder: str
 ) -> tuple[Job, dict[str, Any]]:
-    """The job of one run and its ticket. ``knobs`` are settled."""
+    """The job of one run and its ticket. ``knobs`` are settled; ``folder`` is where the run will lie on the target."""
     job = Job(run_id)
     circle_s = plan.work.workload.limit_s if plan.work.workload.kind == "sustained" else 0.0
     job.limit("journal_bytes", min(_JOURNAL_BYTES + round(circle_s * _CIRCLE_BYTES_PER_S), _MAX_JOURNAL_BYTES))
@@ -126,8 +144,9 @@ def compose(
     measured_s = work.timeout_s
     job.idle("idle_before", work.idle_s)
     if plan.recipe is not None and plan.engine is not None and model is not None:
-        asks = _serve(job, plan, cell, facts, knobs, model)
-        measured_s = _READY_S + work.timeout_s * len(asks) + circle_s
+        drive = _execute if isinstance(protocol(plan.recipe.protocol), ProgramEngine) else _serve
+        asks, measured_s = drive(job, plan, cell, facts, knobs, model, folder)
+        measured_s += circle_s
     elif work.kind == "exec":
         job.execute(ENGINE, work.timeout_s, plan.spec.command)
     else:
@@ -165,19 +184,24 @@ def wanted(helper: Helper, profile: Profile, facts: Facts) -> bool:
     return here and installed and any(one.startswith(helper.begins) for one in getattr(facts, helper.fact))
 
 
-def _serve(
-    job: Job, plan: Plan, cell: Cell, facts: Facts, knobs: dict[str, Scalar], model: LocalModel
-) -> list[dict[str, Any]]:
-    """The steps of an engine's life, and what each request file asks."""
-    assert plan.recipe is not None
-    assert plan.engine is not None
+def _plays(plan: Plan, cell: Cell, model: LocalModel) -> list[Play]:
     n_vocab = model.gguf.vocab_size
     if plan.work.workload.kind == "grid" and not n_vocab:
         raise UserError(
             f"{model.path} does not say how large its vocabulary is", hint="a grid needs it; use another workload"
         )
+    return plan.work.plays(n_vocab or 0, cell.seed)
+
+
+def _serve(
+    job: Job, plan: Plan, cell: Cell, facts: Facts, knobs: dict[str, Scalar], model: LocalModel, _folder: str
+) -> tuple[list[dict[str, Any]], float]:
+    """The steps of a server's life: what each request file asks, and how long it may take, s."""
+    assert plan.recipe is not None
+    assert plan.engine is not None
     speak = protocol(plan.recipe.protocol)
-    plays = plan.work.plays(n_vocab or 0, cell.seed)
+    assert isinstance(speak, ServerEngine)
+    plays = _plays(plan, cell, model)
     asks = [ask for play in plays for ask in play.asks]
     for ask in asks:
         job.requests[ask.file] = speak.request(ask)
@@ -198,6 +222,40 @@ def _serve(
         until = _until(plan, facts) if play.circle else None
         job.http("requests", ENGINE, play.concurrency, plan.work.workload.timeout_s, _ANSWER_BYTES, files, until)
     job.stop(ENGINE, _GRACE_S)
+    return _described_asks(asks), _READY_S + plan.work.workload.timeout_s * len(asks)
+
+
+def _execute(
+    job: Job, plan: Plan, cell: Cell, _facts: Facts, knobs: dict[str, Scalar], model: LocalModel, folder: str
+) -> tuple[list[dict[str, Any]], float]:
+    """The steps of a program's life, a process after the other under one name; what is returned is as of ``_serve``."""
+    assert plan.recipe is not None
+    assert plan.engine is not None
+    speak = protocol(plan.recipe.protocol)
+    assert isinstance(speak, ProgramEngine)
+    commands = speak.commands([ask for play in _plays(plan, cell, model) for ask in play.asks], f"{folder}/req")
+    log_bytes = max((command.log_bytes for command in commands), default=0)
+    if log_bytes > _JOURNAL_BYTES // 4:
+        raise UserError(
+            f"{plan.work.name} has the engine print about {log_bytes >> 20} MiB, the journal has room for "
+            f"{_JOURNAL_BYTES >> 22}",
+            hint="ask fewer items, tokens or passes; --reps makes runs of them",
+        )
+    if log_bytes > _LOG_BYTES:
+        job.limit("log_bytes", log_bytes)  # of two limits the later one counts
+    job.pages(model.path, drop=knobs["load"] == "cold")
+    measured_s = 0.0
+    for command in commands:
+        job.requests |= command.files
+        argv = plan.recipe.argv(plan.engine.start, knobs, {"model": model.path, **command.words})
+        # A warm-up and a depth may go before each request, and take as long.
+        deadline_s = min(_READY_S + 3 * plan.work.workload.timeout_s * len(command.asks), _MAX_PROGRAM_S)
+        job.execute(ENGINE, deadline_s, argv, plan.engine.env)
+        measured_s += deadline_s
+    return _described_asks([ask for command in commands for ask in command.asks]), measured_s
+
+
+def _described_asks(asks: Sequence[Ask]) -> list[dict[str, Any]]:
     described = []
     for ask in asks:
         entry = asdict(ask)

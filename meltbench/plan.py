@@ -75,6 +75,9 @@ class Plan:
 def make(spec: Spec) -> Plan:
     """Look everything up. Raises UserError with the nearest valid name for whatever is not known."""
     device, device_definition = profile.load(spec.device)
+    if spec.workload is None:
+        spec = replace(spec, workload=runners.load(spec.runner)[0].workload)
+    assert spec.workload is not None
     work = workload.load(spec.workload)
     kind = work.workload.kind
     if (kind == "exec") != bool(spec.command):
@@ -86,7 +89,13 @@ def make(spec: Spec) -> Plan:
     recipe = definition = engine = model = None
     if kind in workload.ASKED:
         recipe, definition = runners.load(spec.runner)
-        engine = runners.engine(recipe, definition.path.parent, spec.engine)
+        if recipe.kinds is not None and kind not in recipe.kinds:
+            does = " or ".join(recipe.kinds)
+            raise UserError(
+                f"runner {spec.runner} does workloads of kind {does}, {work.name} is of kind {kind}",
+                hint=f"--workload {recipe.workload}, or another --runner",
+            )
+        engine = runners.engine(spec.runner, recipe, definition.path.parent, spec.engine)
         model = models.resolve(spec.model)
     work, knobs = _settings(spec, work, recipe)
     if recipe is not None and work.slots > 1 and not recipe.takes("parallel"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from meltbench import models
 from meltbench.assemble import assemble, assemble_refused
-from meltbench.compose import LocalModel, check_fit, compose, refused_ticket, settled
+from meltbench.compose import LocalModel, check_engine, check_fit, compose, refused_ticket, settled
 from meltbench.controller import is_alive, this_process
 from meltbench.deadline import Deadline
 from meltbench.errors import DeadlineExceeded, DeviceError, MeltbenchError, ModelDamaged, StoreError, UserError
@@ -85,6 +85,7 @@ def prepare(plan: Plan, site: Site, watch: Watch) -> Prepared:
 
     Raises ModelDamaged for a model that no engine should be given, UserError for one that does not fit.
     """
+    check_engine(plan, site.facts)
     model = None
     if plan.model is not None:
         path = models.ensure(plan.model, watch.fetched, watch.say)
@@ -92,7 +93,7 @@ def prepare(plan: Plan, site: Site, watch: Watch) -> Prepared:
         model = LocalModel(plan.model, str(path), models.file_sha256(path), path.stat().st_size, header)
     knobs = settled(plan, site.facts, model)
     if model is not None:
-        check_fit(model, knobs, site.facts, plan.spec.device, plan.work.slots)
+        check_fit(plan, model, knobs, site.facts)
     return Prepared(plan, site, model, knobs)
 
 
@@ -134,7 +135,7 @@ def _one(ready: Prepared, cell: Cell, store: Store, watch: Watch, interrupts: In
     folder = store.new_run({"plan_hash": ready.plan.hash} | looking_on)
     probe, where = ready.site.probe, ready.site.probe.folder(folder.run_id)
     try:
-        job, ticket = compose(ready.plan, cell, folder.run_id, ready.site.facts, ready.knobs, ready.model)
+        job, ticket = compose(ready.plan, cell, folder.run_id, ready.site.facts, ready.knobs, ready.model, where)
         ticket["folder"] = where
         folder.write_ticket(ticket | looking_on)
         probe.start(job)

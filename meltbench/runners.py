@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import select
 import signal
 import subprocess
 import sys
-import tarfile
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from meltbench import catalog
+from meltbench import archives, catalog
 from meltbench.deadline import Deadline
-from meltbench.errors import UnknownName, UserError
+from meltbench.elf import machine_of
+from meltbench.engines import protocol
+from meltbench.errors import MissingExtra, UnknownName, UserError
 from meltbench.models.hashes import file_sha256
-from meltbench.paths import cache_dir
 from meltbench.spec import Scalar, digest
 from meltbench.tables import read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-_MAX_ARCHIVE_BYTES = 8 << 30
-_MAX_MEMBERS = 20_000
+# How an engine is reached; figures of two modes are never put into one column.
+Mode = Literal["server", "bench", "in-process"]
+
 _MAX_SAID_BYTES = 64 << 10
-# Words of a command line that no one sets: the context of all slots together is the knob ctx times parallel.
-_WORDS = ("model", "port", "parallel", "ctx_all")
 
 
 @dataclass(frozen=True)
@@ -55,26 +52,42 @@ class Knob:
 
 @dataclass(frozen=True)
 class Embedded:
-    """The engine inside a Python package, started by a script that lies beside the recipe."""
+    """The engine inside a Python package, started by a script that lies beside the recipe.
+
+    ``distribution`` is the package's name for pip, where it is another one; ``extra`` the extra of ours that installs
+    it, where it is optional. ``libraries`` is the variable of the environment that may name a folder of libraries to be
+    taken in place of the package's own.
+    """
 
     script: str
     package: str
+    distribution: str | None = None
+    extra: str | None = None
+    libraries: str | None = None
 
 
 @dataclass(frozen=True)
 class Recipe:
     """runners/NAME/runner.toml. ``mode`` (server, bench, in-process) is never mixed in one column.
 
-    ``arguments`` are groups; a group whose knob is "none" is left out.
+    ``arguments`` are groups; a group whose knob is "none" is left out. ``program`` is what ``--engine`` must hold, None
+    where the engine is only ever the embedded one. ``kinds`` are the kinds of workload it can do, None for all;
+    ``workload`` the one it does when none is named.
     """
 
     title: str
     protocol: str
-    mode: str
-    program: str
-    embedded: Embedded
+    mode: Mode
     arguments: tuple[tuple[str, ...], ...]
+    program: str | None = None
+    embedded: Embedded | None = None
+    kinds: tuple[str, ...] | None = None
+    workload: str = "quick"
     knobs: dict[str, Knob] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.program is None and self.embedded is None:
+            raise ValueError("neither program nor embedded is set, so there is nothing to run")
 
     def takes(self, word: str) -> bool:
         """Whether the engine is told this word on its command line."""
@@ -93,61 +106,109 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Engine:
-    """What will run: ``start`` is the beginning of its command line, ``sha256`` covers its program and libraries."""
+    """What will run: ``start`` is the beginning of its command line, ``sha256`` covers its program and libraries.
+
+    ``machine`` is what a given program was built for, as ``uname -m`` says it; None for a script.
+    """
 
     name: str
     version: str
     sha256: str
     start: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
+    machine: str | None = None
 
 
 def load(name: str) -> tuple[Recipe, catalog.Definition]:
-    """A recipe by name; every word in its arguments must be a knob or one of those that every run has."""
+    """A recipe by name; every word in its arguments must be a knob or one that its protocol fills in."""
     found = catalog.load("runners", name)
     recipe = read_table(Recipe, found.data, found.path)
+    known = [*recipe.knobs, *protocol(recipe.protocol).words]
     for group in recipe.arguments:
         for word in re.findall(r"\{(\w+)\}", " ".join(group)):
-            if word not in recipe.knobs and word not in _WORDS:
-                raise UnknownName(f"word in {found.path}:", word, [*recipe.knobs, *_WORDS])
+            if word not in known:
+                raise UnknownName(f"word in {found.path}:", word, known)
     return recipe, found
 
 
-def engine(recipe: Recipe, folder: Path, given: str | None) -> Engine:
-    """The engine a run will use: the one given by path, else the recipe's embedded one."""
-    return _given(recipe, Path(given)) if given else _embedded(recipe, folder)
+def engine(name: str, recipe: Recipe, folder: Path, given: str | None) -> Engine:
+    """The engine a run will use: the one given by path, else the recipe's embedded one. ``name`` is the runner's."""
+    if given and recipe.program:
+        return _given(recipe.program, Path(given))
+    if given:
+        variable = recipe.embedded.libraries if recipe.embedded else None
+        hint = f"set {variable} to a folder of its libraries" if variable else "leave it out"
+        raise UserError(f"runner {name} takes no --engine", hint=hint)
+    if recipe.embedded is None:
+        hint = f"--engine PATH, a folder or release archive that holds {recipe.program}"
+        raise UserError(f"runner {name} has no engine of its own", hint=hint)
+    return _embedded(recipe.embedded, folder)
 
 
-def _embedded(recipe: Recipe, folder: Path) -> Engine:
+def _embedded(embedded: Embedded, folder: Path) -> Engine:
     import importlib.metadata
     import importlib.util
 
-    package, script = recipe.embedded.package, folder / recipe.embedded.script
+    package, script = embedded.package, folder / embedded.script
+    pip_name = embedded.distribution or package
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        hint = f"pip install {package}, or give --engine PATH"
-        raise UserError(f"the engine package {package} is not installed", hint=hint)
+        if embedded.extra:
+            raise MissingExtra(f"the engine package {pip_name}", embedded.extra)
+        hint = f"pip install {pip_name}, or give --engine PATH"
+        raise UserError(f"the engine package {pip_name} is not installed", hint=hint)
     files = [script, *sorted(Path(spec.origin).parent.rglob("*.so"))]
+    env = {}
+    if embedded.libraries and (other := os.environ.get(embedded.libraries)):
+        files += _libraries(Path(other), embedded.libraries)
+        env = {embedded.libraries: str(Path(other).absolute())}
     sha = digest([file_sha256(file) for file in files])
-    return Engine(package, importlib.metadata.version(package), sha, (sys.executable, "-B", str(script)))
+    return Engine(pip_name, importlib.metadata.version(pip_name), sha, (sys.executable, "-B", str(script)), env)
 
 
-def _given(recipe: Recipe, path: Path) -> Engine:
-    if not path.exists():
-        raise UserError(f"no such engine: {path}", hint=f"give a folder or archive that holds {recipe.program}")
-    if path.is_file() and path.name == recipe.program:
-        path = path.parent
-    folder = path.absolute() if path.is_dir() else _unpacked(path)
-    found = sorted((p for p in folder.rglob(recipe.program) if p.is_file()), key=lambda p: (len(p.parts), str(p)))
+def _libraries(folder: Path, variable: str) -> list[Path]:
+    found = [p for p in sorted(folder.iterdir()) if p.is_file() and ".so" in p.name] if folder.is_dir() else []
     if not found:
-        raise UserError(f"{path} holds no {recipe.program}", hint="give a folder or archive of llama.cpp's programs")
+        raise UserError(f"{variable} names {folder}, which holds no library", hint="name a folder with libllama.so")
+    return found
+
+
+def _given(wanted: str, path: Path) -> Engine:
+    if not path.exists():
+        raise UserError(f"no such engine: {path}", hint=f"give a folder or archive that holds {wanted}")
+    if path.is_file() and path.name == wanted:
+        found = [path.absolute()]
+    elif path.is_file() and not archives.is_archive(path):
+        hint = _other(lambda program: path.name == program) or "give an engine's folder or release archive"
+        raise UserError(f"{path} is neither {wanted} nor a zip or tar archive", hint=hint)
+    else:
+        folder = path.absolute() if path.is_dir() else archives.unpacked(path)
+        found = _below(folder, wanted)
+        if not found:
+            hint = _other(lambda program: bool(_below(folder, program))) or f"give one that holds {wanted}"
+            raise UserError(f"{path} holds no {wanted}", hint=hint)
     program = found[0]
+    machine = machine_of(program)
     if not os.access(program, os.X_OK):
         raise UserError(f"{program} is not executable", hint=f"chmod +x {program}")
     libraries = [p for p in sorted(program.parent.iterdir()) if p.is_file() and ".so" in p.name]
     sha = digest([[p.name, file_sha256(p)] for p in [program, *libraries]])
     env = {"LD_LIBRARY_PATH": str(program.parent)} if libraries else {}
-    return Engine(recipe.program, _version(program, env), sha, (str(program),), env)
+    return Engine(wanted, _version(program, env), sha, (str(program),), env, machine)
+
+
+def _below(folder: Path, program: str) -> list[Path]:
+    """Every file of that name in a folder, the one that lies highest first."""
+    return sorted((p for p in folder.rglob(program) if p.is_file()), key=lambda p: (len(p.parts), str(p)))
+
+
+def _other(holds: Callable[[str], bool]) -> str | None:
+    """Which runner can use what was given, when it is not the one that was named."""
+    for name, found in sorted(catalog.definitions("runners").items()):
+        program = found.data.get("program")
+        if isinstance(program, str) and holds(program):
+            return f"there is {program}: --runner {name}"
+    return None
 
 
 def _version(program: Path, env: Mapping[str, str]) -> str:
@@ -178,60 +239,3 @@ def _said(argv: list[str], env: Mapping[str, str], deadline: Deadline) -> bytes:
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # not yet waited for, so the number is still its own
     return said
-
-
-def _unpacked(archive: Path) -> Path:
-    """Unpack into the cache once, by the archive's own hash; nothing may land outside."""
-    target = cache_dir() / "engines" / file_sha256(archive)
-    if target.is_dir():
-        return target
-    import lzma
-    import shutil
-    import tempfile
-    import zlib
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpack-"))
-    try:
-        if zipfile.is_zipfile(archive):
-            _unzip(archive, work)
-        elif tarfile.is_tarfile(archive):
-            _untar(archive, work)
-        else:
-            raise UserError(f"{archive} is neither a zip nor a tar archive", hint="give an engine's release archive")
-        work.rename(target)
-    except (EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
-        raise UserError(f"{archive} cannot be unpacked: {error}", hint="fetch it again; do not trust it") from None
-    except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # the disk's, told as it is; EINVAL is a seek to nowhere
-            raise
-        raise UserError(f"{archive} cannot be unpacked: {error}", hint="fetch it again") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return target
-
-
-def _unzip(archive: Path, work: Path) -> None:
-    with zipfile.ZipFile(archive) as bundle:
-        members = bundle.infolist()
-        _bounded(archive, len(members), sum(m.file_size for m in members))
-        for member in members:
-            if ".." in Path(member.filename).parts or Path(member.filename).is_absolute():
-                raise UserError(
-                    f"{archive} has a member outside its folder: {member.filename!r}", hint="do not trust it"
-                )
-            out = Path(bundle.extract(member, work))
-            if mode := member.external_attr >> 16 & 0o777:
-                out.chmod(mode)
-
-
-def _untar(archive: Path, work: Path) -> None:
-    with tarfile.open(archive) as bundle:
-        members = bundle.getmembers()
-        _bounded(archive, len(members), sum(m.size for m in members))
-        bundle.extractall(work, filter="data")
-
-
-def _bounded(archive: Path, count: int, size: int) -> None:
-    if count > _MAX_MEMBERS or size > _MAX_ARCHIVE_BYTES:
-        raise UserError(f"{archive} unpacks to {count} files of {size} bytes", hint="that is not an engine's archive")

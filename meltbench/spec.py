@@ -21,13 +21,14 @@ class Spec:
     """One ``meltbench run``: names of definitions, and what is set beside their defaults.
 
     ``knobs`` are (key, text) pairs as given with ``--set``; ``command`` is the program of ``meltbench exec``.
-    ``engine`` is a folder or archive of engine programs, or None for the runner's own.
+    ``engine`` is a folder or archive of engine programs, or None for the runner's own. ``workload`` None: the one that
+    the runner does when it is told of none.
     """
 
     device: str = "local"
     model: str = "smollm2-135m-q4"
     runner: str = "llamacpp"
-    workload: str = "quick"
+    workload: str | None = None
     threads: int | None = None
     seed: int = 0
     reps: int = 1

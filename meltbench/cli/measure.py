@@ -32,8 +32,9 @@ def run(
         str, typer.Option("--runner", metavar="NAME", help="An engine's recipe: meltbench runners.")
     ] = "llamacpp",
     workload: Annotated[
-        str, typer.Option("--workload", metavar="NAME", help="A name (meltbench workloads) or a JSONL file of prompts.")
-    ] = "quick",
+        str | None,
+        typer.Option("--workload", metavar="NAME", help="A name (meltbench workloads) or a JSONL file of prompts."),
+    ] = None,
     reps: Reps = 1,
     threads: Annotated[
         int | None, typer.Option("--threads", metavar="N", help="Computing threads of the engine.")

@@ -1,20 +1,41 @@
 """Recorded bytes of an engine to requests, tokens and timings: one module an engine protocol.
 
-Pure: nothing here opens a file or reaches a target.
+An engine is driven in one of two ways. A *server* is started, asked over HTTP and stopped. A *program* is started with
+its work on its command line, or in a file beside the job, and runs to its end; what it prints is stamped by the probe,
+line by line, and that is the evidence. Pure: nothing here opens a file or reaches a target.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from meltbench.errors import UnknownName
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from meltbench.engines.prompts import Ask, Sent
     from meltbench.records import Readings, Request
 
 
 class EngineProtocol(Protocol):
+    """What every engine can be asked about itself."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that a recipe's arguments may use beside its knobs."""
+
+    def identity(self, log: str) -> dict[str, str]:
+        """What the engine says it is, by its own log: always ``accelerator``; ``version`` and more where it says.
+
+        The accelerator is CPU, CUDA, Vulkan, Metal ... or unknown. A model that lies there only in part adds its share
+        of layers, as ``CUDA 12/31``.
+        """
+
+
+@runtime_checkable
+class ServerEngine(EngineProtocol, Protocol):
     """How one kind of server is spoken to."""
 
     @property
@@ -27,18 +48,60 @@ class EngineProtocol(Protocol):
     def answer(self, ask: Ask, sent: Sent, chunks: Readings) -> Request:
         """What the recorded answer says. Never raises for its content."""
 
-    def accelerator(self, log: str) -> str:
-        """Which device the engine computed on, by its own log: CPU, CUDA, Vulkan, Metal ... or unknown.
 
-        A model that lies there only in part adds its share of layers, as ``CUDA 12/31``.
+@dataclass(frozen=True)
+class Command:
+    """One process to be run to its end.
+
+    ``words`` fill its recipe's arguments; ``files`` are pushed beside the job, by name. ``asks`` is what it is to
+    measure, ``log_bytes`` what it may print on one stream.
+    """
+
+    words: dict[str, str]
+    asks: tuple[Ask, ...]
+    files: dict[str, bytes] = field(default_factory=dict)
+    log_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Process:
+    """What the probe saw of one process: its start, its end (None where that was not seen), and both its streams."""
+
+    t_spawn_ns: int
+    t_exit_ns: int | None
+    out: Readings
+    err: Readings
+
+
+@runtime_checkable
+class ProgramEngine(EngineProtocol, Protocol):
+    """How one kind of program is given its work, and how what it printed is read."""
+
+    def commands(self, asks: Sequence[Ask], folder: str) -> list[Command]:
+        """The processes of a run, in order; ``folder`` is where their files will lie on the target.
+
+        Raises UserError for what the engine cannot be asked.
         """
 
+    def requests(self, asks: Sequence[Ask], processes: Sequence[Process], asked: Mapping[str, Any]) -> list[Request]:
+        """What the processes printed, in order. ``asks`` are those of the commands, ``asked`` the settings of the run.
 
-def protocol(name: str) -> EngineProtocol:
+        Never raises for what was printed.
+        """
+
+    def loaded_ns(self, processes: Sequence[Process]) -> int | None:
+        """When the first process had its model loaded, None where it never said so."""
+
+
+def protocol(name: str) -> ServerEngine | ProgramEngine:
     """The engine protocol of a recipe's ``protocol`` key."""
-    from meltbench.engines import llama_server
+    from meltbench.engines import in_process, llama_bench, llama_server
 
-    known: dict[str, EngineProtocol] = {"llama-server": llama_server.LlamaServer()}
+    known: dict[str, ServerEngine | ProgramEngine] = {
+        "llama-server": llama_server.LlamaServer(),
+        "llama-bench": llama_bench.LlamaBench(),
+        "in-process": in_process.InProcess(),
+    }
     if name not in known:
         raise UnknownName("engine protocol", name, known)
     return known[name]

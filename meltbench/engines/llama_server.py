@@ -8,10 +8,10 @@ several tokens is counted rightly.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from meltbench.engines import llama_log
 from meltbench.engines.http import Answer, decode, server_sent_events
 from meltbench.records import Request
 
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 _MAX_ANSWER_CHARS = 65536
 # More than an engine can say by mistake of one token; a count beyond it would fill the memory of whoever believes it.
 _SPARE_TOKENS = 16
-_DEVICE = re.compile(r"using device (?P<device>[A-Za-z]+)\d*\b")
-_LAYERS = re.compile(r"offloaded (?P<on>\d+)/(?P<of>\d+) layers")
-_CPU = re.compile(r"CPU(?:_Mapped|_REPACK)? model buffer size|\bCPU : |common_init|server is listening|model loaded")
 
 
 @dataclass(frozen=True)
 class LlamaServer:
     """Requests to /completion (token ids, plain prompts) and /v1/chat/completions (messages), streamed."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The model's path, the port to listen on, the slots, and the context of all of them together."""
+        return ("model", "port", "parallel", "ctx_all")
 
     @property
     def health_path(self) -> str:
@@ -84,16 +86,9 @@ class LlamaServer:
             return replace(_observed(blank, stream), status=status, detail=detail)
         return _observed(_reported(blank, ask, stream.timings), stream)
 
-    def accelerator(self, log: str) -> str:
-        """The device named by llama.cpp's log; CPU when it loaded a model and named no other.
-
-        A model that lies on the device in part is no run of that device alone, so its share is said.
-        """
-        if match := _DEVICE.search(log):
-            layers = _LAYERS.search(log)
-            whole = layers is None or layers["on"] == layers["of"]
-            return match["device"] if whole or layers is None else f"{match['device']} {layers['on']}/{layers['of']}"
-        return "CPU" if _CPU.search(log) else "unknown"
+    def identity(self, log: str) -> dict[str, str]:
+        """The device named by llama.cpp's log."""
+        return {"accelerator": llama_log.accelerator(log)}
 
 
 @dataclass

@@ -24,7 +24,8 @@ from meltbench.measure.gauges import (
     process_memory_measures,
     thermal_measures,
 )
-from meltbench.measure.latency import OF_CACHE, count_measures, latency_measures, load_measure, point_measures
+from meltbench.measure.latency import OF_CACHE, count_measures, in_mode, latency_measures, load_measure, point_measures
+from meltbench.measure.own_cpu import Life, cpu_within
 from meltbench.measure.points import points, unlike
 from meltbench.measure.sustained import sustained_measures
 from meltbench.measure.throttle import throttle_reasons
@@ -59,9 +60,11 @@ class Limits:
 class RunInputs:
     """All evidence of a run, already parsed.
 
-    ``kind`` says what was under test: a server that was asked (``generate``, ``chat``, ``grid``, ``sustained``), a
-    command (``exec``), or nothing (``idle``); measures that make no sense for it are not made. ``load_label``: cold,
+    ``kind`` says what was under test: an engine that was asked (``generate``, ``chat``, ``grid``, ``sustained``), a
+    command (``exec``), or nothing (``idle``); measures that make no sense for it are not made. ``mode``: server, bench
+    or in-process, of whose figures none stands under the name of another's. ``load_label``: cold,
     warm or mixed page cache. ``maxrss_bytes`` and ``life_cpu_s``: of the process under test, by rusage at its exit.
+    ``lives``: the processes of an engine that is several, one after the other.
     ``failure``: code and detail of a run that is not done. ``conditions``: codes and details the conductor of the run
     already knows (not_gated, warm_start, settings_not_applied ...). ``clocks``: (boot, mono, wall) in ns in order.
     ``boot_ids``: boot ids seen, of the facts before the run and of the probe's begin event.
@@ -73,11 +76,13 @@ class RunInputs:
     signals: Sequence[Digest]
     sources: Sequence[SourceStatus]
     phases: Sequence[Phase]
+    mode: str = "server"
     requests: Sequence[Request] = ()
     load_s: float | None = None
     load_label: str | None = None
     maxrss_bytes: int | None = None
     life_cpu_s: float | None = None
+    lives: Sequence[Life] = ()
     failure: tuple[str, str] | None = None
     conditions: Sequence[tuple[str, str]] = ()
     clocks: Sequence[tuple[int, int, int]] = ()
@@ -95,7 +100,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     limits = inputs.limits
     measures = [
         *_served(inputs),
-        *load_measures(inputs.signals, run, *_own_cpu(inputs), no_run=NO_RUN[inputs.kind]),
+        *load_measures(inputs.signals, run, *_own_cpu(inputs, run), no_run=NO_RUN[inputs.kind]),
         *(process_memory_measures(inputs.signals, inputs.maxrss_bytes) if inputs.kind != "idle" else ()),
         *memory_measures(inputs.signals, run),
         *energy_measures(
@@ -136,11 +141,12 @@ def _served(inputs: RunInputs) -> list[Measure]:
     """What is known of a server's answers; points are told apart where a median over them means nothing."""
     if inputs.kind not in SERVED:
         return []
-    out = [load_measure(inputs.load_s, inputs.load_label), *count_measures(inputs.requests)]
+    told = [load_measure(inputs.load_s, inputs.load_label), *count_measures(inputs.requests)]
+    out: list[Measure] = []
     whole = not unlike(inputs.kind, inputs.requests)
     if whole:
         out += latency_measures(inputs.requests, OF_CACHE if points(inputs.requests) else ())
-    out += point_measures(inputs.requests)
+    out += point_measures(inputs.requests, inputs.mode)
     if inputs.kind == "sustained":
         out += sustained_measures(inputs.requests)
     if whole:
@@ -148,13 +154,16 @@ def _served(inputs: RunInputs) -> list[Measure]:
     # Between the requests of a grid's point, or of a chat's first turns, lie others: levels have a time of their own.
     for level in points(inputs.requests) if inputs.kind == "generate" else ():
         out += throughput(level, [request for request in inputs.requests if request.point == level])
-    return out
+    return [*told, *in_mode(out, inputs.mode)]
 
 
-def _own_cpu(inputs: RunInputs) -> tuple[float | None, str]:
-    """Processor seconds under test known without sampling: none when idle, the whole life's for a command."""
+def _own_cpu(inputs: RunInputs, run: Phase | None) -> tuple[float | None, str]:
+    """Processor seconds under test known without sampling: none when idle, the whole life's for a command, those of
+    several processes within the run."""
     if inputs.kind == "idle":
         return 0.0, "nothing is under test"
+    if len(inputs.lives) > 1 and run is not None:
+        return cpu_within(inputs.lives, inputs.signals, run), f"{len(inputs.lives)} processes, by rusage and sampled"
     return (inputs.life_cpu_s if inputs.kind == "exec" else None), "user + system time by rusage at exit"
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from meltbench.errors import InternalError
 from meltbench.measure.points import points
 from meltbench.records import Measure
 
@@ -31,6 +32,8 @@ _FIELDS = (
     ("engine_prefill_tps", "tok/s"),
     ("engine_decode_tps", "tok/s"),
 )
+# What every rate and latency of a request is called in each mode: figures of two modes are never in one column.
+PREFIX = {"server": "", "bench": "bench_", "in-process": "inprocess_"}
 _LINEAR = "linear interpolation"
 _GAP = "gap between chunks / tokens of the chunk"
 LONG_GAPS = 255
@@ -44,6 +47,18 @@ _T95 = (
 def t95(df: int) -> float:
     """Student's t for a two-sided 95 % interval; ``df`` >= 1."""
     return _T95[df - 1] if df <= len(_T95) else 1.96 + 2.4 / df
+
+
+def bare(name: str) -> str:
+    """The name of a measure without the mode it was taken in."""
+    return next((name.removeprefix(prefix) for prefix in PREFIX.values() if prefix and name.startswith(prefix)), name)
+
+
+def in_mode(measures: Sequence[Measure], mode: str) -> list[Measure]:
+    """Measures under the names that they have in this mode. Raises InternalError for a mode that nobody knows."""
+    if mode not in PREFIX:
+        raise InternalError(f"no prefix for figures of the mode {mode!r}", hint="add it to meltbench.measure.latency")
+    return [replace(measure, name=PREFIX[mode] + measure.name) for measure in measures]
 
 
 def _timed(requests: Sequence[Request]) -> tuple[list[Request], list[Request]]:
@@ -97,11 +112,12 @@ def _by_depth(good: Sequence[Request]) -> list[Measure]:
     return out
 
 
-def point_measures(requests: Sequence[Request]) -> list[Measure]:
+def point_measures(requests: Sequence[Request], mode: str = "server") -> list[Measure]:
     """The rates of each point of a grid, level of concurrency or kind of turn, under the point's name as phase.
 
     A point that generates nothing has no decode rate, and one that fills nothing fresh but the token a generation
-    starts from has no prefill rate: llama-bench reports neither.
+    starts from has no prefill rate: llama-bench reports neither, and in its own ``mode`` its points have just the
+    rates that mean something, of a single token too.
     """
     _, good = _timed(requests)
     out: list[Measure] = []
@@ -110,14 +126,14 @@ def point_measures(requests: Sequence[Request]) -> list[Measure]:
         fills = any((request.n_in or 0) - (request.n_cached or 0) > 1 for request in mine)
         generates = any((request.n_out or 0) > 1 for request in mine)
         for name, unit in _FIELDS:
-            if ("prefill" in name and not fills) or ("decode" in name and not generates):
+            if mode != "bench" and (("prefill" in name and not fills) or ("decode" in name and not generates)):
                 continue
             values = [value for request in mine if (value := getattr(request, name)) is not None]
             found = _distribution(name, unit, values, len(mine), _method(name, mine)) if values else []
             out += [replace(measure, phase=item) for measure in found]
         if gaps := [gap for request in mine for gap in itl_s(request)]:
             out += [replace(m, phase=item) for m in _distribution("itl_s", "s", gaps, len(mine), _GAP)]
-        if not fills and not generates and mine:
+        if mode != "bench" and not fills and not generates and mine:
             why = "no_reading: one token has no rate"
             out.append(Measure("decode_tps", None, "tok/s", "median", item, n=len(mine), reason=why))
         if not mine:
@@ -145,9 +161,11 @@ def load_measure(load_s: float | None, label: str | None) -> Measure:
 def _method(name: str, good: Sequence[Request]) -> str:
     if name.startswith("engine_"):
         return "as the engine reports it"
+    sources = "/".join(sorted({request.prefill_source or "unknown" for request in good}))
     if name == "prefill_tps":
-        return "/".join(sorted({request.prefill_source or "unknown" for request in good}))
-    return "observed on the target"
+        return sources
+    # An engine whose tokens nobody saw has only its own times.
+    return "observed on the target" if any(r.t_first_ns is None or r.token_t_ns for r in good) else "samples_ns"
 
 
 def _why(good: int, what: str) -> str:

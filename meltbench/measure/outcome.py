@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,43 @@ if TYPE_CHECKING:
     from meltbench.records import Request
 
 Event = dict[str, Any]
+
+# What a signal tells of a program that nobody of ours sent it to.
+_SIGNALS = {
+    4: "an instruction this processor does not have: the build is for another one",
+    6: "it gave up by itself: its last lines say why",
+    7: "a page of its files could not be read: the file was cut meanwhile, or the disk failed",
+    8: "it divided by zero",
+    9: "it was killed from outside",
+    11: "it reached for memory that it does not have: a bug, or a damaged model",
+    15: "it was told to end from outside",
+    31: "a system call that it may not make here",
+}
+# What the loader of programs says before a program's first instruction (ld.so(8)).
+_LOADER = (
+    (
+        re.compile(r"error while loading shared libraries: ([^\s:]{1,100}): cannot open"),
+        "it needs the library {}, which is not there",
+    ),
+    (
+        re.compile(r"error while loading shared libraries: ([^\s:]{1,100}): ([^\n]{1,100})"),
+        "its library {} cannot be loaded: {}",
+    ),
+    (
+        re.compile(r"version [`']([A-Z]{1,20}_[\d.]{1,20})' not found"),
+        "it needs {}, which the C library here does not have",
+    ),
+    (
+        re.compile(r"symbol lookup error: [^\n]{1,200}undefined symbol: (\S{1,100})"),
+        "a library of another version: it lacks {}",
+    ),
+)
+_CODES = {126: "it may not be executed", 127: "it, or something that it starts, was not found"}
+_STARTS = {
+    "Exec format error": "it is no program for this machine",
+    "No such file or directory": "it, or the loader that it names, is not there",
+    "Permission denied": "it may not be executed, or its disk is mounted noexec",
+}
 
 
 @dataclass(frozen=True)
@@ -22,12 +60,14 @@ class Outcome:
     detail: str | None = None
 
 
-def outcome(events: Sequence[Event], requests: Sequence[Request], asked: int, process: str, kind: str) -> Outcome:
-    """Judge a run. ``asked`` requests were planned; ``kind`` is the workload's."""
+def outcome(
+    events: Sequence[Event], requests: Sequence[Request], asked: int, process: str, kind: str, log: str = ""
+) -> Outcome:
+    """Judge a run. ``asked`` requests were planned; ``kind`` is the workload's, ``log`` what the process printed."""
     end = next((e for e in events if e["event"] == "end"), None)
     if end is None:
         return Outcome("failed", "probe_killed", "the journal has no end: the probe died, or the target lost power")
-    gone = next((e for e in events if e["event"] == "exit" and e.get("proc") == process), None)
+    gone = _worst([e for e in events if e["event"] == "exit" and e.get("proc") == process])
     if gone is not None and gone.get("oom"):
         return Outcome("failed", "oom_killed", f"the kernel killed {process} for memory")
     what, code = ("the command", "command_failed") if kind == "exec" else ("the engine", "engine_failed")
@@ -35,7 +75,7 @@ def outcome(events: Sequence[Event], requests: Sequence[Request], asked: int, pr
         found = next((e for e in events if e["event"] == name), None)
         if found is not None and (judgement := judged(found, code)) is not None:
             return judgement
-    how = _how(what, gone) if gone is not None and not gone.get("by_us") else ""
+    how = _how(what, gone, log) if gone is not None and not gone.get("by_us") else ""
     if kind == "exec" and gone is not None and how and (gone.get("signal") or gone.get("code")):
         return Outcome("failed", code, how)
     good = sum(r.status == "ok" for r in requests)
@@ -74,8 +114,27 @@ def _failed_step(events: Sequence[Event], end: Event, what: str) -> str:
         (e for e in events if e["event"] == "step" and e.get("state") == "end" and e.get("result") != "ok"), None
     )
     step = f"{failed.get('op')} {failed.get('name')}" if failed else f"step {end.get('step')}"
-    return f"{what if failed and failed.get('op') == 'exec' else step}: {end.get('reason')}"
+    said = str(end.get("reason"))
+    words = next((f" ({meant})" for why, meant in _STARTS.items() if said == f"cannot start: {why}"), "")
+    return f"{what if failed and failed.get('op') == 'exec' else step}: {said}{words}"
 
 
-def _how(what: str, gone: Event) -> str:
-    return f"{what} ended with " + (f"signal {gone['signal']}" if gone.get("signal") else f"status {gone.get('code')}")
+def _worst(gone: Sequence[Event]) -> Event | None:
+    """Of several processes of one name the one whose end says most: the first that failed, else the last."""
+    bad = (e for e in gone if e.get("oom") or e.get("signal") or e.get("code"))
+    return next(bad, gone[-1] if gone else None)
+
+
+def _how(what: str, gone: Event, log: str) -> str:
+    """How a process ended, and what that means where it is known."""
+    signal, code = gone.get("signal"), gone.get("code")
+    ended = f"{what} ended with " + (f"signal {signal}" if signal else f"status {code}")
+    meant = _SIGNALS.get(signal) if isinstance(signal, int) else _said(log) if code else None
+    if meant is None and isinstance(code, int):
+        meant = _CODES.get(code)
+    return f"{ended}: {meant}" if meant else ended
+
+
+def _said(log: str) -> str | None:
+    """What the loader complained of."""
+    return next((words.format(*found.groups()) for pattern, words in _LOADER if (found := pattern.search(log))), None)

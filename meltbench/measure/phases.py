@@ -18,16 +18,21 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 
 
-def phases(events: Sequence[Event], requests: Sequence[Request], process: str) -> list[Phase]:
+def phases(
+    events: Sequence[Event], requests: Sequence[Request], process: str, loaded_ns: int | None = None
+) -> list[Phase]:
     """All spans that both edges of were seen, in order of their start.
 
-    ``process`` is the name of the process under test. ``run`` reaches from the first timed request sent to the last one
+    ``process`` is the name of the process under test, ``loaded_ns`` when a program that no one can ask whether it is
+    ready said that its model was loaded. ``run`` reaches from the first timed request sent to the last one
     ended; without requests it is the life of the process, or the idle window that was measured.
     """
     found = [span for name in ("idle_before", "idle_after") if (span := _step(events, name, name))]
     ready = _first(events, "ready", process)
     # The event is there also for an engine that was given up on: then it has no load time.
     loaded = ready if ready is not None and ready.get("load_ns") is not None else None
+    if loaded_ns is not None:
+        loaded = {"boot_ns": loaded_ns}
     if load := _between("load", _first(events, "spawn", process), loaded):
         found.append(load)
     timed = [r for r in requests if r.role == "timed" and r.t_end_ns > r.t_send_ns]
@@ -43,14 +48,12 @@ def phases(events: Sequence[Event], requests: Sequence[Request], process: str) -
 
 
 def _of_request(request: Request) -> list[Phase]:
-    """Prefill until the first token, decode until the last."""
+    """Prefill until the first token, decode until the last; until the end, where an engine's tokens are not seen."""
     if request.t_first_ns is None or request.status != "ok":
         return []
-    parts = [Phase("prefill", request.t_send_ns, request.t_first_ns, request.index)]
-    last = request.token_t_ns[-1] if request.token_t_ns else request.t_first_ns
-    if last > request.t_first_ns:
-        parts.append(Phase("decode", request.t_first_ns, last, request.index))
-    return parts
+    last = request.token_t_ns[-1] if request.token_t_ns else request.t_end_ns
+    edges = (("prefill", request.t_send_ns, request.t_first_ns), ("decode", request.t_first_ns, last))
+    return [Phase(name, start, end, request.index) for name, start, end in edges if end > start]
 
 
 def _first(events: Sequence[Event], name: str, process: str) -> Event | None:

@@ -1,8 +1,8 @@
 """Named reasons against full validity: one table of threshold, resulting state and advice.
 
-A run is ``valid`` when nothing speaks against it, ``degraded`` when its numbers hold under a condition the reader must
-know, ``invalid`` when no aggregate may take it in unasked. That a target has no energy counter is no reason: its
-energies are None and say so. docs/measuring.md shows this table.
+A run is ``valid`` when nothing speaks against it (a reason of that state is a note), ``degraded`` when its numbers hold
+under a condition the reader must know, ``invalid`` when no aggregate may take it in unasked. That a target has no
+energy counter is no reason: its energies are None and say so. docs/measuring.md shows this table.
 """
 
 from __future__ import annotations
@@ -205,6 +205,11 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "the battery was below 20 % within the run",
         "degraded",
         "Charge first: devices save power when the battery is low.",
+    ),
+    "gpu_unused": (
+        "the engine computed on the CPU only and the machine has a GPU",
+        "valid",
+        "Give a build for the GPU with --engine, if the GPU is what is to be measured.",
     ),
     "settings_not_applied": (
         "a setting the run asked for was not in force",

@@ -157,6 +157,9 @@ RUN = Document(
         Key("conditions.disk_free_bytes", "integer", "Free disk where the run lay.", _UNTOLD),
         Key("conditions.governors", "list", "Frequency governors, one each kind."),
         Key("conditions.gpus", "list", "Graphics processors found."),
+        Key("conditions.powercap", "list", "Names of RAPL's domains."),
+        Key("conditions.thermal_zones", "list", "Thermal zones found."),
+        Key("conditions.batteries", "list", "Batteries of the machine."),
         Key("conditions.unreadable", "object", "Files that could not be read, and why."),
         Key("conditions.unreadable.*", "text", "denied, error ..."),
         Key(
@@ -164,6 +167,7 @@ RUN = Document(
             "there was no model, or it could not be told",
         ),
         Key("conditions.load", "text", "cold, warm or mixed: what the page cache held.", "as above"),
+        Key("conditions.ended_by", "text", "Which limit ended a sustained run.", "it was none, or no limit was met"),
         Key("conditions.journal_dropped_bytes", "integer", "Of a torn end of the journal; 0 for a whole one."),
         *_of_table(schema.MEASURES),
         *_of_table(schema.REASONS),

@@ -78,8 +78,15 @@ RUNS = Table(
         Column("engine", "VARCHAR", "Engine the runner starts.", ("runner", "engine")),
         Column("engine_version", "VARCHAR", "Version of the engine.", ("runner", "version")),
         Column("engine_sha256", "VARCHAR", "SHA-256 of the engine's program.", ("runner", "sha256")),
-        Column("accelerator", "VARCHAR", "What computes: cpu, cuda, vulkan ...", ("runner", "accelerator")),
-        Column("mode", "VARCHAR", "server or bench; figures of the two are never mixed.", ("runner", "mode")),
+        Column(
+            "accelerator",
+            "VARCHAR",
+            "What computed, by the engine's own log: CPU, CUDA, Vulkan, Metal ...",
+            ("runner", "accelerator"),
+        ),
+        Column(
+            "mode", "VARCHAR", "server, bench or in-process; figures of two modes are never mixed.", ("runner", "mode")
+        ),
         Column("workload", "VARCHAR", "Name of the workload.", ("workload", "name")),
         Column("workload_version", "VARCHAR", "Version of the workload.", ("workload", "version")),
         Column("workload_sha256", "VARCHAR", "SHA-256 of the workload.", ("workload", "sha256")),
@@ -107,7 +114,9 @@ REQUESTS = Table(
         Column("status", "VARCHAR", "ok, or why there is no full answer.", "status"),
         Column("t_send_ns", "BIGINT", "Request sent.", "t_send_ns"),
         Column("t_end_ns", "BIGINT", "Answer ended.", "t_end_ns"),
-        Column("t_first_ns", "BIGINT", "First non-empty token arrived.", "t_first_ns"),
+        Column(
+            "t_first_ns", "BIGINT", "First non-empty token arrived; of llama-bench: its prefill ended.", "t_first_ns"
+        ),
         Column("n_in", "BIGINT", "Prompt tokens, evaluated or found in the cache.", "n_in"),
         Column("n_cached", "BIGINT", "Prompt tokens found in the cache.", "n_cached"),
         Column("n_out", "BIGINT", "Tokens generated.", "n_out"),

@@ -12,6 +12,10 @@ WIDE = {
     "tpot_s": "median",
     "prefill_tps": "median",
     "decode_tps": "median",
+    "inprocess_ttft_s": "median",
+    "inprocess_tpot_s": "median",
+    "inprocess_prefill_tps": "median",
+    "inprocess_decode_tps": "median",
     "load_s": "value",
     "peak_rss_bytes": "max",
     "peak_pss_bytes": "max",
@@ -25,7 +29,7 @@ WIDE = {
 TOTAL_ONLY = ("energy_j", "net_energy_j", "j_per_output_token")
 TOTAL_SOURCE = "total"
 
-_RUN_COLUMNS = ("device", "model", "runner", "workload", "validity")
+_RUN_COLUMNS = ("device", "model", "runner", "mode", "accelerator", "workload", "validity")
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,9 @@ def _wide_sql() -> str:
     energy = f"FILTER (WHERE name = 'energy_j' AND value IS NULL AND source = '{TOTAL_SOURCE}')"
     return f"""
     SELECT r.run_id, r.started_at, r.device, r.model, r.runner, r.workload, r.rep, r.validity, v.reasons,
-        m.ttft_s, m.tpot_s, m.prefill_tps, m.decode_tps, m.load_s, m.peak_rss_bytes, m.peak_pss_bytes,
+        m.ttft_s, m.tpot_s, m.prefill_tps, m.decode_tps,
+        m.inprocess_ttft_s, m.inprocess_tpot_s, m.inprocess_prefill_tps, m.inprocess_decode_tps,
+        m.load_s, m.peak_rss_bytes, m.peak_pss_bytes,
         m.energy_j, m.net_energy_j, m.energy_reason, m.j_per_output_token, m.max_temp_c, m.wall_s,
         coalesce(q.n_requests, 0) AS n_requests, r.accelerator, r.mode, r.cell_key AS key, r.plan_hash
     FROM runs r
@@ -80,7 +86,9 @@ _WIDE_MEANINGS = {
 }
 WIDE_COLUMNS = (
     *("run_id", "started_at", "device", "model", "runner", "workload", "rep", "validity", "reasons"),
-    *("ttft_s", "tpot_s", "prefill_tps", "decode_tps", "load_s", "peak_rss_bytes", "peak_pss_bytes"),
+    *("ttft_s", "tpot_s", "prefill_tps", "decode_tps"),
+    *("inprocess_ttft_s", "inprocess_tpot_s", "inprocess_prefill_tps", "inprocess_decode_tps"),
+    *("load_s", "peak_rss_bytes", "peak_pss_bytes"),
     *("energy_j", "net_energy_j", "energy_reason", "j_per_output_token", "max_temp_c", "wall_s"),
     *("n_requests", "accelerator", "mode", "key", "plan_hash"),
 )
@@ -96,7 +104,8 @@ ENERGY = View(
     "energy",
     "One row per run, phase, scope and source that has an energy, or a reason why not.",
     """
-    SELECT r.run_id, r.device, r.model, r.runner, r.workload, r.validity, m.phase, m.scope, m.source,
+    SELECT r.run_id, r.device, r.model, r.runner, r.mode, r.accelerator, r.workload, r.validity,
+        m.phase, m.scope, m.source,
         m.energy_j, m.u_k2, m.coverage, m.klass, m.method, m.reason, m.net_energy_j
     FROM runs r JOIN (SELECT run_id, phase, scope, source,
         first(value ORDER BY seq) FILTER (WHERE name = 'energy_j') AS energy_j,
@@ -129,7 +138,8 @@ LATENCY = View(
     "latency",
     "One row per run, item and point: percentiles over its timed requests that ended ok (linear interpolation).",
     """
-    SELECT r.run_id, r.device, r.model, r.runner, r.workload, r.validity, q.item, q.point, q.n,
+    SELECT r.run_id, r.device, r.model, r.runner, r.mode, r.accelerator, r.workload, r.validity,
+        q.item, q.point, q.n,
         q.ttft_s_p50, q.ttft_s_p90, q.ttft_s_p99, q.tpot_s_p50, q.tpot_s_p90, q.tpot_s_p99,
         q.e2e_s_p50, q.e2e_s_p90, q.e2e_s_p99
     FROM runs r JOIN (SELECT run_id, item, point, count(*) AS n,

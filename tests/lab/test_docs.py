@@ -29,8 +29,9 @@ def test_every_command_of_the_readme_runs(bench: Bench) -> None:
     (bench.home / "prompts.jsonl").write_text('{"prompt": "Hello"}\n')
     engine = bench.home / "PATH"
     engine.mkdir()
-    (engine / "llama-server").write_text("#!/bin/sh\nexit 1\n")
-    (engine / "llama-server").chmod(0o755)
+    for program in ("llama-server", "llama-bench"):
+        (engine / program).write_text("#!/bin/sh\nexit 1\n")
+        (engine / program).chmod(0o755)
     for command in COMMANDS:
         _, *args = shlex.split(command)
         if args[0] == "run":

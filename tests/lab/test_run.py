@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -150,28 +149,6 @@ def test_a_model_by_path_and_a_cold_load(bench: Bench, default_model: Path) -> N
     (warm,) = bench.json("run", *QUICK, "--model", str(path))
     assert warm["conditions"]["load"] == "warm"
     assert warm["cell_key"] != run["cell_key"]
-
-
-def stock_engine() -> Path:
-    lab = Path(os.environ.get("MELTBENCH_LAB") or Path(__file__).parents[2] / ".cache" / "lab")
-    found = sorted(lab.glob("llama.cpp-of-*/llama-server"))
-    if not found:
-        pytest.skip(f"no stock llama-server in {lab}: make lab builds one")
-    return found[-1]
-
-
-def test_a_stock_engine_from_a_folder_and_from_an_archive(bench: Bench) -> None:
-    program = stock_engine()
-    (run,) = bench.json("run", *QUICK, "--engine", str(program.parent))
-    assert run["runner"]["engine"] == "llama-server"
-    assert run["runner"]["version"] != "unknown"
-    assert run["runner"]["accelerator"] == "CPU"
-    archive = bench.home / "release.tar.gz"
-    with tarfile.open(archive, "w:gz") as bundle:
-        bundle.add(program, "build/bin/llama-server")
-    bench.env["MELTBENCH_CACHE"] = str(bench.home / "cache")
-    planned = bench.json("run", *QUICK, "--engine", str(archive), "--dry-run")
-    assert planned["runner"]["sha256"] == run["runner"]["sha256"]
 
 
 def test_sleep_takes_two_seconds_and_a_hog_its_memory(bench: Bench) -> None:

@@ -41,6 +41,8 @@ def test_a_release_wheel_carries_the_definitions_and_all_four_probes(tmp_path: P
         "runners/llamacpp/serve.py",
         "runners/helpers/nvml.py",
         "runners/helpers/pyrapl.py",
+        "runners/llama-bench/runner.toml",
+        "runners/llama-cpp-python/ask.py",
         "runners/probe/src/main.c",
         "data/models.toml",
     ):

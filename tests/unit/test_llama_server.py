@@ -166,10 +166,10 @@ def test_requests_are_greedy_seeded_and_sized() -> None:
 
 
 def test_the_accelerator_is_read_from_the_log() -> None:
-    assert SPEAK.accelerator("llama_model_load: using device CUDA0 (NVIDIA) - 20000 MiB free") == "CUDA"
-    assert SPEAK.accelerator("ggml: using device Vulkan1") == "Vulkan"
-    assert SPEAK.accelerator("srv init: model loaded") == "CPU"
-    assert SPEAK.accelerator("") == "unknown"
+    assert SPEAK.identity("llama_model_load: using device CUDA0 (NVIDIA) - 20000 MiB free")["accelerator"] == "CUDA"
+    assert SPEAK.identity("ggml: using device Vulkan1")["accelerator"] == "Vulkan"
+    assert SPEAK.identity("srv init: model loaded")["accelerator"] == "CPU"
+    assert SPEAK.identity("")["accelerator"] == "unknown"
 
 
 def test_an_unknown_protocol_is_refused() -> None:
@@ -225,7 +225,7 @@ def test_an_engine_that_says_nothing_of_its_cache_is_not_said_to_have_found_noth
     ],
 )
 def test_a_model_that_lies_on_the_device_in_part_is_said_to(log: str, accelerator: str) -> None:
-    assert SPEAK.accelerator(log) == accelerator
+    assert SPEAK.identity(log)["accelerator"] == accelerator
 
 
 def test_an_early_refusal_is_named_and_not_the_reset_after_it() -> None:

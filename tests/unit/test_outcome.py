@@ -75,6 +75,18 @@ def request(status: str = "ok", **more: Any) -> Request:
             ("failed", "command_failed", "the command: deadline"),
         ),
         ([event("exit", proc="engine", code=7), DONE], [], "exec", ("failed", "command_failed", "status 7")),
+        (
+            [event("exit", proc="engine", code=0), event("exit", proc="engine", signal=4), BAD_STEP, FAILED],
+            [],
+            "grid",
+            ("failed", "engine_failed", "signal 4: an instruction this processor does not have"),
+        ),
+        (
+            [BAD_STEP, event("end", result="failed", reason="cannot start: Exec format error")],
+            [],
+            "grid",
+            ("failed", "engine_failed", "(it is no program for this machine)"),
+        ),
         ([event("exit", proc="engine", signal=11), DONE], [], "exec", ("failed", "command_failed", "signal 11")),
     ],
 )
@@ -85,6 +97,35 @@ def test_the_first_cause_wins(
     assert (got.outcome, got.code) == expected[:2]
     assert (expected[2] is None) == (got.detail is None)
     assert expected[2] is None or expected[2] in (got.detail or "")
+
+
+@pytest.mark.parametrize(
+    ("log", "code", "said"),
+    [
+        (
+            "x: error while loading shared libraries: libggml.so.0: cannot open shared object file: No such file",
+            127,
+            "it needs the library libggml.so.0, which is not there",
+        ),
+        (
+            "x: error while loading shared libraries: libcuda.so.1: wrong ELF class: ELFCLASS32",
+            127,
+            "its library libcuda.so.1 cannot be loaded: wrong ELF class: ELFCLASS32",
+        ),
+        (
+            "x: /lib/libc.so.6: version `GLIBC_2.38' not found (required by x)",
+            1,
+            "it needs GLIBC_2.38, which the C library here does not have",
+        ),
+        ("x: symbol lookup error: libllama.so: undefined symbol: ggml_foo", 127, "it lacks ggml_foo"),
+        ("", 127, "it, or something that it starts, was not found"),
+        ("", 126, "it may not be executed"),
+        ("no such tensor", 3, "status 3"),
+    ],
+)
+def test_what_the_loader_of_programs_said_is_put_in_words(log: str, code: int, said: str) -> None:
+    events = [event("exit", proc="engine", code=code), BAD_STEP, FAILED]
+    assert (outcome(events, [], 1, "engine", "generate", log).detail or "").endswith(said)
 
 
 def idle(name: str, t0: int, t1: int, result: str = "ok") -> list[Event]:

@@ -41,7 +41,7 @@ def channels(files: dict[str, str], device: str = "local", **more: Any) -> dict[
     """The channel lines of an idle run, by channel."""
     made = plan.make(Spec(workload="idle", device=device))
     made = replace(made, profile=replace(made.profile, **more))
-    job, ticket = compose(made, made.cells[0], "r", facts(files), {}, None)
+    job, ticket = compose(made, made.cells[0], "r", facts(files), {}, None, "/x")
     assert [source["options"] for source in ticket["sources"]] == [s.options for s in made.profile.source]
     out: dict[str, list[str]] = {}
     for line in job.lines:

@@ -1,0 +1,82 @@
+"""Programs that cannot run are told apart before anything is started."""
+
+import os
+import struct
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meltbench.elf import machine_of, runs_on
+from meltbench.errors import UserError
+from meltbench.probe import build
+
+OWN = Path(sys.executable).resolve()
+
+
+def test_real_programs_say_what_they_are_for(tmp_path):
+    assert runs_on(machine_of(OWN), os.uname().machine)
+    for target, machine in (("aarch64-linux-musl", "aarch64"), ("riscv64-linux-musl", "riscv64")):
+        if target in build.TARGETS:
+            assert machine_of(build.binary(target)) == machine
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\n")
+    assert machine_of(script) is None
+
+
+@pytest.mark.parametrize(
+    ("machine", "arch", "good"),
+    [
+        ("x86_64", "x86_64", True),
+        ("aarch64", "x86_64", False),
+        ("x86_64", "aarch64", False),
+        ("arm", "aarch64", True),
+        ("i686", "x86_64", True),
+        (None, "x86_64", True),
+        ("machine 4711", "x86_64", True),
+        ("aarch64", "unknown", True),
+    ],
+)
+def test_a_program_runs_where_its_machine_is(machine, arch, good):
+    assert runs_on(machine, arch) is good
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (b"", "it is empty"),
+        (b"not a program", "neither an ELF file nor a script"),
+        (b"MZ\x90\0", "a Windows program"),
+        (b"\xcf\xfa\xed\xfe" + bytes(60), "a macOS program"),
+        (b"\x1f\x8b\x08", "an archive"),
+        (b"\x7fELF\x02\x01", "cut off within its header"),
+        (b"\x7fELF\x02\x01" + bytes(58), "names nothing to load"),
+    ],
+)
+def test_what_is_no_program_is_said_in_one_line(tmp_path, head, said):
+    path = tmp_path / "llama-server"
+    path.write_bytes(head)
+    with pytest.raises(UserError, match=said):
+        machine_of(path)
+
+
+def test_a_program_cut_off_is_found_wherever_it_was_cut(tmp_path):
+    whole, path = OWN.read_bytes(), tmp_path / "llama-server"
+    for size in (70, 400, len(whole) // 2):
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match="cut off"):
+            machine_of(path)
+
+
+@given(st.binary(max_size=64), st.integers(0, 2**64 - 1), st.integers(0, 2**16 - 1), st.integers(0, 2**16 - 1))
+def test_any_header_is_a_machine_or_a_reason(tmp_path_factory, tail, table, each, count):
+    path = tmp_path_factory.mktemp("elf") / "p"
+    head = bytearray(b"\x7fELF\x02\x01" + bytes(58))
+    struct.pack_into("<Q", head, 32, table)
+    struct.pack_into("<HH", head, 54, each, count)
+    path.write_bytes(bytes(head) + tail)
+    with suppress(UserError):
+        assert machine_of(path)
