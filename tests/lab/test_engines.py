@@ -108,7 +108,7 @@ def test_an_engine_in_a_process_sees_the_tokens_that_a_server_sees(bench: Bench)
     assert wide == [("in-process", True, False), ("server", False, True)]
     folder = Path(inside["stored"])
     ticket, journal = json.loads((folder / "ticket.json").read_text()), read_journal(folder / "evidence" / "journal")
-    assert assemble(ticket, journal).manifest["cell_key"] == inside["cell_key"] != ticket["cell_key"]
+    assert assemble(ticket, journal, lambda _: None).manifest["cell_key"] == inside["cell_key"] != ticket["cell_key"]
     ticket["conditions"]["gpus"] = ["NVIDIA", "0x1234"]
     noted = assemble(ticket, journal)
     (note,) = [reason for reason in noted.reasons if reason.code == "gpu_unused"]

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import pytest
 from cli import Bench
-from test_run import stock_engine
+from engines_kit import stock_folder
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("default_model")]
 SHORT = ("--set", "idle_s=0.3", "--set", "max_tokens=8")
@@ -38,7 +38,7 @@ def test_a_conversation_is_carried_in_the_cache_and_another_one_is_not(bench: Be
     (folder / "talks.toml").write_text('title = "t"\nversion = 1\nkind = "chat"\nitems = "talks.jsonl"\nrepeat = 2\n')
     lines = [json.dumps({"id": talk, "messages": start_of(talk)}) + "\n" for talk in ("kettle", "violin")]
     (folder / "talks.jsonl").write_text("".join(lines))
-    engine = ("--engine", str(stock_engine())) if stock else ()
+    engine = ("--engine", str(stock_folder())) if stock else ()
     (run,) = bench.json("run", *SHORT, "--workload", "talks", *engine)
     assert run["outcome"] == "done"
     assert [r["role"] for r in run["requests"]] == ["warmup"] + ["timed"] * 12
@@ -75,7 +75,7 @@ def test_the_chat_preset_gives_tokens(bench: Bench) -> None:
 
 @pytest.mark.parametrize("stock", [False, True])
 def test_levels_share_one_engine_whose_slots_hold_every_prompt_whole(bench: Bench, stock: bool) -> None:
-    engine = ("--engine", str(stock_engine())) if stock else ()
+    engine = ("--engine", str(stock_folder())) if stock else ()
     levels = ("--set", "concurrency=1,3", "--set", "repeat=1")
     (run,) = bench.json("run", *SHORT, "--workload", "concurrency", *levels, *engine)
     assert run["outcome"] == "done"
