@@ -76,7 +76,8 @@ def measure(site: Site) -> Iterator[Row]:
         beside: dict[str, float | str] = {f"{name} tok/s": statistics.median(values) for name, values in rates.items()}
         beside |= {"threads": kit.threads(), "server / llama-bench": statistics.median(ratios)}
         beside["of rounds:"] = f"95 % interval {low:.3f} to {high:.3f}"
-        yield claim.row(100 * abs(statistics.median(ratios) - 1), beside)
+        note = kit.undecided(low, high, 1 - claim.limit / 100, 1 + claim.limit / 100)
+        yield claim.row(100 * abs(statistics.median(ratios) - 1), beside, note)
 
 
 def _served(folder: Path, argv: list[str], asked: dict[Claim, Point]) -> dict[str, float]:

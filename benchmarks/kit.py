@@ -164,6 +164,12 @@ def median_interval(values: Sequence[float], draws: int = 2000) -> tuple[float, 
     return found[math.floor(0.025 * draws)], found[math.ceil(0.975 * draws) - 1]
 
 
+def undecided(low: float, high: float, *limits: float) -> str:
+    """A note where the interval holds a limit: the machine was too restless for this figure to decide."""
+    held = any(low <= limit <= high for limit in limits)
+    return "the interval holds the limit: repeat it on a quieter machine before it is believed" if held else ""
+
+
 def interleaved(arms: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Every arm once a round, forwards and backwards in turn, so that what drifts falls on all alike."""
     found: dict[str, list[float]] = {name: [] for name in arms}

@@ -106,7 +106,8 @@ def _over(claim: Claim, found: dict[str, list[float]], peer: str, beside: Beside
     ratios = [own / other for own, other in zip(found["probe"], found[peer], strict=True)]
     low, high = kit.median_interval(ratios)
     told = f"95 % interval {low:.3g} to {high:.3g}, {len(ratios)} rounds"
-    return claim.row(statistics.median(ratios), {**beside, "of rounds:": told})
+    note = kit.undecided(low, high, claim.limit)
+    return claim.row(statistics.median(ratios), {**beside, "of rounds:": told}, note)
 
 
 def _deadlines(site: Site) -> Iterator[Row]:
@@ -169,7 +170,7 @@ def _decode(site: Site) -> Iterator[Row]:
         "pairs": len(ratios),
         "of pairs:": f"95 % interval {low:.4f} to {high:.4f}",
     }
-    yield DECODE.row(statistics.median(ratios), beside)
+    yield DECODE.row(statistics.median(ratios), beside, kit.undecided(low, high, DECODE.limit))
 
 
 def _is_watched(i: int) -> bool:

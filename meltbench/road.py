@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meltbench import models
 from meltbench.assemble import assemble, assemble_refused
@@ -26,7 +26,7 @@ from meltbench.targets import facts as device_facts
 from meltbench.watch import Interrupts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from meltbench.plan import Cell, Plan
     from meltbench.records import RunRecord
@@ -142,7 +142,7 @@ def _one(ready: Prepared, cell: Cell, store: Store, watch: Watch, interrupts: In
     except BaseException:
         _give_up(store, folder.run_id, probe, where)
         raise
-    _follow(probe, where, watch, interrupts)
+    _follow(probe, where, watch, interrupts, ticket["workload"]["idle_s"])
     return bring_in(store, folder.run_id, probe, watch)
 
 
@@ -154,9 +154,31 @@ def _give_up(store: Store, run_id: str, probe: Probe, where: str) -> None:
     store.discard(store.folder(run_id))
 
 
-def _follow(probe: Probe, folder: str, watch: Watch, interrupts: Interrupts) -> None:
-    """Look on until the job has ended, however it ends. Rarely while it measures: looking costs the target a fork."""
-    stopped, missed = False, 0
+class _Pauses:
+    """How long to wait before the next look: long while the run measures, for looking costs the target a fork.
+
+    The last window is of known length, ``last_s``: near its end looks come closer, so that nobody waits for nothing.
+    """
+
+    def __init__(self, last_s: float) -> None:
+        self._last_s, self._pause_s = last_s, _LOOK_S
+        self._ends: float | None = None
+
+    def after(self, status: Mapping[str, Any]) -> float:
+        """The pause after a look that showed ``status``."""
+        left = _MEASURING_S if status.get("op") in ("idle", "http", "exec") else _LOOK_S
+        if status.get("name") == "idle_after":
+            now = time.monotonic()
+            if self._ends is None:  # at the earliest: it may have begun right after the look before this one
+                self._ends = now - self._pause_s + self._last_s
+            left = self._ends - now
+        self._pause_s = min(max(left, _LOOK_S), _MEASURING_S)
+        return self._pause_s
+
+
+def _follow(probe: Probe, folder: str, watch: Watch, interrupts: Interrupts, last_s: float) -> None:
+    """Look on until the job has ended, however it ends. ``last_s``: length of the idle window that ends it."""
+    stopped, missed, pauses = False, 0, _Pauses(last_s)
     while True:
         try:
             status = probe.status(folder)
@@ -175,7 +197,7 @@ def _follow(probe: Probe, folder: str, watch: Watch, interrupts: Interrupts) -> 
         if interrupts.abort and not stopped:
             probe.stop(folder)
             stopped = True
-        time.sleep(_MEASURING_S if status.get("op") in ("idle", "http", "exec") else _LOOK_S)
+        time.sleep(pauses.after(status))
 
 
 def bring_in(store: Store, run_id: str, probe: Probe, watch: Watch) -> RunRecord:
@@ -252,7 +274,7 @@ def _collect_one(store: Store, run_id: str, watch: Watch, interrupts: Interrupts
     if not wait and state != "ended":
         watch.say(f"{run_id} is still running")
         return None
-    _follow(probe, where, watch, interrupts)
+    _follow(probe, where, watch, interrupts, ticket["workload"]["idle_s"])
     if folder.stored:  # by another collect that looked on as well
         watch.say(f"{run_id} was stored by another meltbench meanwhile")
         return None

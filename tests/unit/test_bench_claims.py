@@ -108,6 +108,12 @@ def test_the_interval_of_a_median_lies_within_the_values(values: list[float]) ->
     assert min(values) <= low <= high <= max(values)
 
 
+def test_an_interval_that_holds_the_limit_is_said_to_decide_nothing() -> None:
+    assert kit.undecided(0.98, 1.01, 0.99).startswith("the interval holds the limit")
+    assert kit.undecided(0.995, 1.01, 0.99) == ""
+    assert kit.undecided(0.96, 1.01, 0.97, 1.03)
+
+
 def test_arms_are_run_forwards_and_backwards_in_turn() -> None:
     order: list[str] = []
 
