@@ -98,11 +98,14 @@ def _counter_window(counter: Digest, t0: int, t1: int, clock_s: float) -> Window
     n = int(place[last] - place[first]) + 1 if first <= last else 0
     if t0 < t[0] or t1 > t[-1]:
         return Window(None, "low_coverage: no counter update on both sides of both edges", n=n, method=method)
-    if len(t) > 1:
-        for edge in (t0, t1):
-            _between(counter, edge)
+    # A window shorter than the time between updates tells of its surroundings and not of itself.
+    around = [_between(counter, edge) for edge in (t0, t1)] if len(t) > 1 else []
+    apart = max((int(t[k] - t[k - 1]) for k in around), default=0)
     if n < 1:
         return Window(None, "low_coverage: no counter update inside the window", n=0, method=method)
+    if t1 - t0 < apart:
+        words = f"low_coverage: {apart / 1e9:.2g} s between updates, the window has {(t1 - t0) / 1e9:.2g} s"
+        return Window(None, words, n=n, method=method)
     enclosing = int(t[np.searchsorted(t, t0, "right") - 1]), int(t[np.searchsorted(t, t1, "left")])
     if counter.reset_within(*enclosing):
         return Window(None, "counter_reset: the counter was reset inside the window", n=n, method=method)

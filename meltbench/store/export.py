@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from meltbench.errors import StoreError, UnknownName, UserError
-from meltbench.store import fs, index, llama_bench, rows, schema, tables, views
+from meltbench.store import arrow, fs, index, llama_bench, rows, schema, tables, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -156,13 +156,12 @@ def _parquet(store: Store, run_ids: Sequence[str], out: Path, say: Callable[[str
 
 def _join(store: Store, run_ids: Sequence[str], table: schema.Table, folder: Path) -> None:
     """Write one file with the rows of all runs, a run at a time so that memory stays small."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = tables.arrow_schema((schema.RUN_ID, *table.columns))
+    wanted = arrow.schema_of((schema.RUN_ID, *table.columns))
     with pq.ParquetWriter(folder / f"{table.name}.parquet", wanted, compression="zstd") as writer:
         for run_id in run_ids:
             path = store.folder(run_id).path
             content = tables.read_table(path, tables.read_manifest(path), table)
-            named = content.append_column("run_id", pa.repeat(pa.scalar(run_id), content.num_rows))
+            named = content.append_column("run_id", arrow.of_list([run_id] * content.num_rows, "VARCHAR"))
             writer.write_table(named.select(wanted.names))

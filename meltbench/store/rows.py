@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench.errors import StoreError
 from meltbench.paths import sha256_of
-from meltbench.store import manifest, schema, tables, views
+from meltbench.store import arrow, manifest, schema, tables, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -74,16 +74,13 @@ def rows_of(folder: RunFolder) -> dict[schema.Table, pa.Table]:
 
 
 def _table(table: schema.Table, rows: list[dict[str, Any]]) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.Table.from_pylist(rows, schema=tables.arrow_schema(schema.index_columns(table)))
+    columns = schema.index_columns(table)
+    return arrow.table(columns, {column.name: [row.get(column.name) for row in rows] for column in columns})
 
 
 def _with_run(run_id: str, table: schema.Table, content: pa.Table) -> pa.Table:
-    import pyarrow as pa
-
-    wanted = tables.arrow_schema(schema.index_columns(table))
-    named = content.append_column("run_id", pa.repeat(pa.scalar(run_id), content.num_rows))
+    wanted = arrow.schema_of(schema.index_columns(table))
+    named = content.append_column("run_id", arrow.of_list([run_id] * content.num_rows, "VARCHAR"))
     return named.select(wanted.names).cast(wanted)
 
 

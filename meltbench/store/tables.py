@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from meltbench.errors import InternalError, StoreError
 from meltbench.paths import sha256_of
 from meltbench.records import STATUSES, Measure, Phase, Reason, Request, RunRecord, Series, SourceStatus
-from meltbench.store import fs, manifest, schema
+from meltbench.store import arrow, fs, manifest, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +36,7 @@ class SampleWriter:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        plain = arrow_schema(schema.SAMPLES.columns)
+        plain = arrow.schema_of(schema.SAMPLES.columns)
         coded = pa.field("status", pa.dictionary(pa.int8(), pa.string()))  # the file has plain strings all the same
         self._schema = plain.set(plain.get_field_index("status"), coded)
         self._writer = pq.ParquetWriter(
@@ -57,16 +57,23 @@ class SampleWriter:
         parts = [(number, part) for number, part in parts if len(part)]
         if not parts:
             return
-        series = np.repeat(np.array([number for number, _ in parts], np.int32), [len(part) for _, part in parts])
-        t0_ns, t1_ns, value, status = (
-            np.concatenate([getattr(part, name) for _, part in parts]) for name in ("t0_ns", "t1_ns", "value", "status")
-        )
-        values = pa.array(value, mask=np.isnan(value))
-        words = pa.DictionaryArray.from_arrays(status.astype(np.int8), list(STATUSES))
-        try:
-            self._writer.write_table(pa.table([series, t0_ns, t1_ns, values, words], schema=self._schema))
-        except pa.ArrowInvalid as error:
-            raise InternalError(f"samples that contradict themselves: {error}", hint="please report it") from error
+        lengths = [len(part) for _, part in parts]
+        columns = {
+            "series": np.repeat(np.array([number for number, _ in parts], np.int32), lengths),
+            **{
+                name: np.concatenate([getattr(part, name) for _, part in parts]) for name in ("t0_ns", "t1_ns", "value")
+            },
+        }
+        codes = np.concatenate([part.status for _, part in parts]).astype(np.int8)
+        if len({len(codes), *map(len, columns.values())}) != 1:
+            raise InternalError("a series with columns of different lengths", hint="please report it")
+        made = [
+            arrow.of_numpy(column, field.type, ~np.isnan(column) if field.name == "value" else None)
+            for column, field in zip(columns.values(), self._schema, strict=False)
+        ]
+        words = arrow.of_list(STATUSES, "VARCHAR")
+        made.append(pa.DictionaryArray.from_arrays(arrow.of_numpy(codes, pa.int8()), words))
+        self._writer.write_table(pa.Table.from_arrays(made, schema=self._schema))
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
@@ -74,7 +81,6 @@ def write_record(folder: Path, record: RunRecord) -> None:
 
     Raises InternalError for a record that contradicts itself, OSError when the disk does not take it.
     """
-    import pyarrow as pa
 
     try:
         columns = {
@@ -86,25 +92,11 @@ def write_record(folder: Path, record: RunRecord) -> None:
             schema.SERIES: _columns(schema.SERIES, record.series),
             schema.TOKENS: _tokens(record.requests),
         }
-        made = {table: pa.table(held, schema=arrow_schema(table.columns)) for table, held in columns.items()}
-    except (pa.ArrowException, ValueError, OverflowError) as error:
+        made = {table: arrow.table(table.columns, held) for table, held in columns.items()}
+    except (ValueError, OverflowError) as error:
         raise InternalError(f"run {record.run_id} contradicts itself: {error}", hint="please report it") from error
     for table, content in made.items():
         _write(folder, table, content)
-
-
-def arrow_schema(columns: Iterable[schema.Column]) -> pa.Schema:
-    """Return the Arrow schema of these columns."""
-    import pyarrow as pa
-
-    types = {
-        "VARCHAR": pa.string(),
-        "BIGINT": pa.int64(),
-        "INTEGER": pa.int32(),
-        "DOUBLE": pa.float64(),
-        "TIMESTAMP": pa.timestamp("us"),
-    }
-    return pa.schema([(column.name, types[column.type]) for column in columns])
 
 
 def _write(folder: Path, table: schema.Table, content: pa.Table) -> None:
@@ -205,7 +197,7 @@ def read_table(folder: Path, whole: dict[str, Any], table: schema.Table) -> pa.T
         read = pq.ParquetFile(pa.BufferReader(raw)).read(use_threads=False)
         for column in table.columns:
             if column.later and column.name not in read.column_names:
-                read = read.append_column(column.name, pa.array([""] * read.num_rows, pa.string()))
+                read = read.append_column(column.name, arrow.of_list([""] * read.num_rows, "VARCHAR"))
         return read.select([c.name for c in table.columns])
     except (pa.ArrowException, KeyError) as error:
         why = str(error).splitlines()[0]

@@ -111,6 +111,14 @@ def test_edgereasoning_trap_a_phase_between_two_updates_is_not_given_idle_power(
     assert energy(one, phase("prefill", 30.1, 30.5)).value is None
 
 
+def test_a_window_shorter_than_the_updates_are_apart_is_refused_also_with_one_inside():
+    one = counter_of(wave, period=1.0)
+    found = energy(one, phase("prefill", 29.8, 30.2))
+    assert found.value is None
+    assert found.reason == "low_coverage: 1 s between updates, the window has 0.4 s"
+    assert energy(one, phase("run", 20.5, 30.2)).value is not None
+
+
 def test_rule_9_a_stuck_counter_is_named_and_is_not_zero():
     one = series("total", np.arange(0, 60, 0.1), np.full(600, 77.0))
     found = energy(one, phase("run", 10, 20))
