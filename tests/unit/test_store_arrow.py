@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltbench.store import arrow
@@ -26,6 +26,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("kind", VALUES)
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_list_becomes_the_array_that_pyarrow_makes_of_it(kind, data):
     values = data.draw(st.lists(st.none() | VALUES[kind], max_size=20))
@@ -34,6 +35,7 @@ def test_a_list_becomes_the_array_that_pyarrow_makes_of_it(kind, data):
     assert made.equals(pa.array(values, made.type))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=True), max_size=30))
 def test_numbers_keep_their_bits_and_a_missing_one_is_null(values):
     column = np.array(values, dtype=np.float64)
