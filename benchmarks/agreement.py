@@ -51,7 +51,7 @@ def programs() -> Path:
 
 
 def measure(site: Site) -> Iterator[Row]:
-    """Rounds of server, llama-bench and embedded engine, each started anew; the fastest repetition of each stands for it.
+    """Rounds of server, llama-bench and embedded engine, each started anew; the fastest repetition stands for each.
 
     What disturbs a repetition only ever slows it, so the fastest tells what a program can do; a middle also tells what
     the machine was busy with while that program had its turn.
