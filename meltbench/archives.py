@@ -49,6 +49,8 @@ def unpacked(archive: Path) -> Path:
     except (EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
         raise UserError(f"{archive} cannot be unpacked: {error}", hint="fetch it again; do not trust it") from None
     except OSError as error:
+        if target.is_dir():  # another process unpacked the same archive meanwhile
+            return target
         if error.errno not in (None, errno.EINVAL):  # the disk's, told as it is; EINVAL is a seek to nowhere
             raise
         raise UserError(f"{archive} cannot be unpacked: {error}", hint="fetch it again") from None
@@ -67,8 +69,8 @@ def _unzip(archive: Path, work: Path) -> None:
                     f"{archive} has a member outside its folder: {member.filename!r}", hint="do not trust it"
                 )
             out = Path(bundle.extract(member, work))
-            if mode := member.external_attr >> 16 & 0o777:
-                out.chmod(mode)
+            if (mode := member.external_attr >> 16 & 0o777) and out.is_file():
+                out.chmod(mode | 0o600)
 
 
 def _untar(archive: Path, work: Path) -> None:

@@ -45,11 +45,11 @@ _NO_CHUNKS = Readings.of(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(
 
 def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
     """Everything the store keeps of a run, from its evidence; its samples go to ``keep``, a block at a time."""
-    log = engine_log(journal)
+    log = engine_log(ticket, journal)
     engine = _identity(ticket, log)
     requests, asked, loaded_ns = _requests(ticket, journal)
     spans = phases(journal.events, requests, ENGINE, loaded_ns)
-    signals, sources = _signals(ticket, journal, _edges(spans, requests), keep)
+    signals, sources = _signals(ticket, journal, _edges(spans, requests, _lives(journal)), keep)
     # What a program does of its own accord, to warm up or to fill a context, was not asked for.
     roles = {entry["role"] for entry in ticket["asks"]}
     wanted = [request for request in requests if request.role in roles]
@@ -119,8 +119,17 @@ def _inputs(
             if head.kind == "file" and (rows := journal.streams.rows(number)) >= 0
         ],
         asked=asked,
+        gpus=_outside(ticket, engine),
         energy_source=next((source["name"] for source in ticket["sources"] if source["total"]), None),
     )
+
+
+def _outside(ticket: dict[str, Any], engine: dict[str, str]) -> list[str]:
+    """GPUs that draw from outside of the processor's package: NVIDIA's always; of others, which may be a part of the
+    processor, what the engine computed on."""
+    found = [str(gpu) for gpu in ticket["conditions"].get("gpus") or () if str(gpu).startswith("NVIDIA")]
+    used = engine.get("accelerator", "CPU")
+    return found or ([] if used in ("CPU", "unknown") else [used])
 
 
 def _lives(journal: Journal) -> list[Life]:
@@ -157,13 +166,18 @@ def _conditions(ticket: dict[str, Any], journal: Journal, engine: dict[str, str]
     return found
 
 
-def engine_log(journal: Journal) -> str:
-    """What the process under test wrote, both streams in order of arrival, harmless; the probe bounded it."""
+def engine_log(ticket: dict[str, Any], journal: Journal) -> str:
+    """What the process under test wrote, both streams in order of arrival, harmless; the probe bounded it.
+
+    Of a program whose output is its answers, one object or list a line, only the other lines.
+    """
+    answers = ticket["runner"] is not None and ticket["runner"]["mode"] == "in-process"
     lines = [
         (int(t), raw)
         for number in journal.numbers(ENGINE, ("out", "err"))
         for stream in (journal.streams[number],)
-        for t, raw in zip(stream.readings.t1_ns, stream.readings.raw, strict=True)
+        for t, raw in zip(stream.readings.t1_ns.tolist(), stream.readings.raw, strict=True)
+        if not (answers and stream.kind == "out" and raw[:1] in (b"{", b"["))
     ]
     return "\n".join(
         printable(raw.decode("utf-8", "replace").rstrip("\r\n")) for _, raw in sorted(lines, key=itemgetter(0))
@@ -189,7 +203,8 @@ def _requests(ticket: dict[str, Any], journal: Journal) -> tuple[list[Request], 
         settings = ticket["knobs"] | {"model": (ticket["model"] or {}).get("file")}
         found = speak.requests(list(asks.values()), processes, settings)
         # Where a program answers just what it was asked, one after the other.
-        told = zip(found, asks.values(), strict=True) if len(found) == len(asks) else ()
+        alike = ticket["runner"]["mode"] == "in-process" and len(found) == len(asks)
+        told = zip(found, asks.values(), strict=True) if alike else ()
         exact = {request.index: ask.n_out for request, ask in told if ask.ignore_eos}
         return found, exact, speak.loaded_ns(processes)
     return *_answers(speak, asks, journal), None
@@ -234,11 +249,11 @@ def _answers(speak: ServerEngine, asks: dict[str, Ask], journal: Journal) -> tup
     return found, exact
 
 
-def _edges(spans: list[Phase], requests: list[Request]) -> Edges:
+def _edges(spans: list[Phase], requests: list[Request], lives: list[Life]) -> Edges:
     """Every window whose energy will be asked about: the phases, and each request from sending to end."""
     run = next((span for span in spans if span.name == "run"), None)
     windows = [(span.t0_ns, span.t1_ns) for span in spans] + [(r.t_send_ns, r.t_end_ns) for r in requests]
-    return Edges.of(windows, run)
+    return Edges.of(windows, run, [(life.t0_ns, life.t1_ns) for life in lives])
 
 
 def _signals(

@@ -196,8 +196,10 @@ def load(name: str) -> Loaded:
     found = catalog.load("workloads", name)
     work = read_table(Workload, found.data, found.path)
     work.check_keys(str(found.path))
-    work.check(str(found.path))
+    work.check(str(found.path))  # before its items are looked for
     items = read_items(found.path.parent / work.items) if work.items else ()
     if work.kind == "chat":
         check_conversations(found.path.parent / str(work.items), items)
-    return Loaded(name, found.sha256, work, items)
+    loaded = Loaded(name, found.sha256, work, items)
+    loaded.check(str(found.path))
+    return loaded

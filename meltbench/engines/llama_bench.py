@@ -151,7 +151,8 @@ def _accelerator(row: Mapping[str, Any]) -> str:
         return "CPU"
     layers = row.get("n_gpu_layers")
     name = llama_log.known_as(_name(devices[0]))
-    return f"{name} ngl={layers}" if isinstance(layers, int) and 0 <= layers < 99 else name
+    some = isinstance(layers, int) and not isinstance(layers, bool) and 0 <= layers < 99
+    return f"{name} ngl={layers}" if some else name
 
 
 def _marks(process: Process) -> list[_Mark]:

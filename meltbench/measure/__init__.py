@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meltbench.measure.costs import NO_RUN, SERVED, energy_measures, rail_measures
-from meltbench.measure.counters import MAX_POWER_W
+from meltbench.measure.counters import MAX_GPU_POWER_W, MAX_POWER_W
 from meltbench.measure.crosscheck import cross_check
 from meltbench.measure.findings import (
     StreamStats,
@@ -27,11 +27,12 @@ from meltbench.measure.gauges import (
 from meltbench.measure.latency import OF_CACHE, count_measures, in_mode, latency_measures, load_measure, point_measures
 from meltbench.measure.own_cpu import Life, cpu_within
 from meltbench.measure.points import points, unlike
+from meltbench.measure.ratios import RATIOS
 from meltbench.measure.sustained import sustained_measures
 from meltbench.measure.throttle import throttle_reasons
 from meltbench.measure.throughput import throughput
 from meltbench.measure.total import Total, rails, total
-from meltbench.measure.validity import FOREIGN_CORES, reason, state
+from meltbench.measure.validity import reason, state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,20 +41,7 @@ if TYPE_CHECKING:
     from meltbench.measure.digest import Digest
     from meltbench.records import Measure, Phase, Reason, Request, SourceStatus, State
 
-__all__ = ["Limits", "RunInputs", "StreamStats", "measure_run"]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a device profile may state better than the defaults.
-
-    ``foreign_cores``: cores others may use; ``max_power_w``: more than the machine can draw, which also bounds what
-    counts as a wrap; ``clock_bound_s``: offset between the clocks of samples and phases, 0 where the probe took both.
-    """
-
-    foreign_cores: float = FOREIGN_CORES
-    max_power_w: float = MAX_POWER_W
-    clock_bound_s: float = 0.0
+__all__ = ["RunInputs", "StreamStats", "measure_run"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +57,8 @@ class RunInputs:
     already knows (not_gated, warm_start, settings_not_applied ...). ``clocks``: (boot, mono, wall) in ns in order.
     ``boot_ids``: boot ids seen, of the facts before the run and of the probe's begin event.
     ``asked``: exact number of tokens by request index, where the engine was made to produce so many.
-    ``energy_source``: the source marked as the total, None when the profile has none.
+    ``energy_source``: the source marked as the total, None when the profile has none. ``gpus``: those outside of the
+    processor's package.
     """
 
     kind: Kind
@@ -90,14 +79,13 @@ class RunInputs:
     streams: Sequence[StreamStats] = ()
     asked: Mapping[int, int] = field(default_factory=dict)
     energy_source: str | None = "rapl"
-    limits: Limits = Limits()
+    gpus: Sequence[str] = ()
 
 
 def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     """Every measure of a run, the reasons against its validity, and the state they come to."""
     run = next((phase for phase in inputs.phases if phase.name == "run"), None)
     found_total = designated(inputs)
-    limits = inputs.limits
     measures = [
         *_served(inputs),
         *load_measures(inputs.signals, run, *_own_cpu(inputs, run), no_run=NO_RUN[inputs.kind]),
@@ -109,12 +97,13 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
             inputs.phases,
             inputs.requests,
             kind=inputs.kind,
-            clock_bound_s=limits.clock_bound_s,
         ),
         *_of_rails(inputs),
         *thermal_measures(inputs.signals, run),
         *frequency_measures(inputs.signals, run),
     ]
+    of_mode = {name for name, _ in RATIOS}
+    measures = [in_mode([one], inputs.mode)[0] if one.name in of_mode else one for one in measures]
     checked, disagreements = cross_check(inputs.signals, run)
     measures += checked
     told = [inputs.failure, *inputs.conditions] if inputs.failure else list(inputs.conditions)
@@ -127,7 +116,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *frequency_reasons(inputs.signals, run),
         *throttle_reasons(inputs.signals, run),
         *disagreements,
-        *measure_reasons(measures, limits.foreign_cores, limits.max_power_w),
+        *measure_reasons(measures, MAX_POWER_W + MAX_GPU_POWER_W * len(inputs.gpus)),
         *([reason("partial_total", found_total.partial)] if found_total.partial else []),
     ]
     first: dict[str, Reason] = {}
@@ -141,8 +130,7 @@ def _served(inputs: RunInputs) -> list[Measure]:
     """What is known of a server's answers; points are told apart where a median over them means nothing."""
     if inputs.kind not in SERVED:
         return []
-    told = [load_measure(inputs.load_s, inputs.load_label), *count_measures(inputs.requests)]
-    out: list[Measure] = []
+    out = [load_measure(inputs.load_s, inputs.load_label)]
     whole = not unlike(inputs.kind, inputs.requests)
     if whole:
         out += latency_measures(inputs.requests, OF_CACHE if points(inputs.requests) else ())
@@ -154,7 +142,7 @@ def _served(inputs: RunInputs) -> list[Measure]:
     # Between the requests of a grid's point, or of a chat's first turns, lie others: levels have a time of their own.
     for level in points(inputs.requests) if inputs.kind == "generate" else ():
         out += throughput(level, [request for request in inputs.requests if request.point == level])
-    return [*told, *in_mode(out, inputs.mode)]
+    return [*count_measures(inputs.requests), *in_mode(out, inputs.mode)]
 
 
 def _own_cpu(inputs: RunInputs, run: Phase | None) -> tuple[float | None, str]:
@@ -162,18 +150,18 @@ def _own_cpu(inputs: RunInputs, run: Phase | None) -> tuple[float | None, str]:
     several processes within the run."""
     if inputs.kind == "idle":
         return 0.0, "nothing is under test"
-    if len(inputs.lives) > 1 and run is not None:
+    # A program may end before its last sample could enclose the run; a server is stopped after it.
+    if inputs.lives and inputs.mode != "server" and run is not None:
         return cpu_within(inputs.lives, inputs.signals, run), f"{len(inputs.lives)} processes, by rusage and sampled"
     return (inputs.life_cpu_s if inputs.kind == "exec" else None), "user + system time by rusage at exit"
 
 
 def _of_rails(inputs: RunInputs) -> list[Measure]:
     """The energy of every signal by itself: parts of the total and what lies outside of it, never to be added up."""
-    bound = inputs.limits.clock_bound_s
     return [
         measure
         for rail in rails(inputs.signals)
-        for measure in rail_measures(rail, inputs.phases, inputs.requests, kind=inputs.kind, clock_bound_s=bound)
+        for measure in rail_measures(rail, inputs.phases, inputs.requests, kind=inputs.kind)
     ]
 
 
@@ -192,4 +180,4 @@ def designated(inputs: RunInputs) -> Total:
         return Total(None, f"sensor_gated: {source.source}: {source.detail}")
     if source.status != "ok":
         return Total(None, f"sensor_unreadable: {source.source}: {source.detail}")
-    return total(inputs.signals, source.source)
+    return total(inputs.signals, source.source, inputs.gpus)

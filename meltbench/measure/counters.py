@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     Bools = npt.NDArray[np.bool_]
 
 WRAP_SHARE = 0.25  # of the range: a fall whose way across the end is longer is not "near the range end"
-MAX_POWER_W = 2000.0  # more than any single machine in scope draws
+MAX_POWER_W = 2000.0  # more than any single machine in scope draws, its GPUs aside
+MAX_GPU_POWER_W = 1500.0  # more than a board draws
 
 
 def middle_ns(series: Series) -> Ints:

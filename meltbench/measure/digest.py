@@ -9,6 +9,7 @@ two such sums, and memory grows with the number of windows alone.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     Columns = dict[str, npt.NDArray[Any]]
 
 BESIDE = 4  # samples kept on each side of an edge: an edge's u looks at two intervals either way
+_USUAL_OF = 256  # gaps between a gauge's first samples, whose median is the usual one
 GAP_FACTOR = 3.0  # a pause longer than this many usual periods is lost evidence
 
 
@@ -38,17 +40,20 @@ GAP_FACTOR = 3.0  # a pause longer than this many usual periods is lost evidence
 class Edges:
     """The windows that will be asked about: ``run``, None where there is none, and the edges of all, sorted.
 
-    ``times`` None keeps every sample, for signals that are short or windows that are not known.
+    ``times`` None keeps every sample, for signals that are short or windows that are not known. ``few`` are those of
+    the run and of processes: of a signal that is no energy nothing else will be asked.
     """
 
     run: Phase | None = None
     times: Ints | None = None
+    few: Ints | None = None
 
     @classmethod
-    def of(cls, spans: Iterable[tuple[int, int]], run: Phase | None) -> Edges:
-        """The edges of these spans (ns) and of the run."""
-        every = [edge for span in spans for edge in span] + ([run.t0_ns, run.t1_ns] if run else [])
-        return cls(run, np.unique(np.array(every, dtype=np.int64)))
+    def of(cls, spans: Iterable[tuple[int, int]], run: Phase | None, lives: Iterable[tuple[int, int]] = ()) -> Edges:
+        """The edges of these spans (ns), of the run, and of the lives of processes."""
+        few = [edge for life in lives for edge in life] + ([run.t0_ns, run.t1_ns] if run else [])
+        every = [edge for span in spans for edge in span] + few
+        return cls(run, np.unique(np.array(every, dtype=np.int64)), np.unique(np.array(few, dtype=np.int64)))
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,8 @@ class Digest:
 
     def reset_within(self, t0_ns: int, t1_ns: int) -> bool:
         """Whether a reset lies between the readings that enclose the window."""
-        return any(after > t0_ns and before < t1_ns for before, after in self.resets)
+        first = bisect_right(self.resets, t0_ns, key=lambda pair: pair[1])
+        return first < len(self.resets) and self.resets[first][0] < t1_ns
 
     @cached_property
     def halves(self) -> tuple[Columns, Columns]:
@@ -183,7 +189,7 @@ class Digester:
         self._before: float | None = None
         self._denied = True
         self._counter = self._gauge = None
-        times = edges.times
+        times = edges.times if head.unit in ("J", "W") else edges.few
         if head.kind == "counter":
             self._counter = _Counter(head, times, max_power_w)
         elif head.unit == "W":
@@ -214,7 +220,7 @@ class Digester:
             kept, resets = self._counter.near.done(), tuple(self._counter.unwrapper.resets)
             readings, updates = self._counter.unwrapper.readings, self._counter.unwrapper.updates
         elif self._gauge is not None:
-            kept, readings, updates = self._gauge.near.done(), self._gauge.readings, self._gauge.changes
+            kept, readings, updates = self._gauge.done(), self._gauge.readings, self._gauge.changes
         return Digest(
             self._head, self._whole, self._run, self._line, self._before, kept or _empty(), readings, updates, resets,
             self._denied,
@@ -235,7 +241,7 @@ def digest(series: Series, edges: Edges | None = None, max_power_w: float | None
 class _Counter:
     """Rows of a counter: of one in joules its updates, else its readings.
 
-    ``v``: risen since the first reading. ``stamp_s``: length of the read; ``since_s``: to the reading before it.
+    ``v``: as it was first read, and risen since. ``stamp_s``: length of the read; ``since_s``: to the one before it.
     """
 
     def __init__(self, head: Series, edges: Ints | None, max_power_w: float | None) -> None:
@@ -264,6 +270,7 @@ class _Gauge:
     area: float = 0.0
     gaps: float = 0.0
     usual_s: float | None = None
+    first: list[tuple[Ints, Floats, Floats]] = field(default_factory=list)
     halves: list[tuple[int, float, float] | None] = field(default_factory=lambda: [None, None])
 
     def __post_init__(self) -> None:
@@ -277,14 +284,38 @@ class _Gauge:
         if self.last is not None:
             rising &= t > self.last[0]
         t, v, stamp = t[rising], v[rising], stamp[rising]
-        if not len(t):
-            return
+        if self.last is None or self.usual_s is None:
+            t, v, stamp = self._begun(t, v, stamp)
+        if len(t) and self.usual_s is not None:
+            self._take(t, v, stamp)
+
+    def _begun(self, t: Ints, v: Floats, stamp: Floats) -> tuple[Ints, Floats, Floats]:
+        """The samples from the first on, once there are enough of them to tell how far apart they usually are."""
+        self.first.append((t, v, stamp))
+        self.last = (int(t[-1]), float(v[-1])) if len(t) else self.last
+        whole = tuple(np.concatenate([part[i] for part in self.first]) for i in range(3))
+        if len(whole[0]) > _USUAL_OF:
+            self._settle(whole[0])
+            return whole[0], whole[1], whole[2]
+        return t[:0], v[:0], stamp[:0]
+
+    def _settle(self, t: Ints) -> None:
+        self.usual_s = float(np.median(np.diff(t[: _USUAL_OF + 1]))) / 1e9 if len(t) > 1 else math.inf
+        self.last, self.first = None, []
+
+    def done(self) -> Columns:
+        if self.usual_s is None and self.first:
+            t, v, stamp = (np.concatenate([part[i] for part in self.first]) for i in range(3))
+            self._settle(t)
+            if len(t):
+                self._take(t, v, stamp)
+        return self.near.done()
+
+    def _take(self, t: Ints, v: Floats, stamp: Floats) -> None:
         t_before, v_before = self.last or (int(t[0]), float(v[0]))
         dt = np.diff(t, prepend=t_before) / 1e9
         area = self.area + np.cumsum((np.concatenate([[v_before], v[:-1]]) + v) / 2 * dt)
         changes = self.changes + np.cumsum(np.diff(v, prepend=v_before) != 0)
-        if self.usual_s is None and len(t) > 1:
-            self.usual_s = float(np.median(dt[1:]))
         long = dt > GAP_FACTOR * (self.usual_s or math.inf)
         gaps = self.gaps + np.cumsum(np.where(long, dt, 0.0))
         own = np.empty(len(t))

@@ -20,8 +20,13 @@ from meltbench.measure.digest import Digest, digest
 from meltbench.records import Measure
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from meltbench.measure.digest import Columns
     from meltbench.records import Phase, Scope, Series
+
+    Ints = npt.NDArray[np.int64]
+    Floats = npt.NDArray[np.float64]
 
 GAIN_LIMIT = {"A": 0.01, "B": 0.05, "C": 0.10, "D": 0.20}  # E, a model or an estimate, has no limit to state
 MIN_GAUGE_UPDATES = 10
@@ -110,10 +115,15 @@ def _counter_window(counter: Digest, t0: int, t1: int, clock_s: float) -> Window
     if counter.reset_within(*enclosing):
         return Window(None, "counter_reset: the counter was reset inside the window", n=n, method=method)
     edges = [_counter_edge(counter, edge, clock_s) for edge in (t0, t1)]
-    low, high = np.interp([t0, t1], t, v).tolist()
+    low, high = (_at(t, v, k, edge) for k, edge in zip(around, (t0, t1), strict=True))
     if high < low:
         return Window(None, "counter_reset: the counter ran backwards", n=n, method=method)
     return Window(high - low, None, math.hypot(*edges), 0.0, n, 1.0, method)
+
+
+def _at(t: Ints, v: Floats, k: int, edge: int) -> float:
+    """The counter at an edge that lies between updates k-1 and k."""
+    return float(np.interp(edge, t[k - 1 : k + 1], v[k - 1 : k + 1]))
 
 
 def _counter_edge(counter: Digest, edge: int, clock_s: float) -> float:

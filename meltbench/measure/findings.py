@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from meltbench.measure.validity import LATE_SHARE, MISSED_SHARE, STEP_S, SUSPEND_S, reason
+from meltbench.measure.validity import FOREIGN_CORES, LATE_SHARE, MISSED_SHARE, STEP_S, SUSPEND_S, reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,12 +109,12 @@ def request_reasons(requests: Sequence[Request], asked: Mapping[int, int]) -> li
     return failed + _joined("truncated_output", short)
 
 
-def measure_reasons(measures: Sequence[Measure], foreign_cores: float, max_power_w: float) -> list[Reason]:
+def measure_reasons(measures: Sequence[Measure], max_power_w: float) -> list[Reason]:
     """What the numbers themselves speak against: background load, heat unseen, short or implausible energy."""
     found = {(one.name, one.phase, one.source): one for one in reversed(measures)}
     out: list[Reason] = []
     foreign = found.get(("foreign_cores", "run", ""))
-    if foreign is not None and foreign.value is not None and foreign.value > foreign_cores:
+    if foreign is not None and foreign.value is not None and foreign.value > FOREIGN_CORES:
         out.append(reason("background_load", f"others used {foreign.value:.2f} cores"))
     heat = found.get(("max_temp_c", "run", ""))
     if heat is not None and heat.value is None:

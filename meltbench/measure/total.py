@@ -35,11 +35,15 @@ class Total:
     partial: str = ""
 
 
-def total(signals: Sequence[Digest], source: str) -> Total:
-    """The total by the signals of ``source``, which the profile designates; GPUs of any source are added to RAPL."""
+def total(signals: Sequence[Digest], source: str, gpus: Sequence[str] = ()) -> Total:
+    """The total by the signals of ``source``, which the profile designates; GPUs of any source are added to RAPL.
+
+    ``gpus`` names those that draw from outside of the packages, whether anything measures them or not.
+    """
     own = [one for one in signals if one.head.source == source]
     if any(one.name.startswith("rapl.") for one in own):
-        return _rapl([*own, *(one for one in signals if _GPU.fullmatch(one.name))])
+        boards = {one.name: one for one in signals if _GPU.fullmatch(one.name)}  # by name: two sources may read one
+        return _rapl(own, list(boards.values()), gpus)
     steady = [one for one in rails(own) if not one.name.endswith(TRAILING)]
     counters = [one for one in steady if one.parts[0].head.kind == "counter"]
     found = counters or steady  # counter first, gauge second
@@ -50,14 +54,14 @@ def total(signals: Sequence[Digest], source: str) -> Total:
     return Total(None, f"no_energy_source: {why}")
 
 
-def _rapl(signals: Sequence[Digest]) -> Total:
+def _rapl(signals: Sequence[Digest], boards: list[Digest], gpus: Sequence[str]) -> Total:
     domains = [(_leaf(one.name), one) for one in signals if one.name.startswith("rapl.")]
     psys = [one for leaf, one in domains if leaf == "psys"]
     packages = [one for leaf, one in domains if PACKAGE.fullmatch(leaf)]
-    outside = [one for leaf, one in domains if leaf == "dram"] + [one for one in signals if _GPU.fullmatch(one.name)]
+    outside = [one for leaf, one in domains if leaf == "dram"] + boards
     if psys and _readable(psys[0]):
-        gpus = [one.name for one in outside if _GPU.fullmatch(one.name)]
-        return _sum(psys[:1], "module", f"psys may leave out {', '.join(gpus)}" if gpus else "")
+        left = [one.name for one in boards] or list(gpus)
+        return _sum(psys[:1], "module", f"psys may leave out {', '.join(left)}" if left else "")
     if not packages and not psys:
         return Total(None, "no_energy_source: no package or psys counter was found")
     lost = [one for one in packages or psys if not _readable(one)]
@@ -66,8 +70,11 @@ def _rapl(signals: Sequence[Digest]) -> Total:
         code, names = "sensor_denied" if denied else "low_coverage", ", ".join(one.name for one in lost)
         return Total(None, f"{code}: {names} could not be read, and no sum without it is the total")
     dark = [one.name for one in outside if not _readable(one)]
+    if len(boards) < len(gpus):
+        dark += gpus[len(boards) :]
     lit = [one for one in outside if _readable(one)]
-    return _sum([*packages, *lit], "soc", f"without {', '.join(dark)}" if dark else "")
+    scope: Scope = "module" if any(one in boards for one in lit) else "soc"
+    return _sum([*packages, *lit], scope, f"without {', '.join(dark)}" if dark else "")
 
 
 def rails(signals: Sequence[Digest]) -> list[Rail]:

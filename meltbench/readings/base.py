@@ -262,7 +262,7 @@ def text_series(
     """Series from a text that holds several numbers; ``row`` gives one a column, NaN for one it does not find.
 
     A text cut at the probe's limit (E2BIG) is still read: what is missing is NaN. A column that was never found
-    gives no series.
+    gives no series, unless a reading failed.
     """
     readings = stream.readings
     codes = read_codes(readings)
@@ -275,7 +275,8 @@ def text_series(
     for j, column in enumerate(columns):
         values = table[:, j].copy()
         found = np.isfinite(values)
-        if found.any():
+        # A slice without it may still show that reading failed.
+        if found.any() or not usable.all():
             status = np.where(found, OK, np.where(usable, UNPARSED, codes)).astype(np.uint8)
             out.append(make_series(source, stream, column, values, status))
     return out

@@ -64,7 +64,7 @@ _GAUGES = (
 
 
 def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
-    """One set of series a GPU, numbered as NVML does; the path of each is the GPU's UUID.
+    """One set of series a GPU, numbered as NVML does.
 
     ``nvml.gpu0.energy`` (J since the driver was loaded), ``.power`` (W, of now), ``.power_average`` and
     ``.usage_average`` (trailing means), ``.memory_bytes``, ``.sm_hz``, ``.throttle`` (bits), ``.thermal_slowdown``
@@ -92,10 +92,9 @@ def _take(line: Line, sink: Sink) -> bool:
 def _put(line: Line, sink: Sink, gpu: int, one: _Field, span: Span) -> bool:
     if one.key not in line.data:
         return False
-    said, uuid = line.data[one.key], line.data.get("uuid")
+    said = line.data[one.key]
     column = Column(one.name.format(gpu), one.unit, one.kind, one.scope)
-    path = uuid if isinstance(uuid, str) and len(uuid) <= 64 and uuid.isprintable() else ""
-    series = sink.at(column, path, one.klass, one.update_s)
+    series = sink.at(column, f"nvml:{gpu}", one.klass, one.update_s)
     value = count(said)
     value = None if value is None or value * one.scale > one.highest else value * one.scale
     series.add(span, value, 0 if value is not None else UNPARSED if said is not None else _why(line, one.key))

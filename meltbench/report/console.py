@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meltbench.report.headline import natural, of_points, plain
+from meltbench.measure.latency import bare
+from meltbench.report.headline import natural, of_points
 from meltbench.report.sheet import MISSING, Column, Sheet, markdown, print_sheet
 from meltbench.report.units import quantity
 from meltbench.targets import printable
@@ -79,7 +80,7 @@ def title(manifest: dict[str, Any]) -> str:
 
 def chosen(record: RunRecord) -> list[tuple[str, Measure]]:
     """The measures of the table with their headings, in order; measures that do not apply are left out."""
-    found = {(plain(m.name), m.stat): m for m in reversed(record.measures) if m.phase == "run"}
+    found = {(bare(m.name), m.stat): m for m in reversed(record.measures) if m.phase == "run"}
     rows = [(heading, found[key]) for heading, keys in _SECTIONS for key in keys if key in found]
     # The first of a section says why there is nothing; the same again says no more.
     first = {heading: next((m for h, m in rows if h == heading and m.value is None), None) for heading, _ in rows}
@@ -94,7 +95,7 @@ def points(record: RunRecord) -> list[tuple[str, Measure]]:
     shown = []
     for point, measures in sorted(of_points(record.measures).items(), key=lambda found: natural(found[0])):
         for m in measures:
-            name = plain(m.name)
+            name = bare(m.name)
             # A point without any answer has no rate: the reason of its end-to-end time says why.
             rate = (name, m.stat) in wanted and (m.value is not None or name == "decode_tps")
             if rate or (name == "e2e_s" and m.reason):

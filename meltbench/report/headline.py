@@ -39,20 +39,10 @@ METERED = (
     _RSS,
 )
 
-# What another mode than a server's gave carries the mode in its name, so that the two are never mixed.
-PREFIXES = ("bench_", "inprocess_")
 # A measure of any other phase is of a point of a grid, or of a level of concurrency.
 SPANS = ("run", "load", "prefill", "decode", "idle_before", "idle_after")
 # Of several rows of a measure the first of these stands for it; a percentile never does.
 _STATS = ("value", "median", "ratio_of_sums", "max", "min", "sum", "count", "mean", "slope")
-
-
-def plain(name: str) -> str:
-    """The name of a measure without its mode."""
-    for prefix in PREFIXES:
-        if name.startswith(prefix):
-            return name.removeprefix(prefix)
-    return name
 
 
 def natural(name: str) -> list[str | int]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench.controller import is_alive
 from meltbench.errors import StoreError
+from meltbench.measure.latency import PREFIX, bare
 from meltbench.report.console import command_line
-from meltbench.report.headline import METERED, POINTED, PREFIXES, RATES, SERVED, SPANS, Headline, natural, plain
+from meltbench.report.headline import METERED, POINTED, RATES, SERVED, SPANS, Headline, natural
 from meltbench.report.sheet import MISSING, Column, Sheet
 from meltbench.report.units import quantity
 from meltbench.store import index
@@ -126,7 +127,7 @@ def _from_entry(entry: RunEntry) -> Row:
 
 def _add_numbers(connection: duckdb.DuckDBPyConnection, rows: list[Row]) -> None:
     """Put in the headline measures that have a value, under their own names, of the run and of each point."""
-    wanted = {(f"{prefix}{h.name}", h.stat) for h in (*POINTED, *SERVED, *METERED) for prefix in ("", *PREFIXES)}
+    wanted = {(f"{prefix}{h.name}", h.stat) for h in (*POINTED, *SERVED, *METERED) for prefix in PREFIX.values()}
     pairs = ", ".join(f"('{name}', '{stat}')" for name, stat in sorted(wanted))
     totals = ", ".join(f"'{name}'" for name in _OF_TOTAL)
     spans = ", ".join(f"'{span}'" for span in SPANS if span != "run")
@@ -163,7 +164,7 @@ def listing_sheets(rows: list[Row]) -> list[Sheet]:
         if whole:
             sheets.append(_sheet(f"mode {mode}", whole, SERVED, several=several))
         if pointed:
-            known = {plain(name) for row in pointed for point in row["points"] for name in point["measures"]}
+            known = {bare(name) for row in pointed for point in row["points"] for name in point["measures"]}
             columns = [headline for headline in POINTED if headline.name in known]
             sheets.append(_sheet(f"mode {mode}, by point", pointed, columns, several=several, by_point=True))
     others = [row for row in rows if not row["mode"]]
@@ -173,7 +174,7 @@ def listing_sheets(rows: list[Row]) -> list[Sheet]:
 
 
 def _has_rates(row: Row) -> bool:
-    return any(plain(name) in {h.name for h in RATES} for name in row["measures"])
+    return any(bare(name) in {h.name for h in RATES} for name in row["measures"])
 
 
 def _sheet(title: str, rows: list[Row], wanted: Sequence[Headline], *, several: bool, by_point: bool = False) -> Sheet:
@@ -191,7 +192,7 @@ def _sheet(title: str, rows: list[Row], wanted: Sequence[Headline], *, several: 
         texts = [row["device"] or ""] * several + _what(row, served=served)
         state = str(row["validity"] if row["state"] == "done" else row["state"] or "unknown")
         for point in sorted(row["points"], key=lambda one: natural(one["point"])) if by_point else (row,):
-            found = {plain(name): value for name, value in point["measures"].items()}
+            found = {bare(name): value for name, value in point["measures"].items()}
             cells = [quantity(found[h.name], h.unit) if h.name in found else MISSING for h in wanted]
             sheet.rows.append((row["run_id"], *texts, *([point["point"]] if by_point else []), *cells, state))
     return sheet

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from meltbench.report.headline import METERED, POINTED, SERVED, Headline, natural, of_points, plain
+from meltbench.measure.latency import bare
+from meltbench.report.headline import METERED, POINTED, SERVED, Headline, natural, of_points
 from meltbench.report.sheet import Column, Sheet
 from meltbench.report.units import quantity
 
@@ -63,5 +64,5 @@ def _add(sheet: Sheet, label: str, wanted: Sequence[Headline], runs: Sequence[Se
 
 
 def _of(measures: Sequence[Measure], headline: Headline) -> Measure | None:
-    mine = [m for m in measures if plain(m.name) == headline.name and m.stat == headline.stat]
+    mine = [m for m in measures if bare(m.name) == headline.name and m.stat == headline.stat]
     return mine[0] if mine else None

@@ -102,7 +102,7 @@ def llama_bench_text(store: Store, run_ids: Sequence[str], fmt: str = "llama-ben
     """
     made: list[dict[str, Any]] = []
     for run_id in run_ids:
-        made += llama_bench.entries(tables.read_record(store.folder(run_id).path))
+        made += llama_bench.entries(tables.read_record(store.folder(run_id).path, signals=False))
     if not made:
         raise UserError("none of these runs has the rate of a grid's point, such as pp512", hint="export --format csv")
     if fmt == "llama-bench-jsonl":

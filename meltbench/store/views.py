@@ -12,21 +12,24 @@ WIDE = {
     "tpot_s": "median",
     "prefill_tps": "median",
     "decode_tps": "median",
+    "load_s": "value",
     "inprocess_ttft_s": "median",
     "inprocess_tpot_s": "median",
     "inprocess_prefill_tps": "median",
     "inprocess_decode_tps": "median",
-    "load_s": "value",
+    "inprocess_load_s": "value",
+    "bench_load_s": "value",
     "peak_rss_bytes": "max",
     "peak_pss_bytes": "max",
     "energy_j": "value",
     "net_energy_j": "value",
     "j_per_output_token": "ratio_of_sums",
+    "inprocess_j_per_output_token": "ratio_of_sums",
     "max_temp_c": "max",
     "wall_s": "value",
 }
 # Parts are never summed into a total: of these, only the row of the designated total counts.
-TOTAL_ONLY = ("energy_j", "net_energy_j", "j_per_output_token")
+TOTAL_ONLY = ("energy_j", "net_energy_j", "j_per_output_token", "inprocess_j_per_output_token")
 TOTAL_SOURCE = "total"
 
 _RUN_COLUMNS = ("device", "model", "runner", "mode", "accelerator", "workload", "validity")
@@ -56,10 +59,7 @@ def _wide_sql() -> str:
     energy = f"FILTER (WHERE name = 'energy_j' AND value IS NULL AND source = '{TOTAL_SOURCE}')"
     return f"""
     SELECT r.run_id, r.started_at, r.device, r.model, r.runner, r.workload, r.rep, r.validity, v.reasons,
-        m.ttft_s, m.tpot_s, m.prefill_tps, m.decode_tps,
-        m.inprocess_ttft_s, m.inprocess_tpot_s, m.inprocess_prefill_tps, m.inprocess_decode_tps,
-        m.load_s, m.peak_rss_bytes, m.peak_pss_bytes,
-        m.energy_j, m.net_energy_j, m.energy_reason, m.j_per_output_token, m.max_temp_c, m.wall_s,
+        {", ".join(f"m.{name}" for name in WIDE)}, m.energy_reason,
         coalesce(q.n_requests, 0) AS n_requests, r.accelerator, r.mode, r.cell_key AS key, r.plan_hash
     FROM runs r
     LEFT JOIN (SELECT run_id,
@@ -86,10 +86,7 @@ _WIDE_MEANINGS = {
 }
 WIDE_COLUMNS = (
     *("run_id", "started_at", "device", "model", "runner", "workload", "rep", "validity", "reasons"),
-    *("ttft_s", "tpot_s", "prefill_tps", "decode_tps"),
-    *("inprocess_ttft_s", "inprocess_tpot_s", "inprocess_prefill_tps", "inprocess_decode_tps"),
-    *("load_s", "peak_rss_bytes", "peak_pss_bytes"),
-    *("energy_j", "net_energy_j", "energy_reason", "j_per_output_token", "max_temp_c", "wall_s"),
+    *(*WIDE, "energy_reason"),
     *("n_requests", "accelerator", "mode", "key", "plan_hash"),
 )
 
@@ -136,7 +133,8 @@ _LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
 
 LATENCY = View(
     "latency",
-    "One row per run, item and point: percentiles over its timed requests that ended ok (linear interpolation).",
+    "One row per run of a server, item and point: percentiles over its timed requests that ended ok (linear "
+    "interpolation). Those of other modes are measures with their prefix.",
     """
     SELECT r.run_id, r.device, r.model, r.runner, r.mode, r.accelerator, r.workload, r.validity,
         q.item, q.point, q.n,
@@ -149,7 +147,8 @@ LATENCY = View(
         quantile_cont(tpot_s, 0.99) AS tpot_s_p99,
         quantile_cont(e2e_s, 0.5) AS e2e_s_p50, quantile_cont(e2e_s, 0.9) AS e2e_s_p90,
         quantile_cont(e2e_s, 0.99) AS e2e_s_p99
-        FROM requests WHERE role = 'timed' AND status = 'ok' GROUP BY run_id, item, point) q ON q.run_id = r.run_id""",
+        FROM requests WHERE role = 'timed' AND status = 'ok' GROUP BY run_id, item, point) q ON q.run_id = r.run_id
+    WHERE r.mode = 'server'""",
     (
         *((name, _MEANINGS[name]) for name in ("run_id", *_RUN_COLUMNS)),
         ("item", "Item of the workload."),

@@ -50,9 +50,10 @@ def main() -> int:
     period_s = float(sys.argv[1]) / 1000
     try:
         rapl = library()
-        rapl.setup()
     except ImportError as error:
         return cannot("absent", f"pyRAPL is not installed: {error}")
+    try:
+        rapl.setup()
     except PermissionError as error:
         return cannot("denied", f"pyRAPL: {error}")
     except (OSError, ValueError, IndexError) as error:

@@ -45,7 +45,7 @@ def test_one_line_gives_every_signal_of_a_gpu_in_si_units():
         "nvml.gpu0.thermal_slowdown": (1.0, "1", "state", "system", None),
         "nvml.gpu0.processes": (2.0, "1", "gauge", "system", None),
     }
-    assert found["nvml.gpu0.energy"].path == "GPU-1"
+    assert found["nvml.gpu0.energy"].path == "nvml:0"
     assert found["nvml.gpu0.energy"].wrap is None
     assert (status.status, status.paths, status.readings) == ("ok", 1, 1)
 

@@ -104,7 +104,7 @@ def expected(value):
             changes[field.name] = manifest.harmless(held)
         elif isinstance(held, float) and not math.isfinite(held):
             changes[field.name] = None
-    if isinstance(value, Measure) and changes.get("value", 1) is None and value.reason is None:
+    if isinstance(value, Measure) and changes.get("value", 1) is None and not value.reason:
         changes["reason"] = "not_finite"
     return replace(value, **changes)
 
