@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Format = Literal["parquet", "csv", "llama-bench", "llama-bench-jsonl"]
 FORMATS: tuple[Format, ...] = ("parquet", "csv", "llama-bench", "llama-bench-jsonl")
 EXPORTABLE = (*(view.name for view in views.VIEWS), *(table.name for table in rows.INDEXED))
+_ROWS = 1 << 18  # that get the name of their run at once
 _HINT = "free space or choose another place"
 # A program reading CSV takes a cell that starts like this for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -155,7 +156,7 @@ def _parquet(store: Store, run_ids: Sequence[str], out: Path, say: Callable[[str
 
 
 def _join(store: Store, run_ids: Sequence[str], table: schema.Table, folder: Path) -> None:
-    """Write one file with the rows of all runs, a run at a time so that memory stays small."""
+    """Write one file with the rows of all runs, a run at a time."""
     import pyarrow.parquet as pq
 
     wanted = arrow.schema_of((schema.RUN_ID, *table.columns))
@@ -163,5 +164,7 @@ def _join(store: Store, run_ids: Sequence[str], table: schema.Table, folder: Pat
         for run_id in run_ids:
             path = store.folder(run_id).path
             content = tables.read_table(path, tables.read_manifest(path), table)
-            named = content.append_column("run_id", arrow.of_list([run_id] * content.num_rows, "VARCHAR"))
-            writer.write_table(named.select(wanted.names))
+            for start in range(0, content.num_rows, _ROWS):
+                part = content.slice(start, _ROWS)
+                named = part.append_column("run_id", arrow.of_list([run_id] * part.num_rows, "VARCHAR"))
+                writer.write_table(named.select(wanted.names))

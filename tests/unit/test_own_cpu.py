@@ -39,3 +39,13 @@ def test_an_engine_of_several_processes_has_its_own_seconds_and_so_foreign_cores
     assert found["cpu_s"].value == pytest.approx(10.0)
     assert found["cpu_s"].method == "2 processes, by rusage and sampled"
     assert found["foreign_cores"].value == pytest.approx(0.1)
+
+
+def test_a_program_that_ends_with_its_last_answer_has_its_seconds_all_the_same():
+    """Its last sample lies before the run's end, and rusage at its exit behind it."""
+    curve = [sampled([9, 11, 15], [1.0, 3.0, 7.0])]
+    inputs = RunInputs("generate", digests(curve, RUN), [], [RUN], mode="in-process", lives=[life(8, 21, 13.0)])
+    found = {m.name: m for m in measure_run(inputs)[0]}
+    assert found["cpu_s"].value == pytest.approx(12.0 - 2.0)
+    assert {"inprocess_load_s", "inprocess_j_per_output_token"} <= set(found)
+    assert not {"load_s", "j_per_output_token"} & set(found)

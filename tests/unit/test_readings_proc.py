@@ -105,3 +105,12 @@ def test_a_process_that_ended_leaves_gaps():
 def test_a_stream_that_was_never_read_says_so():
     status = read("src", "meminfo", [stream("/proc/meminfo", [])], {})[1]
     assert (status.status, status.detail) == ("absent", "opened, never read")
+
+
+def test_a_slice_of_failed_readings_alone_still_shows_them():
+    text = (FIXTURES / "meminfo.txt").read_bytes()
+    whole, _ = read("src", "meminfo", [stream("/proc/meminfo", [text, text, errno.EIO, errno.EIO])], {})
+    parts = [read("src", "meminfo", [stream("/proc/meminfo", raw)], {})[0] for raw in ([text] * 2, [errno.EIO] * 2)]
+    assert [one.name for one in parts[1]] == [one.name for one in whole]
+    for one, first, second in zip(whole, *parts, strict=True):
+        assert one.words == first.words + second.words == ["ok", "ok", "error", "error"]

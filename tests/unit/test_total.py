@@ -141,13 +141,26 @@ def test_the_board_of_a_gpu_lies_outside_the_package_and_is_added():
     found = total([domain("package-0", 20), gpu(100)])
     assert members(found) == {"rapl.package-0", "nvml.gpu0.energy"}
     assert joules(found) == pytest.approx(2400)
-    assert found.partial == ""
+    assert (found.partial, found.rail.scope) == ("", "module")
 
 
 def test_whether_psys_holds_the_gpu_nobody_knows_and_that_is_said():
     found = total([domain("psys", 130, scope="module"), domain("package-0", 20), gpu(100)])
     assert members(found) == {"rapl.psys"}
     assert found.partial == "psys may leave out nvml.gpu0.energy"
+
+
+def test_rule_8_a_gpu_that_nothing_read_makes_the_sum_partial_too():
+    parts = [digest(domain("package-0", 20))]
+    assert total_of(parts, "rapl", ["NVIDIA"]).partial == "without NVIDIA"
+    assert total_of([digest(domain("psys", 20))], "rapl", ["NVIDIA"]).partial == "psys may leave out NVIDIA"
+    two = total_of([*parts, digest(gpu(100))], "rapl", ["NVIDIA A", "NVIDIA B"])
+    assert (two.partial, two.rail.scope) == ("without NVIDIA B", "module")
+
+
+def test_a_gpu_that_two_sources_read_is_added_once():
+    again = replace(gpu(100), source="nvml2")
+    assert joules(total([domain("package-0", 20), gpu(100), again])) == pytest.approx(2400)
 
 
 def test_rule_8_a_gpu_that_could_not_be_read_makes_the_sum_partial():
