@@ -58,9 +58,9 @@ def test_llama_bench_measures_a_grid_by_its_own_clock(bench: Bench, made_machine
     decode_s = sum(r["e2e_s"] for r in timed if r["item"] in ("tg16", "tg16@d64"))
     decode_s += sum(8 / r["decode_tps"] for r in timed if r["item"] == "pp32+tg8")
     assert values["decode", "energy_j"]["value"] == pytest.approx(WATTS * decode_s, rel=0.1)
-    assert found(run, "ratio_of_sums")["tg16", "j_per_output_token"]["value"] > 0
-    assert values["run", "load_s"]["method"] == "warm page cache"
-    assert values["run", "load_s"]["value"] > 0
+    assert found(run, "ratio_of_sums")["tg16", "bench_j_per_output_token"]["value"] > 0
+    assert values["run", "bench_load_s"]["method"] == "warm page cache"
+    assert values["run", "bench_load_s"]["value"] > 0
     assert values["run", "cpu_s"]["value"] > 0
     assert found(run, "max")["run", "peak_rss_bytes"]["value"] > 100 << 20
     rows = json.loads(bench.run("export", "--format", "llama-bench").stdout)
@@ -77,12 +77,13 @@ def test_a_cold_load_is_told_from_a_warm_one_in_every_mode(bench: Bench, default
     os.sync()
     given = ("--model", str(model), *FAST, "--workload", "grid", "--set", "points=tg4", "--set", "repeat=1")
     bench.env |= in_process_env()
-    for runner in (("llama-bench", "--engine", str(stock_folder())), ("llama-cpp-python",)):
+    bench_runner = ("llama-bench", "--engine", str(stock_folder()))
+    for prefix, runner in (("bench_", bench_runner), ("inprocess_", ("llama-cpp-python",))):
         (cold,) = bench.json("run", "--runner", *runner, *given, "--set", "load=cold")
         (warm,) = bench.json("run", "--runner", *runner, *given)
         assert cold["conditions"]["load"] in ("cold", "mixed")
         assert warm["conditions"]["load"] == "warm"
-        assert found(warm, "value")["run", "load_s"]["value"] > 0
+        assert found(warm, "value")["run", f"{prefix}load_s"]["value"] > 0
 
 
 def test_an_engine_in_a_process_sees_the_tokens_that_a_server_sees(bench: Bench) -> None:
@@ -110,7 +111,7 @@ def test_an_engine_in_a_process_sees_the_tokens_that_a_server_sees(bench: Bench)
     ticket, journal = json.loads((folder / "ticket.json").read_text()), read_journal(folder / "evidence" / "journal")
     assert assemble(ticket, journal, lambda _: None).manifest["cell_key"] == inside["cell_key"] != ticket["cell_key"]
     ticket["conditions"]["gpus"] = ["NVIDIA", "0x1234"]
-    noted = assemble(ticket, journal)
+    noted = assemble(ticket, journal, lambda _: None)
     (note,) = [reason for reason in noted.reasons if reason.code == "gpu_unused"]
     assert (note.state, note.detail) == ("valid", "the engine computed on the CPU only, the machine has NVIDIA")
     assert noted.manifest["validity"] == inside["validity"]
@@ -172,7 +173,7 @@ def test_a_program_that_is_killed_in_the_middle_leaves_what_was_measured(bench: 
     assert "signal 9" in run["failure"]
     assert "killed from outside" in run["failure"]
     assert {r["status"] for r in run["requests"] if r["role"] == "timed"} <= {"no_sample", "unfinished"}
-    assert found(run, "value")["run", "load_s"]["value"] > 0
+    assert found(run, "value")["run", "bench_load_s"]["value"] > 0
     assert bench.no_leftovers()
 
 
