@@ -51,10 +51,9 @@ def programs() -> Path:
 
 
 def measure(site: Site) -> Iterator[Row]:
-    """Rounds of server, llama-bench and embedded engine, each started anew; the fastest repetition stands for each.
+    """Rounds of server, llama-bench and embedded engine, each started anew; the ratio of medians over all repetitions.
 
-    What disturbs a repetition only ever slows it, so the fastest tells what a program can do; a middle also tells what
-    the machine was busy with while that program had its turn.
+    The fastest repetition of each stands beside: what disturbs one only ever slows it.
     """
     folder = programs()
     asked = points(quick=site.quick)
@@ -75,11 +74,11 @@ def measure(site: Site) -> Iterator[Row]:
             found[name].append(arms[name]())
     for claim, point in asked.items():
         rates = {name: [rate for one in turns for rate in one[point.name]] for name, turns in found.items()}
-        fastest = {name: max(values) for name, values in rates.items()}
-        beside: dict[str, float | str] = {f"{name} tok/s": value for name, value in fastest.items()}
-        beside |= {f"{name} median": statistics.median(values) for name, values in rates.items()}
+        middle = {name: statistics.median(values) for name, values in rates.items()}
+        beside: dict[str, float | str] = {f"{name} tok/s": value for name, value in middle.items()}
+        beside |= {f"{name} fastest": max(values) for name, values in rates.items()}
         beside |= {"threads": kit.threads(), "repetitions of each": len(rates["server"])}
-        yield claim.row(100 * abs(fastest["server"] / fastest["bench"] - 1), beside)
+        yield claim.row(100 * abs(middle["server"] / middle["bench"] - 1), beside)
 
 
 def _served(folder: Path, argv: list[str], asked: dict[Claim, Point]) -> dict[str, list[float]]:
