@@ -30,7 +30,12 @@ def found(run: dict[str, Any], stat: str = "median") -> dict[tuple[str, str], An
     return {(m["phase"], m["name"]): m for m in run["measures"] if m["stat"] == stat}
 
 
-def test_llama_bench_measures_a_grid_by_its_own_clock(bench: Bench, made_machine: str) -> None:  # noqa: F811
+def test_llama_bench_measures_a_grid_by_its_own_clock(
+    bench: Bench,
+    made_machine: str,  # noqa: F811
+    default_model: Path,
+) -> None:
+    default_model.read_bytes()  # into the page cache, for its load is told by what lies there
     (run,) = bench.json(
         *("run", "--runner", "llama-bench", "--engine", str(stock_folder())),
         *(*POINTS, "--set", "idle_s=1", "--device", made_machine),
@@ -80,6 +85,7 @@ def test_a_cold_load_is_told_from_a_warm_one_in_every_mode(bench: Bench, default
     bench_runner = ("llama-bench", "--engine", str(stock_folder()))
     for prefix, runner in (("bench_", bench_runner), ("inprocess_", ("llama-cpp-python",))):
         (cold,) = bench.json("run", "--runner", *runner, *given, "--set", "load=cold")
+        model.read_bytes()  # all of it, whatever the engine itself touched
         (warm,) = bench.json("run", "--runner", *runner, *given)
         assert cold["conditions"]["load"] in ("cold", "mixed")
         assert warm["conditions"]["load"] == "warm"

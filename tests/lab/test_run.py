@@ -146,6 +146,7 @@ def test_a_model_by_path_and_a_cold_load(bench: Bench, default_model: Path) -> N
     os.sync()
     (run,) = bench.json("run", *QUICK, "--model", str(path), "--set", "load=cold")
     assert run["conditions"]["load"] in ("cold", "mixed")
+    path.read_bytes()  # all of it, whatever the engine itself touched
     (warm,) = bench.json("run", *QUICK, "--model", str(path))
     assert warm["conditions"]["load"] == "warm"
     assert warm["cell_key"] != run["cell_key"]
