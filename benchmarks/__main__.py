@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from benchmarks.claims import Part, Row, Site, Subject, Unmeasurable
 
+# In the order they run: what needs quiet caches comes before the long engines.
 SUBJECTS = ("truth", "ingest", "overhead", "observer", "agreement")
 _WIDE = 118
 
@@ -27,11 +28,6 @@ _WIDE = 118
 def load(name: str) -> Subject:
     """The module of a subject."""
     return cast("Subject", importlib.import_module(f"benchmarks.{name}"))
-
-
-def known() -> list[str]:
-    """The subjects that are there, in the order they run: what needs quiet caches comes before the long engines."""
-    return [name for name in SUBJECTS if (Path(__file__).parent / f"{name}.py").is_file()]
 
 
 def rows(part: Part, site: Site) -> Iterator[tuple[Row, bool]]:
@@ -112,18 +108,18 @@ def status(found: Iterable[tuple[str, Row, bool]]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what was asked for and print it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What meltbench claims of itself.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known())}; without: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SUBJECTS)}; without: all")
     parser.add_argument("--json", action="store_true", help="rows for machines")
     parser.add_argument("--quick", action="store_true", help="fewest repetitions: only to see that all of it works")
     given = parser.parse_args(argv)
-    if wrong := [name for name in given.names if name not in known()]:
-        parser.error(f"no benchmark {wrong[0]!r}: there are {', '.join(known())}")
+    if wrong := [name for name in given.names if name not in SUBJECTS]:
+        parser.error(f"no benchmark {wrong[0]!r}: there are {', '.join(SUBJECTS)}")
 
     def say(text: str) -> None:
         print(f"bench: {text}", file=sys.stderr, flush=True)
 
     found: list[tuple[str, Row, bool]] = []
-    for one in run(given.names or known(), quick=given.quick, say=say):
+    for one in run(given.names or SUBJECTS, quick=given.quick, say=say):
         if not given.json:
             if one[0] not in {name for name, _, _ in found}:
                 print(f"\n{one[0]}", flush=True)

@@ -15,8 +15,6 @@ from benchmarks import kit
 from benchmarks.claims import Claim, Part, Row, Site, Unmeasurable
 from meltbench import models
 
-MODEL = "smollm2-135m-q4"
-
 
 @dataclass(frozen=True)
 class Point:
@@ -59,19 +57,15 @@ def measure(site: Site) -> Iterator[Row]:
     asked = points(quick=site.quick)
     rounds, repeat = (1, 1) if site.quick else (7, 3)
     names = ",".join(point.name for point in asked.values())
-    grid = ["run", "--model", MODEL, "--workload", "grid", "--threads", str(kit.threads())]
+    grid = ["run", "--model", kit.MODEL, "--workload", "grid", "--threads", str(kit.threads())]
     grid += ["--set", f"points={names}", "--set", f"repeat={repeat}", "--set", "idle_s=0.2"]
-    model = str(models.ensure(models.resolve(MODEL)))
+    model = str(models.ensure(models.resolve(kit.MODEL)))
     arms: dict[str, Callable[[], dict[str, list[float]]]] = {
         "server": partial(_served, site.folder, [*grid, "--engine", str(folder)], asked),
         "bench": partial(_benched, folder, model, asked, repeat),
         "embedded": partial(_served, site.folder, grid, asked),
     }
-    found: dict[str, list[dict[str, list[float]]]] = {name: [] for name in arms}
-    for turn in range(rounds):
-        site.say(f"round {turn + 1} of {rounds}")
-        for name in list(arms) if turn % 2 == 0 else list(reversed(arms)):
-            found[name].append(arms[name]())
+    found = kit.interleaved(arms, rounds, site.say)
     for claim, point in asked.items():
         rates = {name: [rate for one in turns for rate in one[point.name]] for name, turns in found.items()}
         middle = {name: statistics.median(values) for name, values in rates.items()}

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.claims import Unmeasurable
 from meltbench import paths
@@ -24,6 +24,8 @@ from meltbench.probe.journal import Journal, read_journal
 from meltbench.targets import facts
 
 HERE = Path(__file__).parent
+MODEL = "smollm2-135m-q4"
+T = TypeVar("T")
 
 
 @cache
@@ -144,14 +146,11 @@ def compiled(source: Path, out: Path) -> Path:
     """A small C program, by the compiler that builds the probe and with its flags."""
     if not build.zig_there():
         raise Unmeasurable(f"ziglang {build.ZIG_VERSION} is not installed, the floor cannot be compiled")
-    cache_dir = str(paths.cache_dir() / "probe" / "zig")  # the probe's own: it holds the C library already
-    zig = {"ZIG_GLOBAL_CACHE_DIR": cache_dir, "ZIG_LOCAL_CACHE_DIR": cache_dir}
-    argv = [sys.executable, "-m", "ziglang", "cc", "-target", build.host_target(), *build.FLAGS]
-    done = subprocess.run(
-        [*argv, "-o", str(out), str(source)], env={**os.environ, **zig}, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise RuntimeError(f"{source.name} does not compile: {done.stderr[-500:]}")
+    words = ["-target", build.host_target(), *build.FLAGS, "-o", str(out), str(source)]
+    try:
+        build.zig_cc(words, paths.cache_dir() / "probe" / "zig")  # the probe's own: it holds the C library already
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"{source.name} does not compile: {error.stderr[-500:]}") from error
     return out
 
 
@@ -170,10 +169,14 @@ def undecided(low: float, high: float, *limits: float) -> str:
     return "the interval holds the limit: repeat it on a quieter machine before it is believed" if held else ""
 
 
-def interleaved(arms: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def interleaved(
+    arms: dict[str, Callable[[], T]], rounds: int, say: Callable[[str], None] | None = None
+) -> dict[str, list[T]]:
     """Every arm once a round, forwards and backwards in turn, so that what drifts falls on all alike."""
-    found: dict[str, list[float]] = {name: [] for name in arms}
+    found: dict[str, list[T]] = {name: [] for name in arms}
     for turn in range(rounds):
+        if say is not None:
+            say(f"round {turn + 1} of {rounds}")
         for name in list(arms) if turn % 2 == 0 else list(reversed(arms)):
             found[name].append(arms[name]())
     return found

@@ -26,6 +26,7 @@ _RAPL = "/sys/class/powercap/intel-rapl:"
 _ZONE = "/sys/class/thermal/thermal_zone"
 _POLICY = "/sys/devices/system/cpu/cpufreq/policy"
 RANGE_UJ = 262143328850
+_START_UJ = RANGE_UJ - 5e9  # both wrap within five minutes
 WATTS = (31.0, 17.0)  # of the two packages
 
 
@@ -68,7 +69,7 @@ LONG = sum(not texts for _, _, texts in _files())
 def _second(number: int, t_s: np.ndarray, dice: np.random.Generator) -> list[bytes]:
     """What file ``number`` of those that change says at these times."""
     if number < len(WATTS):
-        return [b"%d\n" % v for v in ((1e11 + WATTS[number] * 1e6 * t_s) % RANGE_UJ).astype(np.int64).tolist()]
+        return [b"%d\n" % v for v in ((_START_UJ + WATTS[number] * 1e6 * t_s) % RANGE_UJ).astype(np.int64).tolist()]
     if number < 12:
         return [b"%d\n" % v for v in (45_000 + 10 * dice.integers(0, 900, len(t_s))).tolist()]
     return [b"%d\n" % v for v in (dice.integers(4, 36, len(t_s)) * 100_000).tolist()]

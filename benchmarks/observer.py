@@ -149,7 +149,7 @@ def _decode(site: Site) -> Iterator[Row]:
     """
     check_files()
     starts, pairs, n_out = (1, 2, 8) if site.quick else (4, 16, 64)
-    model = models.ensure(models.resolve("smollm2-135m-q4"))
+    model = models.ensure(models.resolve(kit.MODEL))
     watched: list[float] = []
     unwatched: list[float] = []
     hertz: list[float] = []

@@ -49,7 +49,7 @@ def parts(journal: Journal, t0_ns: int, t1_ns: int) -> dict[str, float]:
 
 
 def _run(site: Site) -> Iterator[Row]:
-    models.ensure(models.resolve("smollm2-135m-q4"))
+    models.ensure(models.resolve(kit.MODEL))
     kit.probe()
     found: list[dict[str, float]] = []
     rounds = 1 if site.quick else 7

@@ -13,7 +13,6 @@ from benchmarks.waves import BOOT_NS, Reads, Wave
 from meltbench.measure.energy import energy
 from meltbench.probe.journal import read_journal
 from meltbench.readings import read
-from meltbench.readings.base import Column, int_series
 from meltbench.records import Measure, Phase, Series
 
 RUN_COUNTER = Claim("whole run of 240 s, counter: worst error", "<=", 0.1, "%")
@@ -64,10 +63,9 @@ def seen(folder: Path, kind: str, wave: Wave, run_s: float, period_s: float, rng
     path = folder / "journal"
     path.write_bytes(waves.journal(files))
     streams = read_journal(path).channel("power")
-    if kind == "counter":
-        (series,), _ = read("power", "rapl", streams, {})
-        return series
-    return int_series("power", streams[0], Column("board", "W", "gauge", "module"), scale=1e-6, klass="C")
+    reader, options = ("rapl", {}) if kind == "counter" else ("hwmon", {"scope": "module"})
+    (series,), _ = read("power", reader, streams, options)
+    return series
 
 
 def measured(series: Series, t0_s: float, t1_s: float) -> Measure:

@@ -41,10 +41,8 @@ def unpacked(archive: Path) -> Path:
     try:
         if zipfile.is_zipfile(archive):
             _unzip(archive, work)
-        elif tarfile.is_tarfile(archive):
-            _untar(archive, work)
         else:
-            raise UserError(f"{archive} is neither a zip nor a tar archive", hint="give an engine's release archive")
+            _untar(archive, work)
         work.rename(target)
     except (EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
         raise UserError(f"{archive} cannot be unpacked: {error}", hint="fetch it again; do not trust it") from None

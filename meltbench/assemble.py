@@ -29,14 +29,11 @@ from meltbench.spec import digest
 from meltbench.targets import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from meltbench.measure.digest import Digest
     from meltbench.readings import Sighting
-    from meltbench.records import Phase, Series, SourceStatus, Stream
-
-    # Takes samples to be stored: the number of the series that each part continues.
-    Keep = Callable[[list[tuple[int, Series]]], None]
+    from meltbench.records import Keep, Phase, Series, SourceStatus, Stream
 
 _LOG_CHARS = 2048
 _BLOCK_ROWS = 1 << 17  # of readings that are in memory at once
@@ -49,7 +46,8 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
     engine = _identity(ticket, log)
     requests, asked, loaded_ns = _requests(ticket, journal)
     spans = phases(journal.events, requests, ENGINE, loaded_ns)
-    signals, sources = _signals(ticket, journal, _edges(spans, requests, _lives(journal)), keep)
+    lives = _lives(journal)
+    signals, sources = _signals(ticket, journal, _edges(spans, requests, lives), keep)
     # What a program does of its own accord, to warm up or to fill a context, was not asked for.
     roles = {entry["role"] for entry in ticket["asks"]}
     wanted = [request for request in requests if request.role in roles]
@@ -57,7 +55,7 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
     if ticket["workload"]["kind"] == "sustained":  # asked in a circle, as often as there was time
         n_asked = max(len(requests), sum(entry["role"] == "warmup" for entry in ticket["asks"]) + 1)
     verdict = outcome(journal.events, wanted, n_asked, ENGINE, ticket["workload"]["kind"], log)
-    inputs = _inputs(ticket, journal, requests, asked, signals, sources, spans, verdict, engine)
+    inputs = _inputs(ticket, journal, requests, asked, signals, sources, spans, lives, verdict, engine)
     measures, reasons, state = measure_run(inputs)
     return RunRecord(
         run_id=ticket["run_id"],
@@ -86,11 +84,12 @@ def _inputs(
     signals: list[Digest],
     sources: list[SourceStatus],
     spans: list[Phase],
+    lives: list[Life],
     verdict: Outcome,
     engine: dict[str, str],
 ) -> RunInputs:
     load = next((span.duration_s for span in spans if span.name == "load"), None)
-    ended = [e for e in journal.named("exit") if e.get("proc") == ENGINE]
+    ended = _events(journal, "exit")
     gone = ended[0] if ended else {}
     clocks = [(e["boot_ns"], e["mono_ns"], e["wall_ns"]) for e in journal.events if "mono_ns" in e and "wall_ns" in e]
     return RunInputs(
@@ -104,7 +103,7 @@ def _inputs(
         load_label=load_label(journal.first("pages") or {}),
         maxrss_bytes=max((peak for one in ended if (peak := _max_rss(one)) is not None), default=None),
         life_cpu_s=(gone["utime_ns"] + gone["stime_ns"]) / 1e9 if "utime_ns" in gone and "stime_ns" in gone else None,
-        lives=_lives(journal),
+        lives=lives,
         failure=(verdict.code, verdict.detail or "") if verdict.code else None,
         conditions=_conditions(ticket, journal, engine),
         boot_ids=[
@@ -116,7 +115,8 @@ def _inputs(
         streams=[
             StreamStats(head.path, rows + head.overruns, rows, head.late, head.overruns)
             for number, head in journal.streams.heads.items()
-            if head.kind == "file" and (rows := journal.streams.rows(number)) >= 0
+            if head.kind == "file"
+            for rows in (journal.streams.rows(number),)
         ],
         asked=asked,
         gpus=_outside(ticket, engine),
@@ -124,17 +124,26 @@ def _inputs(
     )
 
 
+def _gpus(ticket: dict[str, Any]) -> list[str]:
+    return [str(gpu) for gpu in ticket["conditions"].get("gpus") or ()]
+
+
 def _outside(ticket: dict[str, Any], engine: dict[str, str]) -> list[str]:
     """GPUs that draw from outside of the processor's package: NVIDIA's always; of others, which may be a part of the
     processor, what the engine computed on."""
-    found = [str(gpu) for gpu in ticket["conditions"].get("gpus") or () if str(gpu).startswith("NVIDIA")]
+    found = [gpu for gpu in _gpus(ticket) if gpu.startswith("NVIDIA")]
     used = engine.get("accelerator", "CPU")
     return found or ([] if used in ("CPU", "unknown") else [used])
 
 
+def _events(journal: Journal, name: str) -> list[dict[str, Any]]:
+    """Starts ("spawn") or ends ("exit") of the processes of the engine's name, in order."""
+    return [event for event in journal.named(name) if event.get("proc") == ENGINE]
+
+
 def _lives(journal: Journal) -> list[Life]:
     """Processes of the engine's name whose end was seen."""
-    starts, ends = ([e for e in journal.named(name) if e.get("proc") == ENGINE] for name in ("spawn", "exit"))
+    starts, ends = _events(journal, "spawn"), _events(journal, "exit")
     return [
         Life(start["boot_ns"], end["boot_ns"], (end["utime_ns"] + end["stime_ns"]) / 1e9)
         for start, end in zip(starts, ends, strict=False)
@@ -160,7 +169,7 @@ def _conditions(ticket: dict[str, Any], journal: Journal, engine: dict[str, str]
     if ticket["knobs"].get("load") == "cold" and label != "cold":
         found.append(("settings_not_applied", f"a cold load was asked for, the page cache was {label or 'unknown'}"))
     # A display adapter that is only known by its number is the machine's own text screen, as virtual machines have.
-    gpus = [str(gpu) for gpu in ticket["conditions"].get("gpus") or () if not str(gpu).startswith("0x")]
+    gpus = [gpu for gpu in _gpus(ticket) if not gpu.startswith("0x")]
     if gpus and engine.get("accelerator") == "CPU":
         found.append(("gpu_unused", f"the engine computed on the CPU only, the machine has {', '.join(gpus)}"))
     return found
@@ -212,10 +221,9 @@ def _requests(ticket: dict[str, Any], journal: Journal) -> tuple[list[Request], 
 
 def _processes(journal: Journal) -> list[Process]:
     """Every process of the engine's name, in order, with what it printed."""
-    starts, ends = ([e for e in journal.named(name) if e.get("proc") == ENGINE] for name in ("spawn", "exit"))
+    starts, ends = _events(journal, "spawn"), _events(journal, "exit")
     return [
         Process(
-            event["boot_ns"],
             ends[at]["boot_ns"] if at < len(ends) else None,
             *(
                 stream.readings if (stream := journal.streams.get(event.get(name, -1))) is not None else _NO_CHUNKS

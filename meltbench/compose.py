@@ -144,8 +144,11 @@ def compose(
     measured_s = work.timeout_s
     job.idle("idle_before", work.idle_s)
     if plan.recipe is not None and plan.engine is not None and model is not None:
-        drive = _execute if isinstance(protocol(plan.recipe.protocol), ProgramEngine) else _serve
-        asks, measured_s = drive(job, plan, cell, facts, knobs, model, folder)
+        speak, plays = protocol(plan.recipe.protocol), _plays(plan, cell, model)
+        if isinstance(speak, ServerEngine):
+            asks, measured_s = _serve(job, plan, speak, plays, facts, knobs, model)
+        else:
+            asks, measured_s = _execute(job, plan, speak, plays, knobs, model, folder)
         measured_s += circle_s
     elif work.kind == "exec":
         job.execute(ENGINE, work.timeout_s, plan.spec.command)
@@ -194,14 +197,15 @@ def _plays(plan: Plan, cell: Cell, model: LocalModel) -> list[Play]:
 
 
 def _serve(
-    job: Job, plan: Plan, cell: Cell, facts: Facts, knobs: dict[str, Scalar], model: LocalModel, _folder: str
+    job: Job,
+    plan: Plan,
+    speak: ServerEngine,
+    plays: list[Play],
+    facts: Facts,
+    knobs: dict[str, Scalar],
+    model: LocalModel,
 ) -> tuple[list[dict[str, Any]], float]:
     """The steps of a server's life: what each request file asks, and how long it may take, s."""
-    assert plan.recipe is not None
-    assert plan.engine is not None
-    speak = protocol(plan.recipe.protocol)
-    assert isinstance(speak, ServerEngine)
-    plays = _plays(plan, cell, model)
     asks = [ask for play in plays for ask in play.asks]
     for ask in asks:
         job.requests[ask.file] = speak.request(ask)
@@ -212,10 +216,9 @@ def _serve(
         "parallel": str(slots),
         "ctx_all": str(ctx * slots) if isinstance(ctx, int) else "none",
     }
-    argv = plan.recipe.argv(plan.engine.start, knobs, fixed)
     job.port(ENGINE)
     job.pages(model.path, drop=knobs["load"] == "cold")
-    job.spawn(ENGINE, argv, plan.engine.env)
+    job.spawn(ENGINE, *_command(plan, knobs, fixed))
     job.ready(ENGINE, ENGINE, speak.health_path, min(_READY_S, plan.work.workload.timeout_s))
     for play in plays:
         files = [f"req/{ask.file}" for ask in play.asks]
@@ -226,14 +229,16 @@ def _serve(
 
 
 def _execute(
-    job: Job, plan: Plan, cell: Cell, _facts: Facts, knobs: dict[str, Scalar], model: LocalModel, folder: str
+    job: Job,
+    plan: Plan,
+    speak: ProgramEngine,
+    plays: list[Play],
+    knobs: dict[str, Scalar],
+    model: LocalModel,
+    folder: str,
 ) -> tuple[list[dict[str, Any]], float]:
     """The steps of a program's life, a process after the other under one name; what is returned is as of ``_serve``."""
-    assert plan.recipe is not None
-    assert plan.engine is not None
-    speak = protocol(plan.recipe.protocol)
-    assert isinstance(speak, ProgramEngine)
-    commands = speak.commands([ask for play in _plays(plan, cell, model) for ask in play.asks], f"{folder}/req")
+    commands = speak.commands([ask for play in plays for ask in play.asks], f"{folder}/req")
     log_bytes = max((command.log_bytes for command in commands), default=0)
     if log_bytes > _JOURNAL_BYTES // 4:
         raise UserError(
@@ -247,12 +252,18 @@ def _execute(
     measured_s = 0.0
     for command in commands:
         job.requests |= command.files
-        argv = plan.recipe.argv(plan.engine.start, knobs, {"model": model.path, **command.words})
         # A warm-up and a depth may go before each request, and take as long.
         deadline_s = min(_READY_S + 3 * plan.work.workload.timeout_s * len(command.asks), _MAX_PROGRAM_S)
-        job.execute(ENGINE, deadline_s, argv, plan.engine.env)
+        job.execute(ENGINE, deadline_s, *_command(plan, knobs, {"model": model.path, **command.words}))
         measured_s += deadline_s
     return _described_asks([ask for command in commands for ask in command.asks]), measured_s
+
+
+def _command(plan: Plan, knobs: dict[str, Scalar], fixed: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The engine's command line and what its environment has more."""
+    assert plan.recipe is not None
+    assert plan.engine is not None
+    return plan.recipe.argv(plan.engine.start, knobs, fixed), plan.engine.env
 
 
 def _described_asks(asks: Sequence[Ask]) -> list[dict[str, Any]]:

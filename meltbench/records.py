@@ -10,10 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     import numpy.typing as npt
+
+    # Takes samples to be stored: the number of the series that each part continues.
+    Keep = Callable[[list[tuple[int, "Series"]]], None]
 
 Kind = Literal["counter", "gauge", "state"]
 Scope = Literal["wall", "battery", "module", "soc", "rail", "process", "system", "none"]

@@ -160,14 +160,19 @@ def _embedded(embedded: Embedded, folder: Path) -> Engine:
     files = [script, *sorted(Path(spec.origin).parent.rglob("*.so"))]
     env = {}
     if embedded.libraries and (other := os.environ.get(embedded.libraries)):
-        files += _libraries(Path(other), embedded.libraries)
+        files += _named_libraries(Path(other), embedded.libraries)
         env = {embedded.libraries: str(Path(other).absolute())}
     sha = digest([file_sha256(file) for file in files])
     return Engine(pip_name, importlib.metadata.version(pip_name), sha, (sys.executable, "-B", str(script)), env)
 
 
-def _libraries(folder: Path, variable: str) -> list[Path]:
-    found = [p for p in sorted(folder.iterdir()) if p.is_file() and ".so" in p.name] if folder.is_dir() else []
+def _libraries(folder: Path) -> list[Path]:
+    """The shared libraries that lie in a folder itself."""
+    return [p for p in sorted(folder.iterdir()) if p.is_file() and ".so" in p.name]
+
+
+def _named_libraries(folder: Path, variable: str) -> list[Path]:
+    found = _libraries(folder) if folder.is_dir() else []
     if not found:
         raise UserError(f"{variable} names {folder}, which holds no library", hint="name a folder with libllama.so")
     return found
@@ -191,7 +196,7 @@ def _given(wanted: str, path: Path) -> Engine:
     machine = machine_of(program)
     if not os.access(program, os.X_OK):
         raise UserError(f"{program} is not executable", hint=f"chmod +x {program}")
-    libraries = [p for p in sorted(program.parent.iterdir()) if p.is_file() and ".so" in p.name]
+    libraries = _libraries(program.parent)
     sha = digest([[p.name, file_sha256(p)] for p in [program, *libraries]])
     env = {"LD_LIBRARY_PATH": str(program.parent)} if libraries else {}
     return Engine(wanted, _version(program, env), sha, (str(program),), env, machine)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from meltbench.engines.prompts import Ask
 
 MAX_LEVEL = 64
-_COMMON = ("title", "version", "kind", "idle_s", "timeout_s")
 _KNOBS: dict[Kind, tuple[str, ...]] = {
     "generate": ("idle_s", "timeout_s", "warmup", "repeat", "max_tokens", "concurrency"),
     "chat": ("idle_s", "timeout_s", "warmup", "repeat", "max_tokens"),
@@ -99,7 +98,7 @@ class Workload:
 
     def check_keys(self, where: str) -> None:
         """Refuse what is set and would change nothing of this kind."""
-        own = {*_COMMON, *self.knobs, *(("items", "ignore_eos") if self.kind in _OF_ITEMS else ())}
+        own = {"timeout_s", *self.knobs, *(("items", "ignore_eos") if self.kind in _OF_ITEMS else ())}
         for field in fields(self):
             default = field.default
             if field.name not in own and default is not MISSING and getattr(self, field.name) != default:

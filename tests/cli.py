@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,8 @@ class Bench:
         """Wait until the engine has answered ``done`` requests and works on the next."""
         return self.wait_for(lambda s: s.get("op") == "http" and int(s.get("done", 0)) >= done)
 
-    def leftovers(self) -> list[str]:
-        """Command lines of processes that belong to a job of this bench."""
-        found = []
+    def processes(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """Pid, command line and environment of every process that can be looked at and has not ended."""
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 command = (folder / "cmdline").read_bytes()
@@ -99,8 +98,13 @@ class Bench:
                 stat = (folder / "stat").read_text()
             except OSError:
                 continue
-            if stat.rpartition(")")[2].split()[0] == "Z":
-                continue
+            if stat.rpartition(")")[2].split()[0] != "Z":
+                yield int(folder.name), command, environ
+
+    def leftovers(self) -> list[str]:
+        """Command lines of processes that belong to a job of this bench."""
+        found = []
+        for _, command, environ in self.processes():
             job = b"meltprobe" in command and str(self.home).encode() in command
             if job or (b"MELTBENCH_RUN=" in environ and str(self.home).encode() in environ):
                 found.append(command.replace(b"\0", b" ").decode("utf-8", "replace"))
@@ -114,13 +118,13 @@ class Bench:
             time.sleep(0.05)
         raise AssertionError(f"left running: {self.leftovers()}")
 
-    def engine_pid(self) -> int:
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (folder / "cmdline").read_bytes()
-                environ = (folder / "environ").read_bytes()
-            except OSError:
-                continue
-            if b"--ctx-size" in command and str(self.home).encode() in environ:
-                return int(folder.name)
-        raise AssertionError("no engine")
+    def engine_pid(self, words: Sequence[bytes] = (b"--ctx-size",), seconds: float = 0) -> int:
+        """The pid of the engine, whose command line has these words, once it is started."""
+        end = time.monotonic() + seconds
+        while True:
+            for pid, command, environ in self.processes():
+                if all(word in command for word in words) and str(self.home).encode() in environ:
+                    return pid
+            if time.monotonic() >= end:
+                raise AssertionError("no engine")
+            time.sleep(0.02)

@@ -7,23 +7,21 @@ from pathlib import Path
 
 import pytest
 
-
-def _lab() -> Path:
-    return Path(os.environ.get("MELTBENCH_LAB") or Path(__file__).parents[1] / ".cache" / "lab")
+from benchmarks.kit import lab
 
 
 def stock_folder() -> Path:
     """Stock programs beside the libraries they share, as upstream's release archives have them."""
-    found = sorted(_lab().glob("llama.cpp-shared-of-*/llama-bench"))
+    found = sorted(lab().glob("llama.cpp-shared-of-*/llama-bench"))
     if not found:
-        pytest.skip(f"no stock llama.cpp in {_lab()}: make lab builds one")
+        pytest.skip(f"no stock llama.cpp in {lab()}: make lab builds one")
     return found[-1].parent
 
 
 def in_process_env() -> dict[str, str]:
     """The environment in which llama-cpp-python is installed, on the stock libraries."""
-    found = sorted(_lab().glob("llama-cpp-python-*/llama_cpp"))
+    found = sorted(lab().glob("llama-cpp-python-*/llama_cpp"))
     if not found:
-        pytest.skip(f"no llama-cpp-python in {_lab()}: make lab installs one")
+        pytest.skip(f"no llama-cpp-python in {lab()}: make lab installs one")
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(found[-1].parent)]))
     return {"PYTHONPATH": path, "LLAMA_CPP_LIB_PATH": str(stock_folder())}

@@ -65,9 +65,8 @@ class Command:
 
 @dataclass(frozen=True)
 class Process:
-    """What the probe saw of one process: its start, its end (None where that was not seen), and both its streams."""
+    """What the probe saw of one process: its end (None where that was not seen), and both its streams."""
 
-    t_spawn_ns: int
     t_exit_ns: int | None
     out: Readings
     err: Readings

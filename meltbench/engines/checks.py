@@ -1,4 +1,5 @@
-"""Holds an answer against what was asked, whatever engine gave it."""
+"""What is alike of every answer, whatever engine gave it: its bounds, its observed times, and whether it is what was
+asked for."""
 
 from __future__ import annotations
 
@@ -6,8 +7,34 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from meltbench.engines.prompts import Ask
     from meltbench.records import Request
+
+MAX_ANSWER_CHARS = 65536
+# More than an engine can say by mistake of one token; a count beyond it would fill the memory of whoever believes it.
+SPARE_TOKENS = 16
+
+
+def observed(request: Request, tokens: Sequence[tuple[int, int]]) -> Request:
+    """Add what the arrival of its tokens says: (ns, how many came then), one or more; a count that the engine told
+    stays."""
+    first, last = tokens[0][0], tokens[-1][0]
+    n_out = request.n_out if request.n_out is not None else sum(n for _, n in tokens)
+    span_s = (last - first) / 1e9
+    timed = n_out >= 2 and span_s > 0
+    return replace(
+        request,
+        n_out=n_out,
+        t_first_ns=first,
+        ttft_s=(first - request.t_send_ns) / 1e9,
+        e2e_s=(last - request.t_send_ns) / 1e9,
+        tpot_s=span_s / (n_out - 1) if timed else None,
+        decode_tps=(n_out - 1) / span_s if timed else None,
+        token_t_ns=tuple(t for t, _ in tokens),
+        token_n=tuple(n for _, n in tokens),
+    )
 
 
 def checked(ask: Ask, request: Request) -> Request:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from meltbench.engines import Command, llama_log
-from meltbench.engines.checks import checked
+from meltbench.engines.checks import MAX_ANSWER_CHARS, SPARE_TOKENS, checked, observed
 from meltbench.errors import UserError
 from meltbench.records import Request
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from meltbench.engines.prompts import Ask
 
 _FILE = "asks.json"
-_MAX_ANSWER_CHARS = 65536
-_SPARE_TOKENS = 16
 _MAX_COUNT = 10**9
 # Of a line of one token: its text, quotes and brackets; a token of more than this is rare, and few are.
 _TOKEN_BYTES, _REQUEST_BYTES = 40, 1024
@@ -56,7 +54,7 @@ class InProcess:
         ]
         if not described:
             raise UserError("an engine in a process needs something to be asked", hint="use another workload")
-        tokens = sum(ask.n_out + _SPARE_TOKENS for ask in asks)
+        tokens = sum(ask.n_out + SPARE_TOKENS for ask in asks)
         return [
             Command(
                 {"asks": f"{folder}/{_FILE}"},
@@ -128,10 +126,10 @@ class _Seen:
     text: str = ""
 
     def take(self, t_ns: int, line: list[Any]) -> None:
-        if len(self.times) >= self.ask.n_out + _SPARE_TOKENS:  # of a prompt alone one token is made, and not counted
+        if len(self.times) >= self.ask.n_out + SPARE_TOKENS:  # of a prompt alone one token is made, and not counted
             return
         self.times.append(t_ns)
-        if line and isinstance(line[0], str) and len(self.text) < _MAX_ANSWER_CHARS:
+        if line and isinstance(line[0], str) and len(self.text) < MAX_ANSWER_CHARS:
             self.text += line[0]
 
     def request(self, index: int, end: Mapping[str, Any] | None, t_end_ns: int) -> Request:
@@ -158,23 +156,7 @@ class _Seen:
 
     def _observed(self, request: Request) -> Request:
         """Add what the probe's stamps say; the arrival of the first token is the end of the prompt."""
-        if not self.times:
-            return request
-        first, last = self.times[0], self.times[-1]
-        n_out = request.n_out if request.n_out is not None else len(self.times)
-        ttft_s, span_s = (first - self.t_send_ns) / 1e9, (last - first) / 1e9
-        timed = n_out >= 2 and span_s > 0
-        return replace(
-            request,
-            n_out=n_out,
-            t_first_ns=first,
-            ttft_s=ttft_s,
-            e2e_s=(last - self.t_send_ns) / 1e9,
-            tpot_s=span_s / (n_out - 1) if timed else None,
-            decode_tps=(n_out - 1) / span_s if timed else None,
-            token_t_ns=tuple(self.times),
-            token_n=(1,) * len(self.times),
-        )
+        return observed(request, [(t, 1) for t in self.times]) if self.times else request
 
 
 def _reported(request: Request, counts: Mapping[str, int | None], stop: str) -> Request:

@@ -12,16 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meltbench.engines import llama_log
+from meltbench.engines.checks import MAX_ANSWER_CHARS, SPARE_TOKENS, observed
 from meltbench.engines.http import Answer, decode, server_sent_events
 from meltbench.records import Request
 
 if TYPE_CHECKING:
     from meltbench.engines.prompts import Ask, Sent
     from meltbench.records import Readings
-
-_MAX_ANSWER_CHARS = 65536
-# More than an engine can say by mistake of one token; a count beyond it would fill the memory of whoever believes it.
-_SPARE_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class LlamaServer:
             # What the server said comes before how the connection ended: it may refuse early and hang up.
             status = f"http_{answer.status}" if answer.status else sent.error or "http_garbage"
             return replace(blank, status=status, detail=said)
-        stream = _Stream.read(answer, ask.n_out + _SPARE_TOKENS)
+        stream = _Stream.read(answer, ask.n_out + SPARE_TOKENS)
         if stream.error or not stream.timings or sent.error or answer.problem:
             status = sent.error or ("engine_error" if stream.error else "truncated" if stream.tokens else "garbage")
             detail = stream.error or answer.problem or "the answer ended without the engine's timings"
@@ -126,12 +123,12 @@ class _Stream:
         timings = _numbers(event.get("timings"))
         counted = int(timings.get("predicted_n", 0))
         if counted > self.limit:
-            self.error = f"the engine counts {counted} tokens, {self.limit - _SPARE_TOKENS} were asked for"
+            self.error = f"the engine counts {counted} tokens, {self.limit - SPARE_TOKENS} were asked for"
             return seen
         self.timings = timings or self.timings
         self.stop = stop or self.stop
-        if len(self.text) < _MAX_ANSWER_CHARS:
-            self.text += text[:_MAX_ANSWER_CHARS]
+        if len(self.text) < MAX_ANSWER_CHARS:
+            self.text += text[:MAX_ANSWER_CHARS]
         # After the first text a token may bring none: the end-of-text token is only counted, in the closing event.
         if not (text or ids or self.tokens):
             return seen
@@ -191,25 +188,14 @@ def _observed(request: Request, stream: _Stream) -> Request:
     request = replace(request, answer=stream.text, stop_reason=stream.stop or None)
     if not stream.tokens:
         return request
-    first, last = stream.tokens[0][0], stream.tokens[-1][0]
-    n_out = request.n_out if request.n_out is not None else sum(n for _, n in stream.tokens)
-    ttft_s, e2e_s = (first - request.t_send_ns) / 1e9, (last - request.t_send_ns) / 1e9
-    span_s = e2e_s - ttft_s
-    timed = n_out >= 2 and span_s > 0
-    engine = request.engine_prefill_tps
+    request = observed(request, stream.tokens)
+    engine, ttft_s = request.engine_prefill_tps, request.ttft_s
     fresh = None if request.n_in is None else request.n_in - (request.n_cached or 0)
+    rate = fresh / ttft_s if fresh and ttft_s and ttft_s > 0 else None
     return replace(
         request,
-        n_out=n_out,
-        t_first_ns=first,
-        ttft_s=ttft_s,
-        e2e_s=e2e_s,
-        tpot_s=span_s / (n_out - 1) if timed else None,
-        decode_tps=(n_out - 1) / span_s if timed else None,
-        prefill_tps=engine or (fresh / ttft_s if fresh and ttft_s > 0 else None),
-        prefill_source="engine" if engine else "client_side" if fresh and ttft_s > 0 else None,
-        token_t_ns=tuple(t for t, _ in stream.tokens),
-        token_n=tuple(n for _, n in stream.tokens),
+        prefill_tps=engine or rate,
+        prefill_source="engine" if engine else "client_side" if rate is not None else None,
     )
 
 

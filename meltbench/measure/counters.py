@@ -33,6 +33,17 @@ def middle_ns(series: Series) -> Ints:
     return series.t0_ns + (series.t1_ns - series.t0_ns) // 2
 
 
+def usable(part: Series, after_ns: int | None) -> tuple[Ints, Floats, Floats]:
+    """The readings of a block that have a value and a time later than all before: middle of each read (ns), value,
+    seconds the read took. ``after_ns``: time of the last one of the blocks before."""
+    good = np.isfinite(part.value)
+    t, v, stamp = middle_ns(part)[good], part.value[good], (part.t1_ns - part.t0_ns)[good] / 1e9
+    rising = np.diff(np.maximum.accumulate(t), prepend=t[:1] - 1) > 0
+    if after_ns is not None:
+        rising &= t > after_ns
+    return t[rising], v[rising], stamp[rising]
+
+
 class Unwrapper:
     """One rising line out of a counter's blocks. ``max_rate``: the fastest it can rise, units a second (for J: W).
 
@@ -49,13 +60,7 @@ class Unwrapper:
     def add(self, part: Series) -> tuple[Ints, Floats, Bools, Floats, Floats]:
         """The usable readings of a block: middle of each read (ns), value (flat across a reset), whether it changed,
         seconds since the reading before, seconds the read took."""
-        good = np.isfinite(part.value)
-        t, raw = middle_ns(part)[good], part.value[good]
-        stamp = (part.t1_ns - part.t0_ns)[good] / 1e9
-        rising = np.diff(np.maximum.accumulate(t), prepend=t[:1] - 1) > 0
-        if self._last is not None:
-            rising &= t > self._last[0]
-        t, raw, stamp = t[rising], raw[rising], stamp[rising]
+        t, raw, stamp = usable(part, self._last[0] if self._last else None)
         if not len(t):
             return t, raw, np.empty(0, np.bool_), stamp, stamp
         before = self._last or (int(t[0]), float(raw[0]), float(raw[0]))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from meltbench.errors import InternalError
-from meltbench.measure.counters import MAX_POWER_W, Unwrapper, middle_ns
+from meltbench.measure.counters import MAX_POWER_W, Unwrapper, middle_ns, usable
 from meltbench.records import DENIED
 
 if TYPE_CHECKING:
@@ -181,9 +181,9 @@ class _Near:
 
 
 class Digester:
-    """Takes one signal block by block. ``max_power_w`` bounds what an energy counter can rise by."""
+    """Takes one signal block by block."""
 
-    def __init__(self, head: Series, edges: Edges, max_power_w: float | None = MAX_POWER_W) -> None:
+    def __init__(self, head: Series, edges: Edges) -> None:
         self._head, self._edges = head.head(), edges
         self._whole, self._run, self._line = Extent(), Extent(), Line()
         self._before: float | None = None
@@ -191,7 +191,7 @@ class Digester:
         self._counter = self._gauge = None
         times = edges.times if head.unit in ("J", "W") else edges.few
         if head.kind == "counter":
-            self._counter = _Counter(head, times, max_power_w)
+            self._counter = _Counter(head, times)
         elif head.unit == "W":
             self._gauge = _Gauge(times)
 
@@ -231,9 +231,9 @@ def _empty() -> Columns:
     return {"t": np.empty(0, np.int64), "v": np.empty(0), "place": np.empty(0, np.int64)}
 
 
-def digest(series: Series, edges: Edges | None = None, max_power_w: float | None = MAX_POWER_W) -> Digest:
+def digest(series: Series, edges: Edges | None = None) -> Digest:
     """A signal that is held whole, digested."""
-    digester = Digester(series, edges or Edges(), max_power_w)
+    digester = Digester(series, edges or Edges())
     digester.add(series)
     return digester.done()
 
@@ -244,9 +244,9 @@ class _Counter:
     ``v``: as it was first read, and risen since. ``stamp_s``: length of the read; ``since_s``: to the one before it.
     """
 
-    def __init__(self, head: Series, edges: Ints | None, max_power_w: float | None) -> None:
+    def __init__(self, head: Series, edges: Ints | None) -> None:
         self._energy = head.unit == "J"
-        self.unwrapper = Unwrapper(head.wrap, max_power_w if self._energy else None)
+        self.unwrapper = Unwrapper(head.wrap, MAX_POWER_W if self._energy else None)
         self.near = _Near(edges)
 
     def add(self, part: Series) -> None:
@@ -277,14 +277,8 @@ class _Gauge:
         self.near = _Near(self.edges)
 
     def add(self, part: Series) -> None:
-        good = np.isfinite(part.value)
-        t, v = middle_ns(part)[good], part.value[good]
-        stamp = (part.t1_ns - part.t0_ns)[good] / 1e9
-        rising = np.diff(np.maximum.accumulate(t), prepend=t[:1] - 1) > 0
-        if self.last is not None:
-            rising &= t > self.last[0]
-        t, v, stamp = t[rising], v[rising], stamp[rising]
-        if self.last is None or self.usual_s is None:
+        t, v, stamp = usable(part, self.last[0] if self.last else None)
+        if self.usual_s is None:
             t, v, stamp = self._begun(t, v, stamp)
         if len(t) and self.usual_s is not None:
             self._take(t, v, stamp)
@@ -314,7 +308,7 @@ class _Gauge:
     def _take(self, t: Ints, v: Floats, stamp: Floats) -> None:
         t_before, v_before = self.last or (int(t[0]), float(v[0]))
         dt = np.diff(t, prepend=t_before) / 1e9
-        area = self.area + np.cumsum((np.concatenate([[v_before], v[:-1]]) + v) / 2 * dt)
+        area = _risen(self.area, dt, v, v_before)
         changes = self.changes + np.cumsum(np.diff(v, prepend=v_before) != 0)
         long = dt > GAP_FACTOR * (self.usual_s or math.inf)
         gaps = self.gaps + np.cumsum(np.where(long, dt, 0.0))
@@ -333,10 +327,15 @@ class _Gauge:
         if not len(t):
             return np.empty(0)
         t_before, v_before, own = self.halves[half] or (int(t[0]), float(v[0]), 0.0)
-        dt = np.diff(t, prepend=t_before) / 1e9
-        sums: Floats = own + np.cumsum((np.concatenate([[v_before], v[:-1]]) + v) / 2 * dt)
+        sums = _risen(own, np.diff(t, prepend=t_before) / 1e9, v, v_before)
         self.halves[half] = (int(t[-1]), float(v[-1]), float(sums[-1]))
         return sums
+
+
+def _risen(so_far: float, dt: Floats, v: Floats, v_before: float) -> Floats:
+    """The area under a polyline up to each of its points; ``dt``: seconds since the point before."""
+    sums: Floats = so_far + np.cumsum((np.concatenate([[v_before], v[:-1]]) + v) / 2 * dt)
+    return sums
 
 
 def named(signals: Sequence[Digest], name: str) -> list[Digest]:

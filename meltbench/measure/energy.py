@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from meltbench.measure.counters import MAX_POWER_W
 from meltbench.measure.digest import Digest, digest
 from meltbench.records import Measure
 
@@ -63,9 +62,9 @@ def rail_of(signal: Digest) -> Rail:
     return Rail(signal.name, signal.head.scope, signal.head.klass, (signal,))
 
 
-def prepare(series: Series, max_power_w: float | None = MAX_POWER_W) -> Rail:
+def prepare(series: Series) -> Rail:
     """A signal that is held whole as a rail, for windows that are not known yet."""
-    return rail_of(digest(series, None, max_power_w))
+    return rail_of(digest(series))
 
 
 def window(rail: Rail, t0_ns: int, t1_ns: int, clock_bound_s: float = 0.0) -> Window:

@@ -23,6 +23,15 @@ def points(requests: Sequence[Request]) -> list[str]:
     return list(dict.fromkeys(request.point for request in requests if request.role == "timed" and request.point))
 
 
+def incomplete(timed: Sequence[Request]) -> str:
+    """Why nothing can be said of these timed requests together; empty where each has its whole answer.
+
+    A failed one took its part of the time and of the energy, and nobody knows its tokens.
+    """
+    bad = sum(request.status != "ok" for request in timed)
+    return f"request_failed: {bad} of {len(timed)} timed requests have no whole answer" if bad else ""
+
+
 def unlike(kind: Kind, requests: Sequence[Request]) -> str:
     """Why a run has no median and no ratio over all its requests; empty where it has."""
     if kind == "grid":

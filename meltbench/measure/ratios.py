@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meltbench.measure.energy import energy
-from meltbench.measure.points import points, unlike
+from meltbench.measure.points import incomplete, points, unlike
 from meltbench.measure.sums import like, summed
 from meltbench.records import Phase
 
@@ -40,13 +40,7 @@ _NO_OUTPUT = "no_output_tokens: the requests generate none"
 def run_ratios(gross: Measure, requests: Sequence[Request], method: str = _RUN_METHOD) -> list[Measure]:
     """Ratios of the run's energy over its timed requests, None where one of them failed."""
     timed = [request for request in requests if request.role == "timed"]
-    bad = [request for request in timed if request.status != "ok"]
-    why = ""
-    if not timed:
-        why = "no_timed_request: nothing to divide by"
-    elif bad:
-        # The energy of a failed request is in the numerator, and nobody knows its tokens.
-        why = f"request_failed: {len(bad)} of {len(timed)} timed requests have no whole answer"
+    why = incomplete(timed) if timed else "no_timed_request: nothing to divide by"
     return _ratios(gross, timed, why, method, cached=True)
 
 

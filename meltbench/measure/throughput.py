@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meltbench.measure.points import incomplete
 from meltbench.records import Measure
 
 if TYPE_CHECKING:
@@ -21,13 +22,7 @@ def throughput(phase: str, requests: Sequence[Request]) -> list[Measure]:
     ``output_tps`` is what AIPerf calls output token throughput. It is not a decode rate: prefills lie in its time.
     """
     timed = [request for request in requests if request.role == "timed"]
-    bad = [request for request in timed if request.status != "ok"]
-    why = ""
-    if not timed:
-        why = "no_timed_request: no timed request was sent"
-    elif bad:
-        # It took its part of the time, and nobody knows its tokens.
-        why = f"request_failed: {len(bad)} of {len(timed)} timed requests have no whole answer"
+    why = incomplete(timed) if timed else "no_timed_request: no timed request was sent"
     seconds = (max(r.t_end_ns for r in timed) - min(r.t_send_ns for r in timed)) / 1e9 if timed else 0.0
     if not why and seconds <= 0:
         why = "no_reading: the requests took no time"

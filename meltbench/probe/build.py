@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 TARGETS = ("x86_64-linux-musl", "aarch64-linux-musl", "arm-linux-musleabihf", "riscv64-linux-musl")
 ZIG_VERSION = "0.17.0"
@@ -82,6 +82,14 @@ def host_target() -> str:
 def compile_probe(target: str, out_path: Path, zig_cache: Path) -> None:
     """Run the compiler. Raises OSError or CalledProcessError; ``zig_cache`` holds its own caches."""
     sources = sorted(path.name for path in source_dir().glob("*.c"))
+    defines = (f'-DPROBE_TARGET="{target}"', f'-DPROBE_SOURCE="{source_hash()[:16]}"')
+    # Relative names and a fixed working folder: no path of this machine can reach the binary.
+    words = ["-target", target, *FLAGS, *defines, "-o", str(out_path.resolve()), *sources]
+    zig_cc(words, zig_cache, source_dir())
+
+
+def zig_cc(words: Sequence[str], zig_cache: Path, folder: Path | None = None) -> None:
+    """Run the C compiler in ``folder``, whatever compiler settings the user has. Raises like ``compile_probe``."""
     zig_cache.mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ,
@@ -92,13 +100,8 @@ def compile_probe(target: str, out_path: Path, zig_cache: Path) -> None:
     }
     for name in ("CFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH", "C_INCLUDE_PATH", "LIBRARY_PATH"):
         environment.pop(name, None)
-    defines = (f'-DPROBE_TARGET="{target}"', f'-DPROBE_SOURCE="{source_hash()[:16]}"')
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, *FLAGS, *defines]
-    # Relative names and a fixed working folder: no path of this machine can reach the binary.
-    subprocess.run(
-        [*command, "-o", str(out_path.resolve()), *sources],
-        cwd=source_dir(), env=environment, check=True, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "ziglang", "cc", *words]
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True, timeout=600)
 
 
 def build(target: str, out_path: Path, zig_cache: Path | None = None) -> None:

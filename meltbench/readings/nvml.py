@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from meltbench.readings.base import Column, Helper, Reader
 from meltbench.readings.helper import Line, Sink, Span, count, parse_lines, stamps
 from meltbench.readings.thermal import HOTTEST_C
-from meltbench.records import ABSENT, AGAIN, DENIED, ERROR, UNPARSED
+from meltbench.records import ABSENT, AGAIN, DENIED, ERROR, OK, UNPARSED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,7 +97,7 @@ def _put(line: Line, sink: Sink, gpu: int, one: _Field, span: Span) -> bool:
     series = sink.at(column, f"nvml:{gpu}", one.klass, one.update_s)
     value = count(said)
     value = None if value is None or value * one.scale > one.highest else value * one.scale
-    series.add(span, value, 0 if value is not None else UNPARSED if said is not None else _why(line, one.key))
+    series.add(span, value, OK if value is not None else UNPARSED if said is not None else _why(line, one.key))
     return True
 
 

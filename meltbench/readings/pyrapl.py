@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from meltbench.readings.base import Column, Helper, Reader
 from meltbench.readings.helper import Line, Sink, count, parse_lines, stamps
 from meltbench.readings.rapl import UPDATE_S
-from meltbench.records import UNPARSED
+from meltbench.records import OK, UNPARSED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ def _take(line: Line, sink: Sink) -> bool:
             series = sink.at(
                 Column(f"pyrapl.package-{socket}{suffix}", "J", "counter", scope), klass="B", update_s=UPDATE_S
             )
-            series.add(span, None if value is None else value * 1e-6, UNPARSED if value is None else 0)
+            series.add(span, None if value is None else value * 1e-6, UNPARSED if value is None else OK)
     return any_found
 
 

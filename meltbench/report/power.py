@@ -78,7 +78,7 @@ def _thinned(connection: duckdb.DuckDBPyConnection, span: Span, where: str) -> l
         mine = points.setdefault(number, [])
         if not mine:
             mine.append((edges[0], edges[1], edges[2]))
-        if not mine or (edges[3], edges[4]) != mine[-1][:2]:
+        if (edges[3], edges[4]) != mine[-1][:2]:
             mine.append((edges[3], edges[4], edges[5]))
     series = []
     known = connection.execute(f"SELECT series, name, source, scope, klass, wrap FROM series WHERE {where}").fetchall()

@@ -23,10 +23,8 @@ from meltbench.store import fs, manifest, tables
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from meltbench.records import RunRecord, Series
+    from meltbench.records import Keep, RunRecord
     from meltbench.store.index import Indexed
-
-    Keep = Callable[[list[tuple[int, Series]]], None]
 
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}", re.ASCII)
 INDEX = "meltbench.duckdb"

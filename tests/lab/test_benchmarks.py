@@ -21,7 +21,7 @@ NEEDS_ENGINE = {"overhead", "observer", "agreement"}
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.engine] * (name in NEEDS_ENGINE)) for name in runner.known()],
+    [pytest.param(name, marks=[pytest.mark.engine] * (name in NEEDS_ENGINE)) for name in runner.SUBJECTS],
 )
 def test_a_quick_benchmark_gives_every_row_a_figure_or_a_reason(
     name: str, probe_binary: Path, default_model: Path

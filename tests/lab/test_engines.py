@@ -169,7 +169,7 @@ def test_a_program_that_is_killed_in_the_middle_leaves_what_was_measured(bench: 
         *("--set", "points=tg32", "--set", "repeat=60"),
     )
     bench.wait_for(lambda s: s.get("op") == "exec")
-    program = program_of(bench)
+    program = bench.engine_pid((b"llama-bench\0", b"--progress"), 30)
     time.sleep(3)
     os.kill(program, signal.SIGKILL)
     out, _ = process.communicate(timeout=100)
@@ -181,19 +181,3 @@ def test_a_program_that_is_killed_in_the_middle_leaves_what_was_measured(bench: 
     assert {r["status"] for r in run["requests"] if r["role"] == "timed"} <= {"no_sample", "unfinished"}
     assert found(run, "value")["run", "bench_load_s"]["value"] > 0
     assert bench.no_leftovers()
-
-
-def program_of(bench: Bench) -> int:
-    """The pid of the llama-bench that a bench runs, once it is started."""
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (folder / "cmdline").read_bytes()
-                environ = (folder / "environ").read_bytes()
-            except OSError:
-                continue
-            if b"llama-bench\0" in command and b"--progress" in command and str(bench.home).encode() in environ:
-                return int(folder.name)
-        time.sleep(0.02)
-    raise AssertionError("no llama-bench was started")

@@ -22,7 +22,6 @@ from meltbench.catalog import builtin_root
 from meltbench.measure.crosscheck import cross_check
 from meltbench.measure.digest import digest
 from meltbench.measure.energy import energy, prepare
-from meltbench.probe import build
 from meltbench.probe.job import literal
 from meltbench.readings import read
 from meltbench.records import Phase
@@ -33,21 +32,6 @@ Row = dict[str, Any]
 
 def argv(name: str, period_ms: float = 97) -> list[str]:
     return [sys.executable, "-B", "-P", str(HELPERS / f"{name}.py"), f"{period_ms:g}"]
-
-
-@pytest.fixture(scope="session")
-def made_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a libnvidia-ml.so.1 that stands for the driver."""
-    if not build.zig_there():
-        pytest.skip("the pinned ziglang, which compiles the made driver, is not installed")
-    folder = tmp_path_factory.mktemp("nvml")
-    source = Path(__file__).with_name("made_nvml.c")
-    cache = {"ZIG_GLOBAL_CACHE_DIR": str(folder / "zig"), "ZIG_LOCAL_CACHE_DIR": str(folder / "zig")}
-    command = [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", "-O1"]
-    subprocess.run(
-        [*command, "-o", str(folder / "libnvidia-ml.so.1"), str(source)], check=True, env={**os.environ, **cache}
-    )
-    return folder
 
 
 def environment(folder: Path | None, **made: object) -> dict[str, str]:

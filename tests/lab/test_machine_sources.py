@@ -10,11 +10,8 @@ from typing import Any
 
 import pytest
 from cli import Bench
-from test_helpers import made_nvml
 
 from meltbench.probe.journal import read_journal
-
-__all__ = ["made_nvml"]  # the fixture
 
 
 def by_source(run: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -55,7 +55,7 @@ def process(lines: list[Line]) -> Process:
     t = np.array([ms * MS for ms, _ in lines], np.int64)
     out = Readings.of(t, t, np.zeros(len(t), np.int32), [raw for _, raw in lines])
     none = np.empty(0, np.int64)
-    return Process(0, 999 * MS, out, Readings.of(none, none, np.empty(0, np.int32), []))
+    return Process(999 * MS, out, Readings.of(none, none, np.empty(0, np.int32), []))
 
 
 def ask(lines: list[Line], *asks: Ask) -> list[Request]:

@@ -57,7 +57,7 @@ def readings(lines: list[Line]) -> Readings:
 
 
 def process(marks: list[Line], rows: list[Line], exit_ms: int | None = 9000) -> Process:
-    return Process(0, None if exit_ms is None else exit_ms * MS, readings(rows), readings(marks))
+    return Process(None if exit_ms is None else exit_ms * MS, readings(rows), readings(marks))
 
 
 def run(cell: str, marks: list[Line], rows: list[Line], repeat: int = 2, **asked: Any) -> list[Request]:

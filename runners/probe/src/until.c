@@ -40,7 +40,7 @@ static void say(struct until *u, const struct past *p) {
 }
 
 // Each limit is PATH below|above LIMIT; of a glob any match is enough, for a machine is as hot as its hottest zone.
-static bool looked(struct until *u) {
+static void look_round(struct until *u) {
     for (int i = 0; i < u->n && !u->over; i += 3) {
         struct past p = {.below = strcmp(u->limits[i + 1], "below") == 0};
         struct sb why = {0};
@@ -52,7 +52,6 @@ static bool looked(struct until *u) {
         free(pattern);
         sb_free(&why);
     }
-    return u->over;
 }
 
 void until_start(struct until *u, const struct step *s) {
@@ -69,7 +68,7 @@ bool until_over(struct until *u) {
     int64_t now = boot_ns();
     if (!u->over && now - u->start >= u->ms * NS_MS) say(u, NULL);
     if (!u->over && now >= u->next_look) {
-        looked(u);
+        look_round(u);
         u->next_look = boot_ns() + LOOK_NS;
     }
     bool over = u->over;
