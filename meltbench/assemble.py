@@ -16,7 +16,7 @@ from meltbench.compose import ENGINE
 from meltbench.engines import Process, ProgramEngine, ServerEngine, protocol
 from meltbench.engines.checks import checked
 from meltbench.engines.prompts import Ask, Sent
-from meltbench.measure import RunInputs, StreamStats, measure_run
+from meltbench.measure import Designation, RunInputs, StreamStats, measure_run
 from meltbench.measure.digest import Digester, Edges
 from meltbench.measure.outcome import Outcome, outcome
 from meltbench.measure.own_cpu import Life
@@ -120,8 +120,15 @@ def _inputs(
         ],
         asked=asked,
         gpus=_outside(ticket, engine),
-        energy_source=next((source["name"] for source in ticket["sources"] if source["total"]), None),
+        totals=_totals(ticket),
+        max_power_w=ticket.get("max_power_w"),
     )
+
+
+def _totals(ticket: dict[str, Any]) -> list[Designation]:
+    """What the profile named as the total. Before it could name rails, one of its sources was marked."""
+    marked = [{"source": source["name"]} for source in ticket["sources"] if source.get("total")]
+    return [Designation(**(one | {"rails": tuple(one.get("rails", ()))})) for one in ticket.get("totals", marked)]
 
 
 def _gpus(ticket: dict[str, Any]) -> list[str]:

@@ -36,7 +36,7 @@ Kind = Literal["devices", "workloads", "runners"]
 Origin = Literal["cwd", "user", "built-in"]
 
 _SINGULAR = {"devices": "device", "workloads": "workload", "runners": "runner"}
-_MERGED_BY_NAME = "source"
+_MERGED_BY_NAME = ("source", "setting")
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _merged(under: dict[str, Any], over: dict[str, Any], depth: int = 0) -> dict
         old = result.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
             result[key] = _merged(old, value, depth + 1)
-        elif depth == 0 and key == _MERGED_BY_NAME and old and _all_named(old) and _all_named(value):
+        elif depth == 0 and key in _MERGED_BY_NAME and old and _all_named(old) and _all_named(value):
             by_name = {source["name"]: source for source in old}
             for source in value:
                 by_name[source["name"]] = _merged(by_name.get(source["name"], {}), source, depth + 1)

@@ -170,6 +170,14 @@ def _channels(job: Job, plan: Plan, facts: Facts) -> None:
             script = catalog.builtin_root() / "runners" / "helpers" / f"{helper.script}.py"
             # -P: the folder of the script is no place to import from. The period is the helper's to keep.
             job.stream(source.name, [sys.executable, "-B", "-P", str(script), f"{source.period_ms:g}"])
+        for command in READERS[source.reader].commands:
+            if command.argv[0] not in facts.programs:
+                continue
+            words = command.words(source.period_ms)
+            if command.poll:
+                job.poll(source.name, round(source.period_ms * 1e6), command.deadline_s, words)
+            else:
+                job.stream(source.name, words)
         for spec in READERS[source.reader].paths:
             if "{pid:" in spec.glob and not has_process:
                 continue
@@ -353,6 +361,8 @@ def _ticket(
             "target": plan.profile.target,
         },
         "sources": [asdict(source) for source in plan.profile.source],
+        "totals": [asdict(total) for total in plan.profile.total],
+        "max_power_w": plan.profile.max_power_w,
         "model": None if plan.model is None else _described(plan.model, model),
         "runner": None
         if plan.recipe is None or plan.engine is None

@@ -92,6 +92,10 @@ class Series:
     of ``value``, or None when it does not wrap. ``klass`` is the error class A to E of docs/measuring.md.
     ``update_s``: how old a counter's value can be when it is read. Where readings are slower than its register none of
     them shows that age, so the reader says it; faster ones show it by repeating values.
+    ``window_s``: a gauge's value is the mean of this long before its reading; 0: it is of now, None: nobody knows.
+    ``clock_bound_s``: bound of the offset between the clock of the stamps and the target's; 0 when they are the same.
+    ``gain_limit``: relative limit of the gain error where something better founded than the class's is known.
+    ``calibration``: the record by which unit, sign and scale were held against something known on this very device.
     """
 
     name: str
@@ -107,6 +111,10 @@ class Series:
     klass: str | None = None
     wrap: float | None = None
     update_s: float = 0.0
+    window_s: float | None = 0.0
+    clock_bound_s: float = 0.0
+    gain_limit: float | None = None
+    calibration: str = ""
 
     def __len__(self) -> int:
         return len(self.value)

@@ -21,6 +21,7 @@ from meltbench.paths import state_dir
 from meltbench.probe import build
 from meltbench.probe.client import Probe
 from meltbench.probe.journal import read_journal
+from meltbench.readings import READERS
 from meltbench.targets import connect
 from meltbench.targets import facts as device_facts
 from meltbench.watch import Interrupts
@@ -77,7 +78,9 @@ def visit(plan: Plan, watch: Watch) -> Site:
     probe = reach(plan.profile.target, plan.profile.workdir, watch)
     probe.recover()
     answer = probe.facts(device_facts.globs(roots.sys, roots.proc))
-    return Site(probe, device_facts.parse(answer, roots.sys, roots.proc))
+    readers = (READERS[source.reader] for source in plan.profile.source)
+    programs = probe.programs([command.argv[0] for reader in readers for command in reader.commands])
+    return Site(probe, device_facts.parse(answer, roots.sys, roots.proc, programs))
 
 
 def prepare(plan: Plan, site: Site, watch: Watch) -> Prepared:

@@ -31,7 +31,7 @@ from meltbench.measure.ratios import RATIOS
 from meltbench.measure.sustained import sustained_measures
 from meltbench.measure.throttle import throttle_reasons
 from meltbench.measure.throughput import throughput
-from meltbench.measure.total import Total, rails, total
+from meltbench.measure.total import Designation, designated, rails
 from meltbench.measure.validity import reason, state
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from meltbench.measure.digest import Digest
     from meltbench.records import Measure, Phase, Reason, Request, SourceStatus, State
 
-__all__ = ["RunInputs", "StreamStats", "measure_run"]
+__all__ = ["Designation", "RunInputs", "StreamStats", "measure_run"]
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class RunInputs:
     already knows (not_gated, warm_start, settings_not_applied ...). ``clocks``: (boot, mono, wall) in ns in order.
     ``boot_ids``: boot ids seen, of the facts before the run and of the probe's begin event.
     ``asked``: exact number of tokens by request index, where the engine was made to produce so many.
-    ``energy_source``: the source marked as the total, None when the profile has none. ``gpus``: those outside of the
-    processor's package.
+    ``totals``: what the profile names as the total, in order of preference. ``gpus``: those outside of the processor's
+    package. ``max_power_w``: more than the device can draw, None where its profile does not say.
     """
 
     kind: Kind
@@ -78,14 +78,15 @@ class RunInputs:
     boot_ids: Sequence[str] = ()
     streams: Sequence[StreamStats] = ()
     asked: Mapping[int, int] = field(default_factory=dict)
-    energy_source: str | None = "rapl"
+    totals: Sequence[Designation] = (Designation("rapl"),)
     gpus: Sequence[str] = ()
+    max_power_w: float | None = None
 
 
 def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     """Every measure of a run, the reasons against its validity, and the state they come to."""
     run = next((phase for phase in inputs.phases if phase.name == "run"), None)
-    found_total = designated(inputs)
+    found_total = designated(inputs.totals, inputs.sources, inputs.signals, inputs.gpus)
     measures = [
         *_served(inputs),
         *load_measures(inputs.signals, run, *_own_cpu(inputs, run), no_run=NO_RUN[inputs.kind]),
@@ -116,7 +117,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *frequency_reasons(inputs.signals, run),
         *throttle_reasons(inputs.signals, run),
         *disagreements,
-        *measure_reasons(measures, MAX_POWER_W + MAX_GPU_POWER_W * len(inputs.gpus)),
+        *measure_reasons(measures, inputs.max_power_w or MAX_POWER_W + MAX_GPU_POWER_W * len(inputs.gpus)),
         *([reason("partial_total", found_total.partial)] if found_total.partial else []),
     ]
     first: dict[str, Reason] = {}
@@ -163,21 +164,3 @@ def _of_rails(inputs: RunInputs) -> list[Measure]:
         for rail in rails(inputs.signals)
         for measure in rail_measures(rail, inputs.phases, inputs.requests, kind=inputs.kind)
     ]
-
-
-def designated(inputs: RunInputs) -> Total:
-    """The total of the source the profile marks as such, or why there is none."""
-    source = next((one for one in inputs.sources if one.source == inputs.energy_source), None)
-    if source is None:
-        return Total(None, "no_energy_source: the profile of this device names none")
-    if source.status == "denied":
-        return Total(
-            None, f"sensor_denied: {source.source} exists and may not be read: run as root or add the udev rule"
-        )
-    if source.status == "absent":
-        return Total(None, f"no_energy_source: {source.detail}")
-    if source.status in ("gated", "again"):
-        return Total(None, f"sensor_gated: {source.source}: {source.detail}")
-    if source.status != "ok":
-        return Total(None, f"sensor_unreadable: {source.source}: {source.detail}")
-    return total(inputs.signals, source.source, inputs.gpus)

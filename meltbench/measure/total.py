@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from meltbench.measure.energy import TRAILING, Rail, rail_of
@@ -20,10 +21,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meltbench.measure.digest import Digest
-    from meltbench.records import Scope
+    from meltbench.records import Scope, SourceStatus
 
 TOTAL = "total"
 _GPU = re.compile(r"nvml\.gpu\d+\.energy")
+
+
+@dataclass(frozen=True)
+class Designation:
+    """What a profile names as the total of its device (meltbench.targets.profile.Total): the ``rails`` (globs) of a
+    source that add up, all that it has where there are none; their ``scope``; and ``partial``, what they leave out."""
+
+    source: str
+    rails: tuple[str, ...] = ()
+    scope: Scope | None = None
+    partial: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,23 +47,70 @@ class Total:
     partial: str = ""
 
 
-def total(signals: Sequence[Digest], source: str, gpus: Sequence[str] = ()) -> Total:
-    """The total by the signals of ``source``, which the profile designates; GPUs of any source are added to RAPL.
+def designated(
+    named: Sequence[Designation], sources: Sequence[SourceStatus], signals: Sequence[Digest], gpus: Sequence[str] = ()
+) -> Total:
+    """The first total that the profile names and the run can give; else why the first of them is none."""
+    none = Total(None, "no_energy_source: the profile of this device names none")
+    for at, one in enumerate(named):
+        found = _designated(one, sources, signals, gpus)
+        if found.rail is not None:
+            return found
+        none = found if at == 0 else none
+    return none
+
+
+def _designated(
+    one: Designation, sources: Sequence[SourceStatus], signals: Sequence[Digest], gpus: Sequence[str]
+) -> Total:
+    source = next((status for status in sources if status.source == one.source), None)
+    if source is None or source.status == "absent":
+        return Total(None, f"no_energy_source: {source.detail if source else f'{one.source} was not read'}")
+    if source.status == "denied":
+        return Total(
+            None, f"sensor_denied: {source.source} exists and may not be read: run as root or add the udev rule"
+        )
+    if source.status in ("gated", "again"):
+        return Total(None, f"sensor_gated: {source.source}: {source.detail}")
+    if source.status != "ok":
+        return Total(None, f"sensor_unreadable: {source.source}: {source.detail}")
+    return total(signals, one, gpus)
+
+
+def total(signals: Sequence[Digest], one: Designation, gpus: Sequence[str] = ()) -> Total:
+    """The total by the signals of the designated source; GPUs of any source are added to RAPL.
 
     ``gpus`` names those that draw from outside of the packages, whether anything measures them or not.
     """
-    own = [one for one in signals if one.head.source == source]
-    if any(one.name.startswith("rapl.") for one in own):
+    own = [signal for signal in signals if signal.head.source == one.source]
+    if one.rails:
+        return _rails(own, one)
+    if any(signal.name.startswith("rapl.") for signal in own):
         boards = {one.name: one for one in signals if _GPU.fullmatch(one.name)}  # by name: two sources may read one
         return _rapl(own, list(boards.values()), gpus)
-    steady = [one for one in rails(own) if not one.name.endswith(TRAILING)]
-    counters = [one for one in steady if one.parts[0].head.kind == "counter"]
+    steady = [rail for rail in rails(own) if not rail.name.endswith(TRAILING)]
+    counters = [rail for rail in steady if rail.parts[0].head.kind == "counter"]
     found = counters or steady  # counter first, gauge second
     if len(found) == 1:
-        return Total(replace(found[0], name=TOTAL))
-    names = ", ".join(one.name for one in found[:8])
-    why = f"{source} has {len(found)} rails ({names}), its profile must single one out" if found else "none was read"
+        return Total(replace(found[0], name=TOTAL, scope=one.scope or found[0].scope), "", one.partial)
+    names = ", ".join(rail.name for rail in found[:8])
+    many = f"{one.source} has {len(found)} rails ({names}), its profile must single one out"
+    why = many if found else "none was read"
     return Total(None, f"no_energy_source: {why}")
+
+
+def _rails(signals: Sequence[Digest], one: Designation) -> Total:
+    """The sum of the rails that the profile names. None of them may be missing: no sum without it is the total."""
+    measuring = [s for s in signals if (s.head.kind, s.head.unit) in (("counter", "J"), ("gauge", "W"))]
+    parts: dict[str, Digest] = {}
+    for glob in one.rails:
+        mine = [signal for signal in measuring if fnmatchcase(signal.name, glob)]
+        lost = [signal for signal in mine if not _readable(signal)]
+        if not mine or lost:
+            code = "sensor_denied" if lost and all(signal.denied for signal in lost) else "low_coverage"
+            return Total(None, f"{code}: {glob} of {one.source} was not read, and no sum without it is the total")
+        parts |= {signal.name: signal for signal in mine}
+    return _sum(list(parts.values()), one.scope or next(iter(parts.values())).head.scope, one.partial)
 
 
 def _rapl(signals: Sequence[Digest], boards: list[Digest], gpus: Sequence[str]) -> Total:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meltbench.errors import UnknownName
-from meltbench.readings.base import Helper, PathSpec, Reader, Sighting
+from meltbench.readings.base import Command, Helper, PathSpec, Reader, Sighting
 from meltbench.readings.cpufreq import CPUFREQ
 from meltbench.readings.hwmon import HWMON
 from meltbench.readings.nvml import NVML
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from meltbench.records import Series, SourceStatus, Stream
 
-__all__ = ["READERS", "Helper", "PathSpec", "Reader", "Sighting", "Source", "read"]
+__all__ = ["READERS", "Command", "Helper", "PathSpec", "Reader", "Sighting", "Source", "read"]
 
 READERS: dict[str, Reader] = {
     reader.name: reader

@@ -96,14 +96,37 @@ class Helper:
 
 
 @dataclass(frozen=True)
+class Command:
+    """A program that the target has, whose output is the readings.
+
+    ``poll``: it is run at the period and one output is one reading, killed after ``deadline_s``; else it runs all the
+    time and each line is one. In ``argv`` the word ``{period_ms}`` stands for the period in whole milliseconds.
+    Its streams have the kind ``poll`` or ``lines``; a poll's ``path`` is the command line, words between blanks.
+    It is started only where its first word can be found on the target.
+    """
+
+    argv: tuple[str, ...]
+    poll: bool = True
+    deadline_s: float = 2.0
+
+    def words(self, period_ms: float) -> list[str]:
+        """The command line at a period."""
+        return [word.replace("{period_ms}", f"{max(1, round(period_ms))}") for word in self.argv]
+
+
+@dataclass(frozen=True)
 class Reader:
-    """One source of signals: where it lies, how it is parsed, which options a profile may give it."""
+    """One source of signals: where it lies, how it is parsed, which options a profile may give it.
+
+    What it reads are files (``paths``), the output of the target's programs (``commands``), or of a ``helper`` of ours.
+    """
 
     name: str
     paths: tuple[PathSpec, ...]
     parse: Parse
     options: frozenset[str] = frozenset()
     helper: Helper | None = None
+    commands: tuple[Command, ...] = ()
 
 
 @dataclass(frozen=True)

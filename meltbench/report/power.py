@@ -42,11 +42,11 @@ def _rail(found: list[Series]) -> Rail | None:
     """The designated total; without one, one counter that stands for more than a part."""
     from meltbench.measure.digest import digest
     from meltbench.measure.energy import rail_of
-    from meltbench.measure.total import total
+    from meltbench.measure.total import Designation, total
 
     signals = [digest(one) for one in found]
     rapl = next((one.source for one in found if one.name.startswith("rapl.")), "")
-    if whole := total(signals, rapl).rail:
+    if whole := total(signals, Designation(rapl)).rail:
         return whole
     # pyRAPL reads RAPL's registers once more, and RAPL has no total here.
     others = [one for one in signals if not one.name.startswith(("rapl.", "pyrapl.")) and one.head.scope != "rail"]

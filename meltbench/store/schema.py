@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 
 SqlType = Literal["VARCHAR", "BIGINT", "INTEGER", "DOUBLE", "TIMESTAMP"]
 
@@ -18,7 +18,7 @@ class Column:
     """One column. ``field`` is the attribute of the record it comes from, or the path of keys in the manifest.
 
     ``indexed`` is False for what stays in the Parquet file because it is long. ``later``: runs stored by an earlier
-    version lack it, and have an empty text there.
+    version lack it, and have an empty text there, or no number.
     """
 
     name: str
@@ -217,6 +217,30 @@ SERIES = Table(
         Column("klass", "VARCHAR", "Error class A to E.", "klass"),
         Column("path", "VARCHAR", "Path it was read from on the target.", "path"),
         Column("wrap", "DOUBLE", "Modulus of a counter in unit; null when it does not wrap.", "wrap"),
+        Column(
+            "window_s",
+            "DOUBLE",
+            "A value is the mean of this long before its reading, s; 0: of now; null: of unknown length.",
+            "window_s",
+            later=True,
+        ),
+        Column(
+            "clock_bound_s",
+            "DOUBLE",
+            "Bound of the offset between the clock of its stamps and the target's, s.",
+            "clock_bound_s",
+            later=True,
+        ),
+        Column(
+            "gain_limit",
+            "DOUBLE",
+            "Relative limit of its gain error where it is better founded than its class's, else null.",
+            "gain_limit",
+            later=True,
+        ),
+        Column(
+            "calibration", "VARCHAR", "Calibration record behind its values; empty: none.", "calibration", later=True
+        ),
     ),
     parquet="series.parquet",
 )

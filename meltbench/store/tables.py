@@ -197,7 +197,8 @@ def read_table(folder: Path, whole: dict[str, Any], table: schema.Table) -> pa.T
         read = pq.ParquetFile(pa.BufferReader(raw)).read(use_threads=False)
         for column in table.columns:
             if column.later and column.name not in read.column_names:
-                read = read.append_column(column.name, arrow.of_list([""] * read.num_rows, "VARCHAR"))
+                lacking = "" if column.type == "VARCHAR" else None
+                read = read.append_column(column.name, arrow.of_list([lacking] * read.num_rows, column.type))
         return read.select([c.name for c in table.columns])
     except (pa.ArrowException, KeyError) as error:
         why = str(error).splitlines()[0]

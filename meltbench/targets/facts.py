@@ -42,7 +42,8 @@ class Facts:
     """The conditions of a device that are data of every run.
 
     ``identity`` names the hardware, not its address: a digest of the board's serial number, else of the machine
-    id, else of what the processor and host name say. A fact that could not be read is None or empty.
+    id, else of what the processor and host name say. A fact that could not be read is None or empty. ``programs``:
+    which of those that readers poll can be found there.
     """
 
     identity: str
@@ -64,6 +65,7 @@ class Facts:
     powercap: tuple[str, ...] = ()
     thermal_zones: tuple[str, ...] = ()
     batteries: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def conditions(self) -> dict[str, Any]:
@@ -90,7 +92,9 @@ def rooted(path: str, sys_root: str, proc_root: str) -> str:
     return path
 
 
-def parse(answer: Mapping[str, Any], sys_root: str = "/sys", proc_root: str = "/proc") -> Facts:
+def parse(
+    answer: Mapping[str, Any], sys_root: str = "/sys", proc_root: str = "/proc", programs: tuple[str, ...] = ()
+) -> Facts:
     """Facts from the probe's answer. Missing or odd parts become None, never an exception."""
     texts, unreadable = _texts(answer, sys_root, proc_root)
     uname = answer.get("uname")
@@ -122,6 +126,7 @@ def parse(answer: Mapping[str, Any], sys_root: str = "/sys", proc_root: str = "/
         powercap=tuple(sorted(v for k, v in texts.items() if k.startswith("/sys/class/powercap/"))),
         thermal_zones=tuple(k.split("/")[-2] for k in sorted(texts) if k.startswith("/sys/class/thermal/")),
         batteries=_batteries(texts),
+        programs=programs,
         unreadable=unreadable,
     )
 

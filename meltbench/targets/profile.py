@@ -1,15 +1,16 @@
-"""Device profiles: how a target is reached and which of its sources are read."""
+"""Device profiles: how a target is recognised and reached, what is read on it, and what is set before a run."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from meltbench import catalog
 from meltbench.errors import DefinitionError, UnknownName, UserError
 from meltbench.readings import READERS, read
-from meltbench.spec import Scalar  # noqa: TC001  read_table looks the types of fields up
+from meltbench.records import Scope  # noqa: TC001  read_table looks the types of fields up
+from meltbench.spec import Scalar  # noqa: TC001  the same
 from meltbench.tables import read_table
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from meltbench.catalog import Definition
 
+Checked = Literal["device", "capture", "emulated", "unverified"]
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 
@@ -29,29 +31,115 @@ class Roots:
 
 
 @dataclass(frozen=True)
+class Match:
+    """How a device of this profile is recognised: each list that is given must have a pattern that fits.
+
+    Patterns are globs, case-sensitive. ``board``: the model of the device tree, else maker and product of DMI.
+    ``compatible``: an entry of the device tree's compatible. ``product``: Android's ro.product.device.
+    """
+
+    board: tuple[str, ...] = ()
+    compatible: tuple[str, ...] = ()
+    product: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Source:
     """One source of readings: a reader of meltbench.readings at a period.
 
-    ``total`` marks the one source whose energy is the device's (measurement rule 8: one designated total).
     ``options`` are the reader's own ([source.options]): what it cannot know by itself, like a unit or a place.
+    ``gain_limit``: relative limit of the gain error where one better founded than its class's is known, and
+    ``gain_limit_from`` by whom. ``host``: it is read on the controller, by its clock (an external meter).
     """
 
     name: str
     reader: str
     period_ms: float
-    total: bool = False
     options: dict[str, Scalar] = field(default_factory=dict)
+    gain_limit: float | None = None
+    gain_limit_from: str = ""
+    host: bool = False
+
+
+@dataclass(frozen=True)
+class Total:
+    """What makes the energy of the device up (measurement rule 8: one designated total rail).
+
+    ``rails``: globs of the series of ``source`` that add up, none of which contains another; empty where the source
+    itself knows (RAPL) or has one alone. ``scope``: what they cover together. ``partial``: the loads they leave out, in
+    words; empty where they leave none out. A profile lists them in order of preference: the first that can be read.
+    """
+
+    source: str
+    rails: tuple[str, ...] = ()
+    scope: Scope | None = None
+    partial: str = ""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Something that is set before a run and put back after it.
+
+    A file (``path``, a glob) is written ``value``. Else ``set`` is a command that sets it, ``get`` one that prints what
+    is in force, ``undo`` one that puts it back, in whose words ``{old}`` stands for what ``get`` printed before.
+    ``expect``: what ``get`` prints when it is in force, where that is not ``value``. ``on``: who runs the commands.
+    ``optional``: a device that cannot be set so is measured all the same, without a word against it.
+    """
+
+    name: str
+    value: str
+    path: str | None = None
+    get: tuple[str, ...] = ()
+    set: tuple[str, ...] = ()
+    undo: tuple[str, ...] = ()
+    expect: str | None = None
+    on: Literal["target", "controller"] = "target"
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (not self.set):
+            raise ValueError(f"setting {self.name!r} needs either path or set")
+        if self.set and not (self.get and self.undo):
+            raise ValueError(f"setting {self.name!r} has set and lacks get or undo: none could check it or put it back")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """When a device is cool enough to begin.
+
+    ``zones``: globs of thermal series (``thermal.TYPE``), of which the hottest counts; empty: any. ``target_c``: the
+    temperature to begin at, None where only the slope is looked at.
+    """
+
+    zones: tuple[str, ...] = ()
+    target_c: float | None = None
 
 
 @dataclass(frozen=True)
 class Profile:
-    """devices/NAME.toml. ``workdir`` is the probe's folder on the target, None for the transport's default."""
+    """devices/NAME.toml. ``workdir`` is the probe's folder on the target, None for the transport's default.
+
+    ``target``: how it is reached; ``log``: not at all, its readings come from a recorded log. ``contains``: by the name
+    of a series those that lie inside of it. ``max_power_w``: more than the device can draw. ``big_cpus``: the fast
+    cores (such as "4-7"). ``permissions``: by source, what it needs to be readable. ``checked``: how this profile was,
+    and ``unverified`` what of it nobody has seen on a device.
+    """
 
     title: str
-    target: str
+    target: Literal["local", "ssh", "adb", "log"]
     workdir: str | None = None
     roots: Roots = field(default_factory=Roots)
+    match: Match = field(default_factory=Match)
     source: tuple[Source, ...] = ()
+    total: tuple[Total, ...] = ()
+    contains: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    max_power_w: float | None = None
+    big_cpus: str | None = None
+    gate: Gate = field(default_factory=Gate)
+    setting: tuple[Setting, ...] = ()
+    permissions: dict[str, str] = field(default_factory=dict)
+    checked: Checked = "unverified"
+    unverified: tuple[str, ...] = ()
 
 
 def load(name: str) -> tuple[Profile, Definition]:
@@ -59,7 +147,8 @@ def load(name: str) -> tuple[Profile, Definition]:
     found = catalog.load("devices", name)
     data = {key: value for key, value in found.data.items() if key != "inherits"}
     profile = read_table(Profile, data, found.path)
-    names = [source.name for source in profile.source]
+    _check_names([one.name for one in profile.source], "source", found.path)
+    _check_names([one.name for one in profile.setting], "setting", found.path)
     for source in profile.source:
         if source.reader not in READERS:
             raise UnknownName(f"reader of source {source.name!r} in {found.path}:", source.reader, READERS)
@@ -68,17 +157,35 @@ def load(name: str) -> tuple[Profile, Definition]:
             raise DefinitionError(
                 f"{found.path}: period_ms = {source.period_ms} is out of range", hint="give 0.5 to 3600000"
             )
-        if not _NAME.fullmatch(source.name):
+        if source.gain_limit is not None and not (0 < source.gain_limit < 1 and source.gain_limit_from):
             raise DefinitionError(
-                f"{found.path}: source name {source.name!r} is not valid", hint="use letters, digits, _, . and -"
+                f"{found.path}: source {source.name!r}: gain_limit = {source.gain_limit} needs a gain_limit_from",
+                hint="give a share between 0 and 1, and who says so",
             )
-        if names.count(source.name) > 1:
-            raise DefinitionError(
-                f"{found.path}: source {source.name!r} stands twice", hint="give each a name of its own"
-            )
-    if sum(source.total for source in profile.source) > 1:
-        raise DefinitionError(f"{found.path}: two sources claim the total", hint="one source is the total rail")
+    for total in profile.total:
+        _check_total(total, profile, found.path)
     return profile, found
+
+
+def _check_names(names: list[str], kind: str, path: Path) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise DefinitionError(f"{path}: {kind} name {name!r} is not valid", hint="use letters, digits, _, . and -")
+        if names.count(name) > 1:
+            raise DefinitionError(f"{path}: {kind} {name!r} stands twice", hint="give each a name of its own")
+
+
+def _check_total(total: Total, profile: Profile, path: Path) -> None:
+    """Its source is one of the profile's, and none of its rails lies inside another."""
+    names = [one.name for one in profile.source]
+    if total.source not in names:
+        raise UnknownName(f"source of a total in {path}:", total.source, names)
+    for rail in total.rails:
+        inside = set(profile.contains.get(rail, ()))
+        if doubled := sorted(inside.intersection(total.rails)):
+            raise DefinitionError(
+                f"{path}: the total adds {rail} and {doubled[0]}, which lies inside of it", hint="leave one out"
+            )
 
 
 def _check_options(source: Source, path: Path) -> None:

@@ -105,7 +105,7 @@ def test_first_and_later_turns_are_told_apart_where_the_cache_decides():
 
 
 def test_the_points_are_there_without_a_source_of_energy_as_well():
-    there, absent = measured("generate", levels()), measured("generate", levels(), energy_source=None)
+    there, absent = measured("generate", levels()), measured("generate", levels(), totals=())
     assert set(absent) == set(there)
     assert absent["c2", "energy_j", "value"].reason.startswith("no_energy_source")
 

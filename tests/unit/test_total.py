@@ -8,6 +8,7 @@ from evidence_kit import phase, series
 
 from meltbench.measure.digest import digest
 from meltbench.measure.energy import energy, rail_of
+from meltbench.measure.total import Designation
 from meltbench.measure.total import total as total_of
 
 T = np.arange(0, 30, 0.05)
@@ -15,7 +16,7 @@ RANGE_J = 1000.0
 
 
 def total(parts):
-    return total_of([digest(part) for part in parts], "rapl")
+    return total_of([digest(part) for part in parts], Designation("rapl"))
 
 
 def members(found):
@@ -152,9 +153,11 @@ def test_whether_psys_holds_the_gpu_nobody_knows_and_that_is_said():
 
 def test_rule_8_a_gpu_that_nothing_read_makes_the_sum_partial_too():
     parts = [digest(domain("package-0", 20))]
-    assert total_of(parts, "rapl", ["NVIDIA"]).partial == "without NVIDIA"
-    assert total_of([digest(domain("psys", 20))], "rapl", ["NVIDIA"]).partial == "psys may leave out NVIDIA"
-    two = total_of([*parts, digest(gpu(100))], "rapl", ["NVIDIA A", "NVIDIA B"])
+    assert total_of(parts, Designation("rapl"), ["NVIDIA"]).partial == "without NVIDIA"
+    assert (
+        total_of([digest(domain("psys", 20))], Designation("rapl"), ["NVIDIA"]).partial == "psys may leave out NVIDIA"
+    )
+    two = total_of([*parts, digest(gpu(100))], Designation("rapl"), ["NVIDIA A", "NVIDIA B"])
     assert (two.partial, two.rail.scope) == ("without NVIDIA B", "module")
 
 
@@ -179,19 +182,19 @@ def test_rule_1_another_source_than_rapl_gives_its_one_rail_and_a_counter_goes_b
         board("hwmon.x.VIN.power_average", 3.0, source="board"),
     ]
     parts = [digest(one) for one in gauges]
-    found = total_of(parts, "board")
+    found = total_of(parts, Designation("board"))
     assert joules(found) == pytest.approx(240.2, rel=1e-3)
     assert found.rail.name == "total"
     counter = series("hwmon.ina238.VIN.energy", T, 11 * T, source="board")
-    assert joules(total_of([*parts, digest(counter)], "board")) == pytest.approx(220)
+    assert joules(total_of([*parts, digest(counter)], Designation("board"))) == pytest.approx(220)
 
 
 def test_of_several_rails_none_is_the_total_unless_the_profile_says_which():
     two = [digest(board(f"hwmon.ina3221.{name}.power", 2.0, source="board")) for name in ("VDD_CPU", "VDD_GPU")]
-    assert total_of(two, "board").reason.startswith(
+    assert total_of(two, Designation("board")).reason.startswith(
         "no_energy_source: board has 2 rails (hwmon.ina3221.VDD_CPU.power, "
     )
-    assert total_of([], "board").reason == "no_energy_source: none was read"
+    assert total_of([], Designation("board")).reason == "no_energy_source: none was read"
 
 
 def test_trap_36_a_trailing_mean_is_not_integrated():

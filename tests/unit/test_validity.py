@@ -184,7 +184,7 @@ def test_no_energy_source_is_no_reason_against_validity():
     measures, _, verdict = measure_run(evidence(series=given, sources=absent))
     assert verdict == "valid"
     assert value(measures, "energy_j").reason == "no_energy_source: no /sys/class/powercap/intel-rapl:* on this machine"
-    measures, _, verdict = measure_run(evidence(series=given, sources=[], energy_source=None))
+    measures, _, verdict = measure_run(evidence(series=given, sources=[], totals=()))
     assert (verdict, value(measures, "energy_j").reason.partition(":")[0]) == ("valid", "no_energy_source")
 
 

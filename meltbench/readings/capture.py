@@ -1,0 +1,44 @@
+"""Recorded output of a source as the streams that its reader takes: a log file, a dump of a device's files.
+
+A capture has no stamps of ours. Its readings are put one period apart; a reader whose source writes its own time
+finds it in a stream of kind ``log`` and takes that instead.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from meltbench.records import Readings, Stream
+
+if TYPE_CHECKING:
+    from meltbench.readings.base import Reader
+
+MAX_BYTES = 64 << 20
+_dumped = re.compile(rb"(/[^\n:]{1,400}): ?([^\n]*)\n?")
+
+
+def captured(reader: Reader, raw: bytes, period_ms: float = 1000.0) -> list[Stream]:
+    """The streams of a recorded text of at most 64 MiB.
+
+    Of a reader of files each line is ``path: content`` (what `grep -r . FOLDER` prints), a path that stands again its
+    next reading. Of one that polls a command the text is one output. Of any other each line is a reading.
+    """
+    raw = raw[:MAX_BYTES].replace(b"\r\n", b"\n")
+    if reader.paths:
+        files: dict[str, list[bytes]] = {}
+        for path, content in _dumped.findall(raw):
+            files.setdefault(path.decode("utf-8", "replace"), []).append(content + b"\n")
+        return [_stream(n, "file", path, texts, period_ms) for n, (path, texts) in enumerate(files.items())]
+    polled = [command for command in reader.commands if command.poll]
+    if polled:
+        return [_stream(0, "poll", " ".join(polled[0].argv), [raw], period_ms)]
+    return [_stream(0, "log", "", raw.splitlines(keepends=True), period_ms)]
+
+
+def _stream(number: int, kind: str, path: str, texts: list[bytes], period_ms: float) -> Stream:
+    t = (np.arange(len(texts)) * (period_ms * 1e6)).astype(np.int64)
+    err = np.zeros(len(texts), dtype=np.int32)
+    return Stream(number, "capture", kind, path, "ok", 0, Readings.of(t, t, err, texts))
