@@ -108,6 +108,7 @@ class Run:
     def __init__(self, folder: folders.RunFolder) -> None:
         self._folder = folder
         self._whole: dict[str, Any] | None = None
+        self._origin_ns: int | None = None
 
     @property
     def run_id(self) -> str:
@@ -208,7 +209,7 @@ class Run:
         """
         from meltbench.report.frames import samples
 
-        return samples(self.path, self._sealed(), self._start_ns(), name, max_points)
+        return samples(self.path, self._sealed(), self._start_ns, name, max_points)
 
     def plot(self) -> go.Figure:
         """Power, temperature and token rate over time, phases shaded. What was not measured is a note below."""
@@ -225,12 +226,14 @@ class Run:
     def _frame(self, table: str) -> pd.DataFrame:
         from meltbench.report.frames import frame
 
-        return frame(self.path, self._sealed(), table, self._start_ns())
+        return frame(self.path, self._sealed(), table, self._start_ns)
 
     def _start_ns(self) -> int:
-        from meltbench.report.frames import start_ns
+        if self._origin_ns is None:
+            from meltbench.report.frames import start_ns
 
-        return start_ns(self.path, self._sealed())
+            self._origin_ns = start_ns(self.path, self._sealed())
+        return self._origin_ns
 
     def __repr__(self) -> str:
         from meltbench.report.console import title
@@ -300,12 +303,14 @@ class Store:
 
         Samples and tokens are large, and with each Run. Raises UnknownName for a name that the index does not have.
         """
+        from meltbench.store import index
         from meltbench.store.export import EXPORTABLE
 
         if table not in EXPORTABLE:
             hint = f"each run has its own: Store.run().{table}" if table in ("samples", "tokens") else None
             raise UnknownName("table", table, EXPORTABLE, hint=hint)
-        made: pd.DataFrame = self.sql(f"FROM {table} ORDER BY run_id").df()
+        with index.opened(self._inner) as connection:
+            made: pd.DataFrame = connection.sql(f"FROM {table} ORDER BY run_id").df()
         return made
 
     def sql(

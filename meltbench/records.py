@@ -25,6 +25,14 @@ Status = Literal["ok", "denied", "absent", "again", "error", "unparsed", "gated"
 STATUSES: tuple[Status, ...] = get_args(Status)
 OK, DENIED, ABSENT, AGAIN, ERROR, UNPARSED, GATED = range(len(STATUSES))
 Role = Literal["setup", "warmup", "timed"]
+# What stands before the name of a measure by the mode it was taken in: figures of two modes are never in one column.
+MODE_PREFIX = {"server": "", "bench": "bench_", "in-process": "inprocess_"}
+
+
+def bare(name: str) -> str:
+    """The name of a measure without the mode it was taken in."""
+    found = (prefix for prefix in MODE_PREFIX.values() if prefix and name.startswith(prefix))
+    return name.removeprefix(next(found, ""))
 
 
 @dataclass(frozen=True)

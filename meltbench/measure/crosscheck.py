@@ -10,7 +10,8 @@ import math
 from typing import TYPE_CHECKING
 
 from meltbench.measure.energy import rail_of, window
-from meltbench.measure.validity import CROSS_CHECK_SHARE, reason
+from meltbench.measure.findings import joined
+from meltbench.measure.validity import CROSS_CHECK_SHARE
 from meltbench.records import Measure
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def cross_check(signals: Sequence[Digest], run: Phase | None) -> tuple[list[Meas
         beyond = 0.0 if one.value is None or one.u_k2 is None else abs(one.value - 1) - one.u_k2
         if beyond > CROSS_CHECK_SHARE:
             apart.append(f"{other.name}: {one.value:.4f} of what powercap counts")
-    return measures, [reason("cross_check_failed", ", ".join(apart[:4]))] if apart else []
+    return measures, joined("cross_check_failed", apart)
 
 
 def _compared(own: Digest, other: Digest, run: Phase) -> Measure:

@@ -64,14 +64,14 @@ def sampler_reasons(streams: Sequence[StreamStats]) -> list[Reason]:
         late = one.late / one.expected
         if missed > MISSED_SHARE or late > LATE_SHARE:
             bad.append((missed + late, f"{one.name}: {max(missed, 0.0):.0%} missed, {late:.0%} late"))
-    return _joined("sampler_starved", [words for _, words in sorted(bad, reverse=True)])
+    return joined("sampler_starved", [words for _, words in sorted(bad, reverse=True)])
 
 
 def source_reasons(sources: Sequence[SourceStatus]) -> list[Reason]:
     """Sources that may not be read, or that said only that they are off. Absence is no reason."""
     denied = [one.source for one in sources if one.status == "denied"]
     gated = [one.source for one in sources if one.status in ("gated", "again")]
-    return _joined("sensor_denied", denied) + _joined("sensor_gated", gated)
+    return joined("sensor_denied", denied) + joined("sensor_gated", gated)
 
 
 def frequency_reasons(signals: Sequence[Digest], run: Phase | None) -> list[Reason]:
@@ -89,7 +89,7 @@ def frequency_reasons(signals: Sequence[Digest], run: Phase | None) -> list[Reas
         if one.name.endswith(".max_hz") and policy in highest and one.run.n and one.run.low < highest[policy]:
             what = policy.removeprefix("cpufreq.")
             capped.append(f"{what}: {one.run.low / 1e9:.2f} GHz of {highest[policy] / 1e9:.2f} GHz")
-    return _joined("frequency_capped", capped)
+    return joined("frequency_capped", capped)
 
 
 def request_reasons(requests: Sequence[Request], asked: Mapping[int, int]) -> list[Reason]:
@@ -106,7 +106,7 @@ def request_reasons(requests: Sequence[Request], asked: Mapping[int, int]) -> li
         if request.index in asked and request.n_out != asked[request.index]
     ]
     failed = [reason("request_failed", f"{len(bad)} of {len(timed)}; the first: {_said(bad[0])}")] if bad else []
-    return failed + _joined("truncated_output", short)
+    return failed + joined("truncated_output", short)
 
 
 def measure_reasons(measures: Sequence[Measure], max_power_w: float) -> list[Reason]:
@@ -133,7 +133,7 @@ def _said(request: Request) -> str:
     return f"{request.item}: {request.status}" + (f": {request.detail}" if request.detail else "")
 
 
-def _joined(code: str, details: Sequence[str]) -> list[Reason]:
+def joined(code: str, details: Sequence[str]) -> list[Reason]:
     """One reason for all that share a code, at most four of them told."""
     if not details:
         return []

@@ -15,7 +15,7 @@ import numpy as np
 
 from meltbench.errors import InternalError
 from meltbench.measure.points import points
-from meltbench.records import Measure
+from meltbench.records import MODE_PREFIX, Measure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,6 @@ _FIELDS = (
     ("engine_decode_tps", "tok/s"),
 )
 # What every rate and latency of a request is called in each mode: figures of two modes are never in one column.
-PREFIX = {"server": "", "bench": "bench_", "in-process": "inprocess_"}
 _LINEAR = "linear interpolation"
 _GAP = "gap between chunks / tokens of the chunk"
 LONG_GAPS = 255
@@ -49,16 +48,11 @@ def t95(df: int) -> float:
     return _T95[df - 1] if df <= len(_T95) else 1.96 + 2.4 / df
 
 
-def bare(name: str) -> str:
-    """The name of a measure without the mode it was taken in."""
-    return next((name.removeprefix(prefix) for prefix in PREFIX.values() if prefix and name.startswith(prefix)), name)
-
-
 def in_mode(measures: Sequence[Measure], mode: str) -> list[Measure]:
     """Measures under the names that they have in this mode. Raises InternalError for a mode that nobody knows."""
-    if mode not in PREFIX:
+    if mode not in MODE_PREFIX:
         raise InternalError(f"no prefix for figures of the mode {mode!r}", hint="add it to meltbench.measure.latency")
-    return [replace(measure, name=PREFIX[mode] + measure.name) for measure in measures]
+    return [replace(measure, name=MODE_PREFIX[mode] + measure.name) for measure in measures]
 
 
 def _timed(requests: Sequence[Request]) -> tuple[list[Request], list[Request]]:

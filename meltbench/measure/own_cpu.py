@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from meltbench.measure.digest import named
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -49,11 +51,10 @@ def cpu_within(lives: Sequence[Life], signals: Sequence[Digest], run: Phase) -> 
 def _curve(life: Life, signals: Sequence[Digest]) -> tuple[list[float], list[float]] | None:
     """How the seconds of a life grew: nothing at its start, its samples beside the run's edges, rusage at its end."""
     points: list[tuple[float, float]] = []
-    for one in signals:
+    for one in named(signals, SOURCE):
         t, value = one.kept["t"], one.kept["v"]
         inside = (t > life.t0_ns) & (t < life.t1_ns)
-        if one.name == SOURCE:
-            points += zip(t[inside].tolist(), value[inside].tolist(), strict=True)
+        points += zip(t[inside].tolist(), value[inside].tolist(), strict=True)
     if not points:
         return None
     whole = [(float(life.t0_ns), 0.0), *sorted(points), (float(life.t1_ns), life.cpu_s)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meltbench.measure.latency import bare
+from meltbench.records import bare
 from meltbench.report.headline import natural, of_points
 from meltbench.report.sheet import MISSING, Column, Sheet, markdown, print_sheet
 from meltbench.report.units import quantity

@@ -8,10 +8,13 @@ from meltbench.errors import StoreError, UnknownName, UserError
 from meltbench.store import schema, tables
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import duckdb
     import pandas as pd
+
+    Origin = Callable[[], int]
 
 _TABLES = {table.name: table for table in schema.TABLES if table.parquet}
 
@@ -29,7 +32,7 @@ def start_ns(folder: Path, whole: dict[str, Any]) -> int:
     return int(min((first for first in firsts if first is not None), default=0))
 
 
-def frame(folder: Path, whole: dict[str, Any], name: str, origin_ns: int) -> pd.DataFrame:
+def frame(folder: Path, whole: dict[str, Any], name: str, origin_ns: Origin) -> pd.DataFrame:
     """One table of a stored run. Counts stay whole numbers where some are missing. Raises StoreError."""
     return with_seconds(_pandas(tables.read_table(folder, whole, _TABLES[name])), origin_ns)
 
@@ -43,17 +46,19 @@ def _pandas(content: Any) -> pd.DataFrame:
     return made
 
 
-def with_seconds(made: pd.DataFrame, origin_ns: int) -> pd.DataFrame:
-    """Put ``X_s`` behind every column ``X_ns``; spans also get their length."""
+def with_seconds(made: pd.DataFrame, origin_ns: Origin) -> pd.DataFrame:
+    """Put ``X_s`` behind every column ``X_ns``; spans also get their length. No such column, no look for the origin."""
     for name in [name for name in made.columns if name.endswith("_ns")]:
-        seconds = (made[name] - origin_ns).to_numpy("float64", na_value=float("nan")) / 1e9
+        seconds = (made[name] - origin_ns()).to_numpy("float64", na_value=float("nan")) / 1e9
         made.insert(list(made.columns).index(name) + 1, f"{name.removesuffix('_ns')}_s", seconds)
     if {"t0_s", "t1_s", "name"} <= set(made.columns):
         made["duration_s"] = made["t1_s"] - made["t0_s"]
     return made
 
 
-def samples(folder: Path, whole: dict[str, Any], origin_ns: int, pattern: str, max_points: int | None) -> pd.DataFrame:
+def samples(
+    folder: Path, whole: dict[str, Any], origin_ns: Origin, pattern: str, max_points: int | None
+) -> pd.DataFrame:
     """Samples of the series that match, whole or condensed. Raises UnknownName, UserError, StoreError."""
     import duckdb
 

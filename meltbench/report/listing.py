@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench.controller import is_alive
 from meltbench.errors import StoreError
-from meltbench.measure.latency import PREFIX, bare
+from meltbench.records import MODE_PREFIX, bare
 from meltbench.report.console import command_line
 from meltbench.report.headline import METERED, POINTED, RATES, SERVED, SPANS, Headline, natural
 from meltbench.report.sheet import MISSING, Column, Sheet
@@ -127,7 +127,7 @@ def _from_entry(entry: RunEntry) -> Row:
 
 def _add_numbers(connection: duckdb.DuckDBPyConnection, rows: list[Row]) -> None:
     """Put in the headline measures that have a value, under their own names, of the run and of each point."""
-    wanted = {(f"{prefix}{h.name}", h.stat) for h in (*POINTED, *SERVED, *METERED) for prefix in PREFIX.values()}
+    wanted = {(f"{prefix}{h.name}", h.stat) for h in (*POINTED, *SERVED, *METERED) for prefix in MODE_PREFIX.values()}
     pairs = ", ".join(f"('{name}', '{stat}')" for name, stat in sorted(wanted))
     totals = ", ".join(f"'{name}'" for name in _OF_TOTAL)
     spans = ", ".join(f"'{span}'" for span in SPANS if span != "run")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from meltbench.measure.latency import bare
+from meltbench.records import bare
 from meltbench.report.headline import METERED, POINTED, SERVED, Headline, natural, of_points
 from meltbench.report.sheet import Column, Sheet
 from meltbench.report.units import quantity

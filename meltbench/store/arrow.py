@@ -9,18 +9,17 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
 
     from meltbench.store.schema import Column, SqlType
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
-_NUMPY = {"BIGINT": np.int64, "INTEGER": np.int32, "DOUBLE": np.float64, "TIMESTAMP": np.int64}
+_NUMPY = {"BIGINT": "int64", "INTEGER": "int32", "DOUBLE": "float64", "TIMESTAMP": "int64"}
 
 
 def schema_of(columns: Iterable[Column]) -> pa.Schema:
@@ -45,6 +44,7 @@ def _type(sql_type: SqlType) -> pa.DataType:
 
 def of_numpy(column: npt.NDArray[Any], kind: pa.DataType, known: npt.NDArray[np.bool_] | None = None) -> pa.Array:
     """Numbers as they are; where ``known`` is False there is none. ValueError for another width than the type's."""
+    import numpy as np
     import pyarrow as pa
 
     if column.dtype.itemsize * 8 != kind.bit_width:
@@ -55,6 +55,8 @@ def of_numpy(column: npt.NDArray[Any], kind: pa.DataType, known: npt.NDArray[np.
 
 def of_list(values: Sequence[Any], sql_type: SqlType) -> pa.Array:
     """Texts, numbers or times, None where there is none. Raises what numpy does for a value of another kind."""
+    import numpy as np
+
     known = np.array([value is not None for value in values], dtype=np.bool_)
     if sql_type == "VARCHAR":
         return _of_texts(values, known)
@@ -65,6 +67,7 @@ def of_list(values: Sequence[Any], sql_type: SqlType) -> pa.Array:
 
 
 def _of_texts(values: Sequence[str | None], known: npt.NDArray[np.bool_]) -> pa.Array:
+    import numpy as np
     import pyarrow as pa
 
     texts = [b"" if value is None else value.encode("utf-8") for value in values]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meltbench.deadline import Deadline
-from meltbench.errors import StoreError, UserError
+from meltbench.errors import MeltbenchError, StoreError, UserError
 from meltbench.store import fs, rows, schema
 
 if TYPE_CHECKING:
@@ -111,15 +111,19 @@ def query(
     connection = open_memory()
     try:
         _attach(connection, store.index, write=False)
-    except Unusable as why:
-        raise StoreError(f"{store.index} cannot be read: {why}", hint=store.command("rebuild")) from why
-    try:
         relation = connection.sql(sql, params=params)
+        if relation is None:
+            raise UserError("this query gives no rows", hint="ask with SELECT or FROM")
+    except Unusable as why:
+        connection.close()
+        raise StoreError(f"{store.index} cannot be read: {why}", hint=store.command("rebuild")) from why
     except duckdb.Error as error:
+        connection.close()
         said = " ".join(str(error).split())
         raise UserError(f"this query cannot be answered: {said[:500]}", hint="docs/store.md has the tables") from error
-    if relation is None:
-        raise UserError("this query gives no rows", hint="ask with SELECT or FROM")
+    except MeltbenchError:
+        connection.close()
+        raise
     return relation
 
 

@@ -203,3 +203,28 @@ def test_bad_input_is_one_line_with_the_nearest_and_nothing_is_made(tmp_path, ar
     with pytest.raises(meltbench.MeltbenchError, match=said):
         meltbench.run(data=tmp_path / "data", **arguments)
     assert not (tmp_path / "data").exists()
+
+
+def test_a_damaged_block_of_the_index_is_an_error_of_ours_and_never_one_of_duckdb(tmp_path):
+    store_at(tmp_path, runs=2)
+    index = tmp_path / "meltbench.duckdb"
+    whole = index.read_bytes()
+    raised = 0
+    # Three headers of 4 KiB, then blocks of 256 KiB with a checksum each.
+    for start in range(12_288, len(whole), 256 << 10):
+        spoilt = bytearray(whole)
+        spoilt[start + 1000] ^= 0xFF
+        index.write_bytes(spoilt)
+        try:
+            assert len(meltbench.Store(tmp_path).frame("measures")) > 2
+        except StoreError:
+            raised += 1
+    assert raised
+
+
+def test_a_frame_without_times_reads_no_phases(tmp_path):
+    run = one(tmp_path)
+    (run.path / "phases.parquet").write_bytes(b"")
+    assert "not_gated" in set(run.reasons["code"])
+    with pytest.raises(StoreError):
+        run.requests.head()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from meltbench.engines import Process, ProgramEngine, protocol
 from meltbench.engines.prompts import Ask
 from meltbench.errors import UserError
-from meltbench.measure.latency import bare, in_mode, latency_measures
-from meltbench.records import Readings, Request
+from meltbench.measure.latency import in_mode, latency_measures
+from meltbench.records import Readings, Request, bare
 
 MS = 1_000_000
 speak = protocol("in-process")
