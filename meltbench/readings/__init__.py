@@ -10,6 +10,7 @@ from meltbench.readings.base import Command, Helper, PathSpec, Reader, Sighting
 from meltbench.readings.cpufreq import CPUFREQ
 from meltbench.readings.hwmon import HWMON
 from meltbench.readings.nvml import NVML
+from meltbench.readings.opprofile import GGML_PROFILE, TVM_PROFILE
 from meltbench.readings.proc import CPUSTAT, LOADAVG, MEMINFO, PROCMEM, PROCSTAT, PSI, SMAPS, VMSTAT
 from meltbench.readings.pyrapl import PYRAPL
 from meltbench.readings.rapl import RAPL
@@ -28,6 +29,7 @@ READERS: dict[str, Reader] = {
     for reader in (
         *(CPUFREQ, CPUSTAT, HWMON, LOADAVG, MEMINFO, NVML, PROCMEM, PROCSTAT, PSI, PYRAPL, RAPL, SMAPS, THERMAL),
         *(TIME_IN_STATE, VMSTAT),
+        *(GGML_PROFILE, TVM_PROFILE),
     )
 }
 

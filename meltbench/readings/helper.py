@@ -134,6 +134,10 @@ class Sink:
         """The samples of one series so far."""
         return self.found.setdefault(column.name, Collected(column, path, klass, update_s))
 
+    def series(self, source: str) -> list[Series]:
+        """Everything that came in, in order of first sight."""
+        return [one.series(source) for one in self.found.values()][:MAX_SERIES]
+
 
 def parse_lines(
     source: str, streams: Sequence[Stream], take: Callable[[Line, Sink], bool], *, lost: str, absent: str
@@ -152,7 +156,7 @@ def parse_lines(
         if len(told) < MAX_TOLD:
             told.setdefault(_printable(line.data.get("detail")))
     mine = [stream for stream in streams if stream.kind == "lines"]
-    series = [one.series(source) for one in sink.found.values()][:MAX_SERIES]
+    series = sink.series(source)
     words_of_it = list(told) if sink.found else [_last_complaint(streams)]
     return series, sighting(source, mine, series, absent=absent, note="; ".join(filter(None, words_of_it)))
 
