@@ -21,7 +21,7 @@ def rail(n, label, millivolts, milliamperes, chip=CHIP, **more):
     return [*named, volts, stream(f"{chip}curr{n}_input", ints(milliamperes), **more)]
 
 
-def test_trap_18_and_19_agx_orin_has_four_rails_and_two_nc_and_no_shunt_or_sum_is_one():
+def test_trap_19_no_shunt_and_no_sum_is_a_rail_and_two_nc_are_told_apart():
     found, status = of("ina3221", "ina3221_agx_orin.txt")
     assert values(found) == {
         "ina3221.VDD_GPU_SOC.power": 6.39744,
