@@ -1,7 +1,7 @@
 """A recorded output of a source, without a run around it: its series, and the energy that they hold.
 
-So a Mac is measured from a log of powermetrics, and a capture of somebody else's device tells whether a reader knows its
-dialect. Nothing here opens a file: who reads the capture hands in its bytes.
+So a Mac is measured from a log of powermetrics, and a capture of somebody else's device tells whether a reader knows
+its dialect. Nothing here opens a file: who reads the capture hands in its bytes.
 """
 
 from __future__ import annotations

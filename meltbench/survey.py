@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,10 @@ import numpy as np
 
 from meltbench import catalog
 from meltbench.compose import wanted
-from meltbench.errors import DefinitionError, UserError
+from meltbench.errors import UserError
 from meltbench.readings import READERS
 from meltbench.readings import Source as ReadBy
-from meltbench.records import OK, Readings, Stream
+from meltbench.records import OK, Readings, Status, Stream
 from meltbench.road import meet
 from meltbench.targets import matching, profile
 from meltbench.targets.draft import GAUGES, Seen, Signal, Survey, known
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from meltbench.records import Status
     from meltbench.road import Site
     from meltbench.targets.profile import Profile, Source
     from meltbench.watch import Watch
+
+
+_UNOPENED: tuple[Status, ...] = ("denied", "absent")
 
 
 def look(device: str, watch: Watch) -> Survey:
@@ -59,7 +62,7 @@ def _shipped() -> list[Source]:
     for name in catalog.find("devices"):
         try:
             out.append(profile.load(name)[0].source)
-        except DefinitionError:  # told already, when it was asked whether it fits
+        except UserError:  # its own user is told when it is named; a look at a device must not need them all
             continue
     return list(itertools.chain.from_iterable(out))
 
@@ -95,36 +98,28 @@ def _seen(site: Site, reached: Profile, source: Source) -> Seen:
 
 
 def _streams(answer: Mapping[str, Any]) -> list[Stream]:
-    """The files that the probe read once, as a run's streams of one reading."""
+    """The files that the probe read once, as a run's streams of one reading.
+
+    What could not be opened has no reading; what was opened and not read has one, with its errno.
+    """
     files = answer.get("files")
     out = []
     for number, (path, entry) in enumerate((files if isinstance(files, dict) else {}).items()):
         said = entry if isinstance(entry, dict) else {}
-        err, status = _errno(said.get("errno")), _status(said.get("status"))
+        status: Status = next((word for word in _UNOPENED if word == said.get("status")), "ok")
+        err = said.get("errno") if said.get("status") != "ok" else 0
+        err = err if isinstance(err, int) else errno.EIO
         text = str(said.get("text", "")).encode("latin-1", "replace")
-        readings = Readings.of(
-            np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([err], np.int32), [b"" if err else text]
-        )
-        # What could not be opened has no reading; what could be opened and not read has one, with its errno.
-        opened = status not in ("denied", "absent")
-        empty = Readings.of(readings.t0_ns[:0], readings.t1_ns[:0], readings.err[:0], [])
-        out.append(
-            Stream(number, "look", "file", str(path), "ok" if opened else status, err, readings if opened else empty)
-        )
+        once = [] if status != "ok" else [text if err == 0 else b""]
+        stamps = np.zeros(len(once), np.int64)
+        readings = Readings.of(stamps, stamps, np.full(len(once), err, np.int32), once)
+        out.append(Stream(number, "look", "file", str(path), status, err, readings))
     return out
-
-
-def _status(word: object) -> Status:
-    return word if word in ("ok", "denied", "absent", "again", "error") else "error"  # type: ignore[return-value]
-
-
-def _errno(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 4096 else 5
 
 
 def check_name(name: str) -> None:
     """Raise UserError for what is no name of a profile."""
-    if not profile.NAME.fullmatch(name) or name.startswith("."):
+    if not profile.is_name(name) or name.startswith("."):
         raise UserError(f"{name!r} is no name for a profile", hint="use letters, digits, _, . and -")
 
 

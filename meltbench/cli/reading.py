@@ -67,7 +67,7 @@ def read(
         words = f"{one.source}: {one.status}, {one.readings} readings" + (f"; {one.detail}" if one.detail else "")
         out.print(words, markup=False, highlight=False, soft_wrap=True)
     if rows:
-        print_sheet(out, _sheet(rows, total))
+        print_sheet(out, _sheet(rows, total), as_markdown=False)
 
 
 def _bytes(file: str, limit: int) -> bytes:

@@ -30,7 +30,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Fit:
-    """A profile that fits. ``by``: what fitted, in words; ``literal``: how many characters of the patterns are literal."""
+    """A profile that fits. ``by``: what fitted, in words; ``literal``: how many characters of its patterns are."""
 
     name: str
     by: str
@@ -55,7 +55,7 @@ def fits(facts: Facts, profiles: Mapping[str, Candidate]) -> list[Fit]:
 
 
 def ties(found: list[Fit]) -> list[str]:
-    """Names of the profiles that fit as well as the first: neither knows more of the device, so a person must choose."""
+    """Names of the profiles that fit as well as the first: none knows more of the device, so a person must choose."""
     best = found[0] if found else None
     return [fit.name for fit in found[1:] if best and fit.literal == best.literal and fit.name not in best.ancestors]
 

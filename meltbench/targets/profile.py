@@ -36,8 +36,8 @@ class Match:
     """How a device of this profile is recognised: each list that is given must have a pattern that fits.
 
     Patterns are globs, case-sensitive. ``board``: the model of the device tree, else maker and product of DMI.
-    ``compatible``: an entry of the device tree's compatible. ``product``: Android's ro.product.device. ``platform``: any
-    device of that system, for a profile that knows none in particular. A profile that asks for nothing fits nothing.
+    ``compatible``: an entry of the device tree's compatible. ``product``: Android's ro.product.device. ``platform``:
+    any device of that system, for a profile that knows none in particular. One that asks for nothing fits nothing.
     """
 
     board: tuple[str, ...] = ()
@@ -184,9 +184,14 @@ def candidates() -> tuple[dict[str, Candidate], list[str]]:
     return found, broken
 
 
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a source, a setting or a profile."""
+    return _NAME.fullmatch(text) is not None
+
+
 def _check_names(names: list[str], kind: str, path: Path) -> None:
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not is_name(name):
             raise DefinitionError(f"{path}: {kind} name {name!r} is not valid", hint="use letters, digits, _, . and -")
         if names.count(name) > 1:
             raise DefinitionError(f"{path}: {kind} {name!r} stands twice", hint="give each a name of its own")
