@@ -160,12 +160,15 @@ def perfetto() -> bytes:
     return "\n".join(rows).encode() + b"\n"
 
 
-PMIC = b"".join(
-    b"   %s_A current(%d)=0.50000000A\n   %s_V volt(%d)=2.00000000V\n" % (rail, n, rail, n + 8)
-    for n, rail in enumerate(
-        b"3V7_WL_SW 3V3_SYS 1V8_SYS DDR_VDD2 DDR_VDDQ 1V1_SYS 0V8_SW VDD_CORE 3V3_DAC 3V3_ADC 0V8_AON HDMI".split()
+PMIC = (
+    b"".join(
+        b"   %s_A current(%d)=0.50000000A\n   %s_V volt(%d)=2.00000000V\n" % (rail, n, rail, n + 8)
+        for n, rail in enumerate(
+            b"3V7_WL_SW 3V3_SYS 1V8_SYS DDR_VDD2 DDR_VDDQ 1V1_SYS 0V8_SW VDD_CORE 3V3_DAC 3V3_ADC 0V8_AON HDMI".split()
+        )
     )
-) + b"     EXT5V_V volt(24)=5.10000000V\n      BATT_V volt(25)=0.00720000V\n"
+    + b"     EXT5V_V volt(24)=5.10000000V\n      BATT_V volt(25)=0.00720000V\n"
+)
 
 
 def ina238(label: str) -> bytes:
