@@ -7,10 +7,12 @@ the profiles say is held against them, and not against itself.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from math import gcd
 from typing import Any
 
+import numpy as np
 import pytest
 
 from meltbench import catalog, recorded
@@ -19,6 +21,7 @@ from meltbench.measure.digest import digest
 from meltbench.measure.total import Designation, designated
 from meltbench.readings import READERS, Source
 from meltbench.readings.capture import captured
+from meltbench.records import Readings
 from meltbench.targets import profile
 from meltbench.targets.profile import Profile
 
@@ -222,18 +225,13 @@ def made(name: str, source: profile.Source) -> list[bytes]:
 
 
 def found(source: profile.Source, raw: bytes) -> Any:
-    """Series and status of a made output; a text that is one output of a poll is read three times."""
+    """Series and status of a made output; a text that is one reading is taken three times, a second apart."""
     reading = Source.of(source.name, source.reader, source.options)
     streams = captured(reading.reader, raw)
-    if streams and streams[0].kind == "poll":
-        from dataclasses import replace
-
-        import numpy as np
-
-        from meltbench.records import Readings
-
+    if len(streams) == 1 and len(streams[0].readings) == 1:
         t = np.arange(3, dtype=np.int64) * 10**9
-        streams = [replace(streams[0], readings=Readings.of(t, t, np.zeros(3, np.int32), [raw] * 3))]
+        texts = [raw.replace(b"t=7000\n", b"t=%d\n" % (7000 + 1000 * n)) for n in range(3)]
+        streams = [replace(streams[0], readings=Readings.of(t, t, np.zeros(3, np.int32), texts))]
     return reading.read(streams)
 
 
