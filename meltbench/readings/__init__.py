@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meltbench.errors import UnknownName
+from meltbench.readings.amdsmi import AMDSMI
 from meltbench.readings.base import Command, Helper, PathSpec, Reader, Sighting
 from meltbench.readings.cpufreq import CPUFREQ
 from meltbench.readings.hwmon import HWMON
+from meltbench.readings.macmon import MACMON
+from meltbench.readings.meters import METERS
 from meltbench.readings.nvml import NVML
+from meltbench.readings.powermetrics import POWERMETRICS
 from meltbench.readings.proc import CPUSTAT, LOADAVG, MEMINFO, PROCMEM, PROCSTAT, PSI, SMAPS, VMSTAT
 from meltbench.readings.pyrapl import PYRAPL
 from meltbench.readings.rapl import RAPL
@@ -28,6 +32,7 @@ READERS: dict[str, Reader] = {
     for reader in (
         *(CPUFREQ, CPUSTAT, HWMON, LOADAVG, MEMINFO, NVML, PROCMEM, PROCSTAT, PSI, PYRAPL, RAPL, SMAPS, THERMAL),
         *(TIME_IN_STATE, VMSTAT),
+        *(AMDSMI, MACMON, POWERMETRICS, *METERS),
     )
 }
 
