@@ -361,6 +361,7 @@ def _ticket(
             "sha256": plan.device_sha256,
             "workdir": plan.profile.workdir,
             "target": plan.profile.target,
+            "checked": plan.profile.checked,
         },
         "sources": [asdict(source) for source in plan.profile.source],
         "totals": [asdict(total) for total in plan.profile.total],

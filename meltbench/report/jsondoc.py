@@ -92,6 +92,7 @@ RUN = Document(
         Key("device.board", "text", "Its board.", _UNTOLD),
         Key("device.sha256", "text", "Of the device profile."),
         Key("device.target", "text", "How it is reached: local."),
+        Key("device.checked", "text", "How its profile was checked: device, capture, emulated or unverified."),
         Key("device.workdir", "text", "Folder on the target, where the profile names one.", "it names none"),
         Key("model", "object", "What was computed.", _NO_ENGINE),
         Key("model.name", "text", "Name, with its quantisation."),

@@ -7,6 +7,7 @@ the profiles say is held against them, and not against itself.
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from math import gcd
@@ -414,6 +415,36 @@ def test_a_mac_is_measured_from_either_log_with_what_each_can_tell() -> None:
         assert (total["scope"], total["klass"]) == (scope, klass)
         assert total["energy_j"] == pytest.approx(power * 59, rel=0.02)
         assert (total["partial"] == "") == (scope == "module")
+
+
+def page() -> str:
+    """The table of profiles in docs/verified.md, as the profiles themselves say it."""
+    lines = ["| profile | checked | what of it nobody has seen |", "|---|---|---|"]
+    for name in sorted(NAMES):
+        one = PROFILES[name]
+        lines.append(f"| {name} | {one.checked} | {' '.join(one.unverified) or 'nothing is known to be'} |")
+    return "\n".join(lines)
+
+
+def test_the_page_of_what_was_checked_says_what_the_profiles_say() -> None:
+    docs = catalog.builtin_root() / "docs" / "verified.md"
+    assert page() in docs.read_text(encoding="utf-8"), f"write this into {docs}:\n{page()}"
+
+
+def test_the_profiles_that_the_page_on_devices_shows_load(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (catalog.builtin_root() / "docs" / "devices.md").read_text(encoding="utf-8")
+    blocks = [textwrap.dedent(block) for block in re.findall(r"(?m)(?:^    .*\n|^\n(?=    ))+", text)]
+    pi, meter = (block for block in blocks if "[[source]]" in block)
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "shelf.toml").write_text(pi)
+    (tmp_path / "devices" / "plugged.toml").write_text(f'inherits = "rpi4"\ntarget = "local"\n{meter}')
+    shelf, _ = profile.load("shelf")
+    (source,) = [source for source in shelf.source if source.name == "pmic"]
+    assert (source.period_ms, source.options["gain"]) == (89, 1.1451)
+    plugged, _ = profile.load("plugged")
+    assert [(total.source, total.rails) for total in plugged.total] == [("plug", ())]
+    assert plugged.source[-1].host
 
 
 def test_every_reader_that_a_profile_names_is_there() -> None:
