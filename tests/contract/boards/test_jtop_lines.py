@@ -83,6 +83,16 @@ def test_flat_stats_of_new_releases_name_a_total_like_a_rail():
     }
 
 
+def test_a_contract_of_usb_c_is_no_rail_however_a_release_tells_it():
+    said = {
+        "1-00081": {"power": 45_000, "online": True},
+        "ucsi_ccg.1-0008": {"power": 45_000},
+        "A": {"power": 1, "status": "Full"},
+    }
+    found, _ = got("jtop", [lines([json.dumps({"power": {"rail": said | {"VDD_SOC": {"power": 2}}}}).encode()])])
+    assert list(found) == ["jtop.VDD_SOC.power"]
+
+
 def test_a_rail_without_a_number_is_unparsed_one_offline_gated_and_an_empty_line_lost():
     rail = {"A": {"power": None}, "B": {"power": 900, "online": False}, "C": {"power": "x"}, "D": {"power": 10**40}}
     found, _ = got("jtop", [lines([json.dumps({"power": {"rail": rail}}).encode(), b"{}\n", b'{"power": 3}\n'])])
