@@ -1,5 +1,6 @@
 """`dumpsys battery` and `cmd battery get` in the dialects of several vendors, of our own making."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,10 @@ def test_refusals_of_dumpsys_are_told_apart():
     assert dumps(b"\n", b"Error: whatever\n")[1].status == "unparsed"
     assert dumps(110, 0x100 + 20)[1].status == "error"
     assert read("phone", "dumpsys_battery", [], {})[1].status == "absent"
+    failed = ran(DUMP, [0x100 + 255])
+    said = b"\nSecurity exception: java.lang.SecurityException: uid 2000 has not android.permission.DUMP\n"
+    why = replace(failed, readings=replace(failed.readings, data=said, ends=np.array([len(said)])))
+    assert read("phone", "dumpsys_battery", [why], {})[1].status == "denied"
 
 
 def test_current_of_cmd_battery_with_the_dumps_voltage():

@@ -120,7 +120,9 @@ def test_the_hals_own_dump_without_the_sensors_of_another_meaning():
     found, status = got("thermal_hal", fixture("thermal_hal_pixel.txt"))
     assert celsius(found) == {"CPU.BIG": 54.0, "GPU.G3D": 51.0, "BATTERY": 32.4, "SKIN.VIRTUAL-SKIN": 38.6054}
     assert found["thermal.thermal_hal.POWER_AMPLIFIER.qi_therm"].words == ["unparsed"]
-    assert found["thermal_hal.thermal_status"].value.tolist() == [1.0]  # of what was kept, the worst
+    assert found["thermal_hal.thermal_status"].value.tolist() == [1.0]  # the skin's, of what was kept the worst
+    hot = fixture("thermal_hal_pixel.txt").replace(b"32.4 ThrottlingStatus: NONE", b"46 ThrottlingStatus: SEVERE")
+    assert got("thermal_hal", hot)[0]["thermal_hal.thermal_status"].value.tolist() == [1.0]
     assert status.status == "ok"
 
 
@@ -131,7 +133,7 @@ def test_lines_of_the_hals_log_are_stamped_by_their_arrival():
     assert (skin.value.tolist(), skin.t0_ns.tolist()) == ([36.25, 37.5], [1_000_000_000, 5_000_000_000])
     assert found["pixel_thermal.SKIN.VIRTUAL-SKIN.thermal_status"].value.tolist() == [0.0, 1.0]
     assert found["thermal.pixel_thermal.BATTERY"].value.tolist() == [30.1]
-    assert len(found) == 4
+    assert len(found) == 3  # a battery's severity steers its charging and slows nothing
     assert status.status == "ok"
 
 
