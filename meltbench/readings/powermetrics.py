@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from meltbench.readings.base import Column, Command, Reader, read_codes, sighting
-from meltbench.readings.helper import Sink, Span
+from meltbench.readings.helper import MAX_T_NS, Sink, Span
+from meltbench.readings.meters.text import time_ns
 from meltbench.records import AGAIN, OK, UNPARSED
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _place(samples: Iterable[_Sample]) -> None:
         end = None if end is None else end + round(one.seconds * 1e9)
         if date is not None and (end is None or abs(date - end) > MAX_DRIFT_NS):
             end = date
-        if end is None:  # a first header whose date nobody can read: the capture's time
+        if end is None or end > MAX_T_NS:  # a first header whose date nobody can read: the capture's time
             end = one.span.t1_ns
         one.span = Span(end, end)
 
@@ -140,7 +141,7 @@ def _place(samples: Iterable[_Sample]) -> None:
 def _date_ns(text: str) -> int | None:
     for form in ("%a %b %d %H:%M:%S %Y %z", "%Y-%m-%d %H:%M:%S %z"):
         try:
-            return int(datetime.strptime(text, form).timestamp()) * 1_000_000_000
+            return time_ns(int(datetime.strptime(text, form).timestamp()))
         except (ValueError, OverflowError):
             continue
     return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from meltbench.readings.base import Column, Reader
+from meltbench.readings.base import Column, Reader, sighting
 from meltbench.readings.helper import Line, Sink, Span, parse_lines, stamps
 from meltbench.readings.meters.common import OPTIONS, Asked, live, meter_lines
 from meltbench.readings.meters.text import Table, seconds_ns
@@ -63,7 +63,10 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
     absent = "no FNIRSI meter: none at the machine, or nothing was recorded"
     series, seen = parse_lines(source, streams, put, lost="meter.lost", absent=absent, lines=meter_lines)
     series, note = _checked(series)
-    return series, replace(seen, note="; ".join(filter(None, (seen.note, note))))
+    if not note:
+        return series, seen
+    mine = [stream for stream in streams if stream.kind in ("lines", "log")]
+    return series, sighting(source, mine, series, absent=absent, note="; ".join(filter(None, (seen.note, note))))
 
 
 def _text(table: Table, reply: object) -> list[_Sample] | None:

@@ -32,7 +32,7 @@ class _Sample(NamedTuple):
 
 def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
     """``meter.current_a``, and with ``voltage_v`` ``meter.power``. Times are unix time."""
-    asked = Asked.of(options, scope="battery", power_class="A")
+    asked = Asked.of(options, scope="battery", power_class="A", window_s=0.0)  # what it is a mean of is its span
     volts = between(options, "voltage_v", 0.1, 60) if "voltage_v" in options else None
 
     def put(line: Line, sink: Sink) -> bool:

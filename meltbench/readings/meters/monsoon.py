@@ -52,6 +52,7 @@ _NAMES = {"time": ("time_s", "")} | {
 _MS = 1e-3
 BURST = 384  # samples that may share a stamp: 128 packets of 3 (PyMonsoon's bulkProcessRate)
 HORIZON_S = 5.0  # a packet is never later than this; clocks that drift apart by 50 ppm are 0.25 ms off in it
+MAX_T_S = 4e9  # from the start, or unix time
 RESTART_S = 0.5  # a stamp that falls by more is of another recording
 GAP = 3.0  # usual distances between samples that a longer pause is a gap from; as meltbench.measure.digest has it
 WHOLE = 0.9  # of the samples that a summed block must hold: more missing would stretch its mean over them
@@ -114,7 +115,7 @@ def _numbers(stream: Stream) -> tuple[_Log, bool]:
         if row is None:
             continue
         t = table.value(row, "time_s")
-        if t is None or len(row) < 2:
+        if t is None or not 0 <= t <= MAX_T_S or len(row) < 2:
             lost += 1
             continue
         for role in row.keys() - {"time_s"}:
@@ -216,7 +217,7 @@ def _lost(source: str, stream: Stream, log: _Log) -> Series:
     r = stream.readings
     n = min(max(log.lost, 1), len(r))
     nothing = np.full(n, UNPARSED, dtype=np.uint8)
-    return Series("meter.lost", "1", "state", source, "none", r.t0_ns[:n], r.t1_ns[:n], np.full(n, NAN), nothing)
+    return Series("meter.lost", "1", "state", source, "system", r.t0_ns[:n], r.t1_ns[:n], np.full(n, NAN), nothing)
 
 
 MONSOON = Reader("monsoon", (), parse, OPTIONS | {"rate_hz", "voltage_v", "time_unit"}, live("monsoon", "instrument"))

@@ -26,6 +26,7 @@ from meltbench.readings.meters.common import (
     said,
     value_of,
 )
+from meltbench.readings.meters.text import time_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -58,7 +59,7 @@ def _take(reply: object) -> Reply | None:
     clock = reply.get("sys")
     unix = number((clock if isinstance(clock, dict) else reply).get("unixtime"))
     # 0 is a clock that has not been set yet.
-    return Reply(found, int(unix) * 1_000_000_000 if unix and unix >= 1 else None) if found else None
+    return Reply(found, time_ns(int(unix)) if unix and unix >= 1 else None) if found else None
 
 
 def _first(reply: Mapping[str, Any]) -> Iterator[Found]:

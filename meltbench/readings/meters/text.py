@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from meltbench.readings.helper import MAX_T_NS
 from meltbench.readings.meters.common import MAX_NUMBER
 
 if TYPE_CHECKING:
@@ -42,9 +43,13 @@ def to_number(text: str) -> float | None:
 def seconds_ns(text: str) -> int | None:
     """Seconds written in decimals as whole ns: a float of unix time would be off by 100 ns and more."""
     found = _seconds.fullmatch(text.strip())
-    if found is None or len(found[1]) > 10:
-        return None
-    return int(found[1]) * 1_000_000_000 + int((found[2] or "0").ljust(9, "0")[:9])
+    return None if found is None else time_ns(int(found[1]), int((found[2] or "0").ljust(9, "0")[:9]))
+
+
+def time_ns(seconds: int, ns: int = 0) -> int | None:
+    """Seconds and ns as ns; None beyond what a stamp may be (the year 2116 in unix time)."""
+    t = seconds * 1_000_000_000 + ns
+    return t if 0 <= t <= MAX_T_NS else None
 
 
 def iso_ns(text: object) -> int | None:
@@ -69,7 +74,7 @@ def wall_ns(
         digits = zone.replace(":", "")
         offset = (int(digits[1:3]) * 60 + int(digits[3:5])) * (-60 if digits[0] == "-" else 60)
     seconds = (whole - datetime(1970, 1, 1, tzinfo=UTC)).days * 86_400 + time[0] * 3600 + time[1] * 60 + time[2]
-    return (seconds - offset) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9])
+    return time_ns(seconds - offset, int(fraction.ljust(9, "0")[:9]))
 
 
 def unit_of(header: str) -> tuple[str, str]:

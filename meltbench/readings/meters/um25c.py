@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench.readings.base import Reader
 from meltbench.readings.meters.common import OPTIONS, Asked, Found, Reply, number, parse_replies, said, value_of
-from meltbench.readings.meters.text import Table, iso_ns, seconds_ns
+from meltbench.readings.meters.text import Table, iso_ns, seconds_ns, time_ns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +69,7 @@ def _object(reply: Mapping[str, Any]) -> Reply | None:
         if isinstance(group, dict) and "watt_hours" in group:
             found.append(value_of(0, "energy", group["watt_hours"], 3600.0))
     t = number(reply.get("collection_time"))
-    return Reply(found, round(t * 1e6) * 1000 if t is not None and 0 <= t < 1e10 else None) if found else None
+    return Reply(found, None if t is None else time_ns(0, round(t * 1e6) * 1000)) if found else None
 
 
 UM25C = Reader("um25c", (), parse, OPTIONS - {"address", "channel"})
