@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evidence_kit import said, stream
+from evidence_kit import ran, said, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,9 +67,7 @@ def test_denied_is_not_absent(name):
         assert read("src", name, [said([{"cannot": "denied"}])], {})[1].status == "denied"
         return
     denied = [stream(found(spec), [], status="denied") for spec in READERS[name].paths]
-    for command in READERS[name].commands:
-        kind = "poll" if command.poll else "lines"
-        denied.append(replace(stream(" ".join(command.argv), [], status="denied"), kind=kind))
+    denied += [ran(command, [], status="denied") for command in READERS[name].commands]
     if not denied:  # it reads logs alone
         denied.append(replace(stream("", [], status="denied"), kind="log"))
     assert read("src", name, denied, {})[1].status == "denied"
