@@ -43,7 +43,7 @@ class Facts:
 
     ``identity`` names the hardware, not its address: a digest of the board's serial number, else of the machine
     id, else of what the processor and host name say. A fact that could not be read is None or empty. ``programs``:
-    which of those that readers poll can be found there.
+    which of those that readers poll can be found there. ``time_namespace``: with the boot id it names the clock.
     """
 
     identity: str
@@ -67,6 +67,7 @@ class Facts:
     batteries: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
+    time_namespace: int | None = None
 
     def conditions(self) -> dict[str, Any]:
         """As JSON-ready data."""
@@ -128,6 +129,7 @@ def parse(
         batteries=_batteries(texts),
         programs=programs,
         unreadable=unreadable,
+        time_namespace=_count(answer.get("time_namespace")),
     )
 
 
