@@ -149,7 +149,7 @@ RUN = Document(
         Key("conditions.kernel", "text", "Release of the kernel.", _UNTOLD),
         Key("conditions.os", "text", "Operating system.", _UNTOLD),
         Key("conditions.boot_id", "text", "Of this boot.", _UNTOLD),
-        Key("conditions.time_namespace", "integer", "Which of the kernel's clocks: with the boot id it names one.", _UNTOLD),
+        Key("conditions.time_namespace", "integer", "Which clock of the kernel, together with boot_id.", _UNTOLD),
         Key("conditions.cores_physical", "integer", "Physical cores.", _UNTOLD),
         Key("conditions.cpus_online", "integer", "Logical processors that are on.", _UNTOLD),
         Key("conditions.cpus_allowed", "text", "Those that the run may use, as a list of ranges.", _UNTOLD),
