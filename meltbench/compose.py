@@ -138,8 +138,8 @@ def compose(
     circle_s = plan.work.workload.limit_s if plan.work.workload.kind == "sustained" else 0.0
     job.limit("journal_bytes", min(_JOURNAL_BYTES + round(circle_s * _CIRCLE_BYTES_PER_S), _MAX_JOURNAL_BYTES))
     job.limit("log_bytes", _LOG_BYTES)
-    _channels(job, plan, facts)
     work = plan.work.workload
+    channels(job, plan.profile, facts, of_process=work.kind != "idle")
     asks: list[dict[str, Any]] = []
     measured_s = work.timeout_s
     job.idle("idle_before", work.idle_s)
@@ -160,13 +160,13 @@ def compose(
     return job, _ticket(plan, cell, run_id, facts, knobs, model, asks)
 
 
-def _channels(job: Job, plan: Plan, facts: Facts) -> None:
-    roots = plan.profile.roots
-    has_process = plan.work.workload.kind != "idle"
+def channels(job: Job, profile: Profile, facts: Facts, *, of_process: bool) -> None:
+    """What is read on the target by the sources of its profile; ``of_process``: of the one under test, too."""
+    roots = profile.roots
     offset = 0
-    for source in plan.profile.source:
+    for source in profile.source:
         helper = READERS[source.reader].helper
-        if helper is not None and wanted(helper, plan.profile, facts):
+        if helper is not None and wanted(helper, profile, facts):
             script = catalog.builtin_root() / "runners" / "helpers" / f"{helper.script}.py"
             # -P: the folder of the script is no place to import from. The period is the helper's to keep.
             job.stream(source.name, [sys.executable, "-B", "-P", str(script), f"{source.period_ms:g}"])
@@ -179,7 +179,7 @@ def _channels(job: Job, plan: Plan, facts: Facts) -> None:
             else:
                 job.stream(source.name, words)
         for spec in READERS[source.reader].paths:
-            if "{pid:" in spec.glob and not has_process:
+            if "{pid:" in spec.glob and not of_process:
                 continue
             period = max(round(source.period_ms * 1e6), spec.min_period_ns) if spec.periodic else 0
             # Sources are read one after another, not all at the same instant: less of a bump for the engine.

@@ -7,11 +7,12 @@ killed at any point between, and ``collect`` does the rest later, from the same 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meltbench import models
 from meltbench.assemble import assemble, assemble_refused
+from meltbench.calibration.record import calibrated
 from meltbench.compose import LocalModel, check_engine, check_fit, compose, refused_ticket, settled
 from meltbench.controller import is_alive, this_process
 from meltbench.deadline import Deadline
@@ -27,13 +28,14 @@ from meltbench.targets import facts as device_facts
 from meltbench.watch import Interrupts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from meltbench.plan import Cell, Plan
     from meltbench.records import RunRecord
     from meltbench.spec import Scalar
     from meltbench.store import Store
     from meltbench.targets.facts import Facts
+    from meltbench.targets.profile import Profile
     from meltbench.watch import Watch
 
 _LOOK_S, _MEASURING_S, _PATIENCE = 0.25, 1.0, 5
@@ -74,12 +76,16 @@ def reach(kind: str, workdir: str | None, watch: Watch) -> Probe:
 
 def visit(plan: Plan, watch: Watch) -> Site:
     """Look at the plan's device: mend what an earlier run left there, and ask what it is."""
-    roots = plan.profile.roots
-    probe = reach(plan.profile.target, plan.profile.workdir, watch)
+    return meet(plan.profile, watch, [source.reader for source in plan.profile.source])
+
+
+def meet(profile: Profile, watch: Watch, readers: Iterable[str]) -> Site:
+    """Reach a device by its profile, and look for the programs that these readers poll."""
+    roots = profile.roots
+    probe = reach(profile.target, profile.workdir, watch)
     probe.recover()
     answer = probe.facts(device_facts.globs(roots.sys, roots.proc))
-    readers = (READERS[source.reader] for source in plan.profile.source)
-    programs = probe.programs([command.argv[0] for reader in readers for command in reader.commands])
+    programs = probe.programs([command.argv[0] for reader in readers for command in READERS[reader].commands])
     return Site(probe, device_facts.parse(answer, roots.sys, roots.proc, programs))
 
 
@@ -107,6 +113,7 @@ def run(plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecord]:
     """
     store.check_writable()
     site = visit(plan, watch)
+    plan = _calibrated(plan, site, store, watch)
     try:
         ready = prepare(plan, site, watch)
     except ModelDamaged as error:
@@ -120,6 +127,11 @@ def run(plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecord]:
             if len(plan.cells) > 1:
                 watch.say(f"run {cell.rep + 1} of {len(plan.cells)}")
             yield _one(ready, cell, store, watch, interrupts)
+
+
+def _calibrated(plan: Plan, site: Site, store: Store, watch: Watch) -> Plan:
+    """The plan with what calibrations of this very device found; its hash stays that of what was asked for."""
+    return replace(plan, profile=calibrated(plan.profile, site.facts, store, watch))
 
 
 def _refused(plan: Plan, cell: Cell, site: Site, store: Store, why: str, watch: Watch) -> RunRecord:

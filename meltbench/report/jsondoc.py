@@ -117,6 +117,8 @@ RUN = Document(
         Key("device.sha256", "text", "Of the device profile."),
         Key("device.target", "text", "How it is reached: local."),
         Key("device.workdir", "text", "Folder on the target, where the profile names one.", "it names none"),
+        Key("calibrations", "object", "Calibration records behind the values of sources; empty where there are none."),
+        Key("calibrations.*", "text", "By source: the record's name (meltbench devices calibrate --show)."),
         Key("model", "object", "What was computed.", _NO_ENGINE),
         Key("model.name", "text", "Name, with its quantisation."),
         Key("model.file", "text", "Name of its file.", _UNKNOWN),
