@@ -75,6 +75,11 @@ class Plan:
 def make(spec: Spec) -> Plan:
     """Look everything up. Raises UserError with the nearest valid name for whatever is not known."""
     device, device_definition = profile.load(spec.device)
+    if device.target == "log":
+        raise UserError(
+            f"{spec.device} cannot be run on: the probe is for Linux and Android",
+            hint=f"record its readings there, then: meltbench read LOG --device {spec.device}",
+        )
     if spec.workload is None:
         spec = replace(spec, workload=runners.load(spec.runner)[0].workload)
     assert spec.workload is not None

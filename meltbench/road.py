@@ -6,6 +6,7 @@ killed at any point between, and ``collect`` does the rest later, from the same 
 
 from __future__ import annotations
 
+import platform
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,9 @@ from meltbench.probe import build
 from meltbench.probe.client import Probe
 from meltbench.probe.journal import read_journal
 from meltbench.readings import READERS
-from meltbench.targets import connect
+from meltbench.targets import connect, matching
 from meltbench.targets import facts as device_facts
+from meltbench.targets import profile as device_profile
 from meltbench.watch import Interrupts
 
 if TYPE_CHECKING:
@@ -61,22 +63,28 @@ class Prepared:
 
 def reach(kind: str, workdir: str | None, watch: Watch) -> Probe:
     """Connect to a target and put the probe on it."""
+    if kind == "local" and platform.system() == "Windows":
+        raise UserError("Windows cannot be measured", hint="the probe is for Linux and Android")
     transport = connect(kind)
     done = transport.run(["uname", "-sm"], Deadline.after(10))
     system, _, machine = done.stdout.decode("ascii", "replace").strip().partition(" ")
     target = build.target_of(system, machine)
     if target is None:
         what = f"{system or 'this system'} on {machine or 'this machine'}"
-        raise UserError(
-            f"{what} cannot be measured", hint="the probe is for Linux and Android on x86-64, ARM and RISC-V"
-        )
+        hint = "the probe is for Linux and Android on x86-64, ARM and RISC-V"
+        if system == "Darwin":
+            hint += "; of a Mac's own log: meltbench read LOG --device macbook"
+        raise UserError(f"{what} cannot be measured", hint=hint)
     root = workdir or str(state_dir() / "target")
     return Probe.install(transport, root, target, watch.say)
 
 
 def visit(plan: Plan, watch: Watch) -> Site:
     """Look at the plan's device: mend what an earlier run left there, and ask what it is."""
-    return meet(plan.profile, watch, [source.reader for source in plan.profile.source])
+    site = meet(plan.profile, watch, [source.reader for source in plan.profile.source])
+    if plan.spec.device == "local" and (better := _better(site.facts)):
+        watch.say(f"profile {better} knows this device: meltbench devices profile --write makes one of it to run with")
+    return site
 
 
 def meet(profile: Profile, watch: Watch, readers: Iterable[str]) -> Site:
@@ -85,8 +93,18 @@ def meet(profile: Profile, watch: Watch, readers: Iterable[str]) -> Site:
     probe = reach(profile.target, profile.workdir, watch)
     probe.recover()
     answer = probe.facts(device_facts.globs(roots.sys, roots.proc))
-    programs = probe.programs([command.argv[0] for reader in readers for command in READERS[reader].commands])
-    return Site(probe, device_facts.parse(answer, roots.sys, roots.proc, programs))
+    wanted = [command.argv[0] for reader in readers for command in READERS[reader].commands]
+    programs = probe.programs([*wanted, device_facts.GETPROP])
+    said = device_facts.properties(probe.properties()) if device_facts.GETPROP in programs else {}
+    return Site(probe, device_facts.parse(answer, roots.sys, roots.proc, programs, said))
+
+
+def _better(facts: Facts) -> str | None:
+    """The profile of a board or phone that was made for it: what fits any device of a platform says no more."""
+    if not (facts.compatible or facts.properties):
+        return None
+    found = matching.fits(facts, device_profile.candidates()[0])
+    return found[0].name if found and not found[0].generic else None
 
 
 def prepare(plan: Plan, site: Site, watch: Watch) -> Prepared:

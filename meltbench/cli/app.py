@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from meltbench.cli import lists, measure, runs
+from meltbench.cli import calibrate, lists, measure, reading, runs
+from meltbench.cli.devices import devices_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,11 +29,14 @@ commands: dict[Callable[..., None], str] = {
     runs.export: "meltbench export --format csv --out runs.csv",
     runs.verify: "meltbench verify",
     runs.rebuild: "rm data/meltbench.duckdb && meltbench rebuild",
+    reading.read: "meltbench read powermetrics.log --device macbook",
 }
 for command, example in commands.items():
     app.command(command.__name__.rstrip("_"), epilog=f"Example: {example}")(command)
-for kind in ("models", "devices", "runners", "workloads"):
+for kind in ("models", "runners", "workloads"):
     app.command(kind, epilog=f"Example: meltbench {kind} --json")(lists.command(kind))
+calibrate.register(devices_app)
+app.add_typer(devices_app, name="devices")
 
 
 @app.callback(invoke_without_command=True)

@@ -76,12 +76,8 @@ def selftest(
 
 def register(devices: typer.Typer) -> None:
     """Put both commands below ``meltbench devices``."""
-    examples = {
-        calibrate: "meltbench devices calibrate pixel --charge",
-        selftest: "meltbench devices selftest local --load-s 20",
-    }
-    for command, example in examples.items():
-        devices.command(command.__name__, epilog=f"Example: {example}")(command)
+    devices.command(epilog="Example: meltbench devices calibrate pixel --charge")(calibrate)
+    devices.command(epilog="Example: meltbench devices selftest local --load-s 20")(selftest)
 
 
 def _design(
@@ -93,7 +89,7 @@ def _design(
 
     given = {"idle_s": idle_s, "load_s": load_s, "steps": steps}
     asked = {key: value for key, value in given.items() if value is not None} | more
-    return replace(QUICK if quick else Design(), charge_s=charge_s, **asked)  # type: ignore[arg-type]
+    return replace(QUICK if quick else Design(), charge_s=charge_s, **asked)
 
 
 def _show(records: list[Any], *, as_json: bool) -> None:

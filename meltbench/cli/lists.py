@@ -1,4 +1,4 @@
-"""``meltbench models|devices|runners|workloads``: what can be named."""
+"""``meltbench models|runners|workloads``: what can be named."""
 
 from __future__ import annotations
 

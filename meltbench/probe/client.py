@@ -85,6 +85,11 @@ class Probe:
         found = set(done.stdout.decode("utf-8", "replace").split("\n"))
         return tuple(name for name in wanted if name in found)
 
+    def properties(self) -> bytes:
+        """What an Android target's getprop prints; nothing where it fails."""
+        done = self.transport.run(["getprop"], Deadline.after(_CALL_S))
+        return done.stdout if done.code == 0 else b""
+
     def start(self, job: Job) -> str:
         """Push a job and start it detached; returns its folder on the target."""
         folder = self.folder(job.run_id)

@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING
 
 from meltbench.errors import UnknownName
 from meltbench.readings.base import Command, Helper, PathSpec, Reader, Sighting
+from meltbench.readings.cooling import THROTTLE_ALERT
 from meltbench.readings.cpufreq import CPUFREQ
+from meltbench.readings.devfreq import DEVFREQ
 from meltbench.readings.hwmon import HWMON
+from meltbench.readings.ina3221 import INA3221
+from meltbench.readings.jetson import NVPMODEL
+from meltbench.readings.jtop import JTOP
+from meltbench.readings.melt import MELT_JETSON
 from meltbench.readings.nvml import NVML
 from meltbench.readings.proc import CPUSTAT, LOADAVG, MEMINFO, PROCMEM, PROCSTAT, PSI, SMAPS, VMSTAT
 from meltbench.readings.pyrapl import PYRAPL
 from meltbench.readings.rapl import RAPL
+from meltbench.readings.tegrastats import TEGRASTATS
 from meltbench.readings.thermal import THERMAL
 from meltbench.readings.timeinstate import TIME_IN_STATE
+from meltbench.readings.vcgencmd import MEASURE_TEMP, PMIC, THROTTLED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +36,7 @@ READERS: dict[str, Reader] = {
     for reader in (
         *(CPUFREQ, CPUSTAT, HWMON, LOADAVG, MEMINFO, NVML, PROCMEM, PROCSTAT, PSI, PYRAPL, RAPL, SMAPS, THERMAL),
         *(TIME_IN_STATE, VMSTAT),
+        *(DEVFREQ, INA3221, JTOP, MEASURE_TEMP, MELT_JETSON, NVPMODEL, PMIC, TEGRASTATS, THROTTLED, THROTTLE_ALERT),
     )
 }
 

@@ -24,15 +24,17 @@ def captured(reader: Reader, raw: bytes, period_ms: float = 1000.0) -> list[Stre
     """The streams of a recorded text of at most 64 MiB.
 
     Of a reader of files each line is ``path: content`` (what `grep -r . FOLDER` prints), a path that stands again its
-    next reading. Of one that polls a command the text is one output. Of any other each line is a reading.
+    next reading. Of one that polls a command the text is one output; of one that does both, where no line names a
+    file. Of any other each line is a reading.
     """
     raw = raw[:MAX_BYTES].replace(b"\r\n", b"\n")
+    polled = [command for command in reader.commands if command.poll]
     if reader.paths:
         files: dict[str, list[bytes]] = {}
         for path, content in _dumped.findall(raw):
             files.setdefault(path.decode("utf-8", "replace"), []).append(content + b"\n")
-        return [_stream(n, "file", path, texts, period_ms) for n, (path, texts) in enumerate(files.items())]
-    polled = [command for command in reader.commands if command.poll]
+        if files or not polled:
+            return [_stream(n, "file", path, texts, period_ms) for n, (path, texts) in enumerate(files.items())]
     if polled:
         return [_stream(0, "poll", " ".join(polled[0].argv), [raw], period_ms)]
     return [_stream(0, "log", "", raw.splitlines(keepends=True), period_ms)]

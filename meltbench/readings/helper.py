@@ -153,12 +153,12 @@ def parse_lines(
             told.setdefault(_printable(line.data.get("detail")))
     mine = [stream for stream in streams if stream.kind == "lines"]
     series = [one.series(source) for one in sink.found.values()][:MAX_SERIES]
-    words_of_it = list(told) if sink.found else [_last_complaint(streams)]
+    words_of_it = list(told) if sink.found else [last_complaint(streams)]
     return series, sighting(source, mine, series, absent=absent, note="; ".join(filter(None, words_of_it)))
 
 
-def _last_complaint(streams: Sequence[Stream]) -> str:
-    """The last line of a helper's error stream, for one that died without a word on the other."""
+def last_complaint(streams: Sequence[Stream]) -> str:
+    """The last line of a program's error stream, for one that died without a word on the other."""
     for stream in streams:
         if stream.kind == "err" and len(stream.readings):
             return _printable(stream.readings.raw[-1].decode("utf-8", "replace"))

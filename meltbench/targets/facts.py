@@ -18,6 +18,7 @@ GLOBS = (
     "/proc/meminfo",
     "/proc/sys/kernel/osrelease",
     "/proc/device-tree/model",
+    "/proc/device-tree/compatible",
     "/proc/device-tree/serial-number",
     "/sys/class/dmi/id/product_name",
     "/sys/class/dmi/id/sys_vendor",
@@ -36,14 +37,24 @@ GLOBS = (
 )
 _GPU_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 
+GETPROP = "getprop"  # Android's own program: without arguments it prints every system property
+_SERIAL = "ro.serialno"
+_PROPERTIES = (
+    *("ro.product.manufacturer", "ro.product.model", "ro.product.device", "ro.soc.model", "ro.board.platform"),
+    *("ro.build.version.release", "ro.build.id", "ro.build.version.incremental", "ro.build.fingerprint"),
+)
+_property = re.compile(r"^\[([\w.:@-]{1,128})\]: \[([^\n]{0,512})\]\r?$", re.ASCII | re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class Facts:
     """The conditions of a device that are data of every run.
 
     ``identity`` names the hardware, not its address: a digest of the board's serial number, else of the machine
-    id, else of what the processor and host name say. A fact that could not be read is None or empty. ``programs``:
-    which of those that readers poll can be found there. ``time_namespace``: with the boot id it names the clock.
+    id, else of what the processor and host name say. A fact that could not be read is None or empty. ``compatible``:
+    the device tree's own list, the most specific name first. ``properties``: those of Android that tell model and
+    build. ``programs``: which of those that were asked for can be found there. ``time_namespace``: with the boot id it
+    names the clock.
     """
 
     identity: str
@@ -65,6 +76,8 @@ class Facts:
     powercap: tuple[str, ...] = ()
     thermal_zones: tuple[str, ...] = ()
     batteries: tuple[str, ...] = ()
+    compatible: tuple[str, ...] = ()
+    properties: dict[str, str] = field(default_factory=dict)
     programs: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
     time_namespace: int | None = None
@@ -72,6 +85,16 @@ class Facts:
     def conditions(self) -> dict[str, Any]:
         """As JSON-ready data."""
         return asdict(self)
+
+    @property
+    def product(self) -> str | None:
+        """Android's name of the device, such as "oriole"."""
+        return self.properties.get("ro.product.device")
+
+    @property
+    def platform(self) -> str:
+        """Of the systems that the probe is for, the one that this is."""
+        return "android" if self.properties else "linux"
 
     @property
     def threads(self) -> int:
@@ -93,28 +116,37 @@ def rooted(path: str, sys_root: str, proc_root: str) -> str:
     return path
 
 
+def properties(printed: bytes) -> dict[str, str]:
+    """Android's system properties from the output of `getprop`: lines of ``[name]: [value]``, others are left out."""
+    text = printed[: 1 << 20].decode("utf-8", "replace")
+    return {name: printable(value) for name, value in _property.findall(text) if value}
+
+
 def parse(
-    answer: Mapping[str, Any], sys_root: str = "/sys", proc_root: str = "/proc", programs: tuple[str, ...] = ()
+    answer: Mapping[str, Any],
+    sys_root: str = "/sys",
+    proc_root: str = "/proc",
+    programs: tuple[str, ...] = (),
+    said: Mapping[str, str] | None = None,
 ) -> Facts:
-    """Facts from the probe's answer. Missing or odd parts become None, never an exception."""
+    """Facts from the probe's answer and Android's ``said`` properties. Missing or odd parts become None, never an
+    exception."""
     texts, unreadable = _texts(answer, sys_root, proc_root)
     uname = answer.get("uname")
     uname = uname if isinstance(uname, dict) else {}
     cpuinfo, meminfo = texts.get("/proc/cpuinfo", ""), texts.get("/proc/meminfo", "")
-    board = texts.get("/proc/device-tree/model") or " ".join(
-        text for name in ("sys_vendor", "product_name") if (text := texts.get(f"/sys/class/dmi/id/{name}"))
-    )
+    said = said or {}
     cpu = _line(cpuinfo, "model name") or _line(cpuinfo, "Hardware") or _line(cpuinfo, "Model")
-    key, source = _identity(texts, cpu, str(uname.get("nodename") or ""))
+    key, source = _identity(texts, said, cpu, str(uname.get("nodename") or ""))
     disk = answer.get("disk")
     return Facts(
         identity=digest([key])[:16],
         identity_from=source,
-        board=board or None,
+        board=_board(texts, said) or None,
         cpu=cpu,
         arch=str(uname.get("machine") or "unknown"),
         kernel=texts.get("/proc/sys/kernel/osrelease") or _clean(uname.get("release")),
-        os=_os_name(texts.get("/etc/os-release", "")),
+        os=_android(said) or _os_name(texts.get("/etc/os-release", "")),
         boot_id=_clean(answer.get("boot_id")),  # the probe's own: a made tree did not boot
         cores_physical=_cores(texts),
         cpus_online=_count(answer.get("cpus_online")),
@@ -127,6 +159,8 @@ def parse(
         powercap=tuple(sorted(v for k, v in texts.items() if k.startswith("/sys/class/powercap/"))),
         thermal_zones=tuple(k.split("/")[-2] for k in sorted(texts) if k.startswith("/sys/class/thermal/")),
         batteries=_batteries(texts),
+        compatible=tuple(filter(None, texts.get("/proc/device-tree/compatible", "").split("\n")))[:16],
+        properties={name: said[name] for name in _PROPERTIES if name in said},
         programs=programs,
         unreadable=unreadable,
         time_namespace=_count(answer.get("time_namespace")),
@@ -157,14 +191,34 @@ def _texts(answer: Mapping[str, Any], sys_root: str, proc_root: str) -> tuple[di
         if not isinstance(entry, dict):
             continue
         if entry.get("status") == "ok":
-            text = unbyte(str(entry.get("text", ""))).replace("\0", "").strip()
+            # The strings of a device tree end in NUL, and those of a list follow each other.
+            text = (
+                unbyte(str(entry.get("text", ""))).replace("\0", "\n" if path.endswith("/compatible") else "").strip()
+            )
             texts[path] = "\n".join(printable(line.replace("\t", " ")) for line in text.split("\n"))
         elif "*" not in path and entry.get("status") != "absent":
             unreadable[path] = str(entry.get("status"))
     return texts, unreadable
 
 
-def _identity(texts: Mapping[str, str], cpu: str | None, host: str) -> tuple[str, str]:
+def _board(texts: Mapping[str, str], said: Mapping[str, str]) -> str:
+    """Maker and product: Android's before the device tree's, which names a phone's prototype, and that before DMI's."""
+    phone = [said[name] for name in ("ro.product.manufacturer", "ro.product.model") if name in said]
+    dmi = [text for name in ("sys_vendor", "product_name") if (text := texts.get(f"/sys/class/dmi/id/{name}"))]
+    return " ".join(phone) or texts.get("/proc/device-tree/model") or " ".join(dmi)
+
+
+def _android(said: Mapping[str, str]) -> str | None:
+    if "ro.build.version.release" not in said:
+        return None
+    build = " ".join(said[name] for name in ("ro.build.id", "ro.build.version.incremental") if name in said)
+    return f"Android {said['ro.build.version.release']}" + (f" ({build})" if build else "")
+
+
+def _identity(texts: Mapping[str, str], said: Mapping[str, str], cpu: str | None, host: str) -> tuple[str, str]:
+    # Every phone is called localhost: without its serial number two of a model would be one device.
+    if _SERIAL in said:
+        return said[_SERIAL], _SERIAL
     for path in ("/proc/device-tree/serial-number", "/etc/machine-id"):
         if texts.get(path):
             return texts[path], path

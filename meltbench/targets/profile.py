@@ -12,6 +12,7 @@ from meltbench.readings import READERS, read
 from meltbench.records import Scope  # noqa: TC001  read_table looks the types of fields up
 from meltbench.spec import Scalar  # noqa: TC001  the same
 from meltbench.tables import read_table
+from meltbench.targets.matching import Candidate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,12 +36,14 @@ class Match:
     """How a device of this profile is recognised: each list that is given must have a pattern that fits.
 
     Patterns are globs, case-sensitive. ``board``: the model of the device tree, else maker and product of DMI.
-    ``compatible``: an entry of the device tree's compatible. ``product``: Android's ro.product.device.
+    ``compatible``: an entry of the device tree's compatible. ``product``: Android's ro.product.device. ``platform``:
+    any device of that system, for a profile that knows none in particular. One that asks for nothing fits nothing.
     """
 
     board: tuple[str, ...] = ()
     compatible: tuple[str, ...] = ()
     product: tuple[str, ...] = ()
+    platform: Literal["android", "linux"] | None = None
 
 
 @dataclass(frozen=True)
@@ -167,9 +170,28 @@ def load(name: str) -> tuple[Profile, Definition]:
     return profile, found
 
 
+def candidates() -> tuple[dict[str, Candidate], list[str]]:
+    """By name what decides whether a profile fits a device, and a line for each that cannot be read."""
+    found, broken = {}, []
+    for name in catalog.find("devices"):
+        try:
+            one = catalog.load("devices", name)
+            match = read_table(Match, one.data.get("match", {}), one.path)
+        except DefinitionError as error:
+            broken.append(str(error))  # somebody's half-written file must not keep a device from being recognised
+            continue
+        found[name] = Candidate(match, tuple(path.stem for path in one.lineage))
+    return found, broken
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a source, a setting or a profile."""
+    return _NAME.fullmatch(text) is not None
+
+
 def _check_names(names: list[str], kind: str, path: Path) -> None:
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not is_name(name):
             raise DefinitionError(f"{path}: {kind} name {name!r} is not valid", hint="use letters, digits, _, . and -")
         if names.count(name) > 1:
             raise DefinitionError(f"{path}: {kind} {name!r} stands twice", hint="give each a name of its own")

@@ -1,0 +1,138 @@
+"""``meltbench devices``: the profiles there are, what one says, and a draft of one for a device that has none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meltbench.cli.common import Json, console, print_json
+
+if TYPE_CHECKING:
+    from meltbench.targets.profile import Profile
+
+devices_app = typer.Typer(help="List the devices that can be named; show, draft and check their profiles.")
+
+
+@devices_app.callback(invoke_without_command=True, epilog="Example: meltbench devices --json")
+def devices(context: typer.Context, as_json: Json = False) -> None:
+    """List the devices that can be named; show, draft and check their profiles."""
+    if context.invoked_subcommand is not None:
+        if as_json:
+            from meltbench.errors import UserError
+
+            raise UserError(
+                "--json stands before the sub-command", hint=f"meltbench devices {context.invoked_subcommand} --json"
+            )
+        return
+    from meltbench import catalog
+
+    rows = [
+        {
+            "name": name,
+            "title": str(found.data.get("title", "")),
+            "target": str(found.data.get("target", "")),
+            "checked": str(found.data.get("checked", "unverified")),
+            "origin": found.origin,
+            "sha256": found.sha256,
+        }
+        for name, found in catalog.definitions("devices").items()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    widths = {key: max(len(row[key]) for row in rows) for key in ("name", "target", "checked")} if rows else {}
+    for row in rows:
+        cells = [f"{row[key]:{width}}" for key, width in widths.items()]
+        console().print("  ".join([*cells, row["title"]]), markup=False, highlight=False, soft_wrap=True)
+
+
+@devices_app.command("show", epilog="Example: meltbench devices show rpi5")
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A device profile: meltbench devices.")],
+    as_json: Json = False,
+) -> None:
+    """Show a profile: its sources, total, settings, and what of it nobody has checked."""
+    from dataclasses import asdict
+
+    from meltbench.targets import profile
+
+    found, definition = profile.load(name)
+    if as_json:
+        print_json(
+            {"name": name, "origin": definition.origin, "path": str(definition.path), "sha256": definition.sha256}
+            | asdict(found)
+        )
+        return
+    out = console()
+    for line in _described(name, str(definition.path), found):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@devices_app.command("profile", epilog="Example: meltbench devices profile --name bench-pi --write")
+def draft(
+    device: Annotated[
+        str, typer.Option("--device", metavar="NAME", help="The profile by which the device is reached.")
+    ] = "local",
+    write: Annotated[bool, typer.Option("--write", help="Write ./devices/NAME.toml instead of printing it.")] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Name of the new profile: else after the board.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="With --write: replace a file of that name.")] = False,
+) -> None:
+    """Look at a device and draft a profile of it: what can be read, what is denied, and what is its total."""
+    from meltbench import survey
+    from meltbench.cli.watching import Terminal
+    from meltbench.errors import UserError
+    from meltbench.targets.draft import draft as drafted
+    from meltbench.targets.draft import name_of
+
+    if force and not write:
+        raise UserError("--force replaces a file, and none is written", hint="add --write")
+    if name is not None:
+        survey.check_name(name)
+    with Terminal() as watch:
+        found = survey.look(device, watch)
+        chosen = name or name_of(found.facts)
+        text = drafted(found)
+        if not write:
+            typer.echo(text, nl=False)
+            return
+        watch.say(f"wrote {survey.write(chosen, text, force=force)}; then: meltbench run --device {chosen}")
+
+
+def _described(name: str, path: str, found: Profile) -> list[str]:
+    """A profile in lines."""
+    lines = [f"{name}: {found.title}", f"  {path}; target {found.target}, checked: {found.checked}"]
+    if found.max_power_w is not None:
+        lines.append(f"  draws less than {found.max_power_w:g} W")
+    if found.big_cpus is not None:
+        lines.append(f"  fast cores {found.big_cpus}")
+    for what in ("board", "compatible", "product"):
+        if patterns := getattr(found.match, what):
+            lines.append(f"  recognised by {what} {', '.join(patterns)}")
+    if found.match.platform:
+        lines.append(f"  recognised by platform {found.match.platform}, where nothing fits better")
+    for source in found.source:
+        options = "".join(f", {key} {value}" for key, value in source.options.items())
+        gain = f", gain within {source.gain_limit:.0%} ({source.gain_limit_from})" if source.gain_limit else ""
+        needs = found.permissions.get(source.name)
+        said = f"{source.reader} every {source.period_ms:g} ms{options}{gain}" + (f"; needs {needs}" if needs else "")
+        lines.append(f"  source {source.name}: {said}")
+    lines += [f"  total {n}: {_total(one)}" for n, one in enumerate(found.total, 1)]
+    if not found.total:
+        lines.append("  total: none, so that energies are empty and say so")
+    lines += [f"  {rail} contains {', '.join(parts)}" for rail, parts in found.contains.items()]
+    if found.gate.zones or found.gate.target_c is not None:
+        begin = "" if found.gate.target_c is None else f" at {found.gate.target_c:g} degC"
+        lines.append(f"  gate: {', '.join(found.gate.zones) or 'any zone'}{begin}")
+    for setting in found.setting:
+        way = setting.path or " ".join(setting.set)
+        lines.append(f"  sets {setting.name} = {setting.value}: {way}{' (optional)' if setting.optional else ''}")
+    return lines + [f"  unverified: {sentence}" for sentence in found.unverified]
+
+
+def _total(one: Any) -> str:
+    rails = " + ".join(one.rails) or "as the source itself tells"
+    scope = f", scope {one.scope}" if one.scope else ""
+    return f"{one.source}: {rails}{scope}" + (f"; leaves out {one.partial}" if one.partial else "")
