@@ -163,7 +163,10 @@ def _moved(charge: Series, flow: Track, factor: float) -> tuple[float, float, fl
     whole = _area(flow.t, flow.v, a, b)
     halves = [_area(flow.t[k::2], flow.v[k::2], a, b) for k in (0, 1)]
     alias = abs(halves[0] - halves[1]) / 2
-    u = math.hypot(quantum / math.sqrt(6) / abs(counted), alias / abs(whole) if whole else math.inf)
+    # Each end is known to an update of either count: what flows in one of them, spread evenly.
+    updates = np.diff(flow.t[flow.fresh])
+    ends = (made.every_s + float(np.median(updates))) * float(np.abs(flow.v[inside]).max()) / math.sqrt(6)
+    u = math.hypot(quantum / math.sqrt(6) / abs(counted), math.hypot(alias, ends) / abs(whole) if whole else math.inf)
     return counted, whole * factor, 2 * u
 
 

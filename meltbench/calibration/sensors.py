@@ -233,10 +233,19 @@ def _uncertainty(differences: Sequence[float], noise: float, fresh: int, quantum
 
 
 def _moving(made: Track, steps: Sequence[Step]) -> float | None:
-    """How far the level under load moves from the third to the last quarter of the window, on average."""
-    pairs = [[made.level(*made.part(step.load, low, low + 0.25)) for low in (0.5, 0.75)] for step in steps]
-    moves = [last - third for third, last in pairs if third is not None and last is not None]
-    return float(np.mean(moves)) if moves else None
+    """How far the level under load moves from the third to the last quarter of the window beyond what it does in idle
+    ones (a battery's voltage falls all the time), on average."""
+    found = []
+    for step in steps:
+        moves = [_move(made, window) for window in step]
+        if (before := moves[0]) is not None and (load := moves[1]) is not None and (after := moves[2]) is not None:
+            found.append(load - (before + after) / 2)
+    return float(np.mean(found)) if found else None
+
+
+def _move(made: Track, window: Phase) -> float | None:
+    third, last = (made.level(*made.part(window, low, low + 0.25)) for low in (0.5, 0.75))
+    return None if third is None or last is None else last - third
 
 
 def _response(made: Track, steps: Sequence[Step]) -> tuple[float | None, float | None]:
