@@ -171,9 +171,9 @@ def channels(job: Job, profile: Profile, facts: Facts, *, of_process: bool) -> N
             # -P: the folder of the script is no place to import from. The period is the helper's to keep.
             job.stream(source.name, [sys.executable, "-B", "-P", str(script), f"{source.period_ms:g}"])
         for command in READERS[source.reader].commands:
-            if command.argv[0] not in facts.programs:
-                continue
             words = command.words(source.period_ms)
+            if command.argv[0] not in facts.programs or (not has_process and any("{pid:" in word for word in words)):
+                continue
             if command.poll:
                 job.poll(source.name, round(source.period_ms * 1e6), command.deadline_s, words)
             else:

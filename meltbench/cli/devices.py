@@ -9,6 +9,8 @@ import typer
 from meltbench.cli.common import Json, console, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meltbench.targets.profile import Profile
 
 devices_app = typer.Typer(help="List the devices that can be named; show, draft and check their profiles.")
@@ -47,7 +49,6 @@ def devices(context: typer.Context, as_json: Json = False) -> None:
         console().print("  ".join([*cells, row["title"]]), markup=False, highlight=False, soft_wrap=True)
 
 
-@devices_app.command("show", epilog="Example: meltbench devices show rpi5")
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A device profile: meltbench devices.")],
     as_json: Json = False,
@@ -55,9 +56,9 @@ def show(
     """Show a profile: its sources, total, settings, and what of it nobody has checked."""
     from dataclasses import asdict
 
-    from meltbench.targets import profile
+    from meltbench.targets.profile import load
 
-    found, definition = profile.load(name)
+    found, definition = load(name)
     if as_json:
         print_json(
             {"name": name, "origin": definition.origin, "path": str(definition.path), "sha256": definition.sha256}
@@ -69,8 +70,7 @@ def show(
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-@devices_app.command("profile", epilog="Example: meltbench devices profile --name bench-pi --write")
-def draft(
+def profile(
     device: Annotated[
         str, typer.Option("--device", metavar="NAME", help="The profile by which the device is reached.")
     ] = "local",
@@ -84,8 +84,7 @@ def draft(
     from meltbench import survey
     from meltbench.cli.watching import Terminal
     from meltbench.errors import UserError
-    from meltbench.targets.draft import draft as drafted
-    from meltbench.targets.draft import name_of
+    from meltbench.targets.draft import draft, name_of
 
     if force and not write:
         raise UserError("--force replaces a file, and none is written", hint="add --write")
@@ -94,11 +93,19 @@ def draft(
     with Terminal() as watch:
         found = survey.look(device, watch)
         chosen = name or name_of(found.facts)
-        text = drafted(found)
+        text = draft(found)
         if not write:
             typer.echo(text, nl=False)
             return
         watch.say(f"wrote {survey.write(chosen, text, force=force)}; then: meltbench run --device {chosen}")
+
+
+commands: dict[Callable[..., None], str] = {
+    show: "meltbench devices show rpi5",
+    profile: "meltbench devices profile --name bench-pi --write",
+}
+for command, example in commands.items():
+    devices_app.command(command.__name__, epilog=f"Example: {example}")(command)
 
 
 def _described(name: str, path: str, found: Profile) -> list[str]:

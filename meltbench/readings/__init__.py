@@ -6,21 +6,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meltbench.errors import UnknownName
+from meltbench.readings.app_memory import DUMPSYS_MEMINFO
 from meltbench.readings.base import Command, Helper, PathSpec, Reader, Sighting
 from meltbench.readings.cooling import THROTTLE_ALERT
 from meltbench.readings.cpufreq import CPUFREQ
 from meltbench.readings.devfreq import DEVFREQ
+from meltbench.readings.dumpsys_battery import CMD_BATTERY, DUMPSYS_BATTERY
 from meltbench.readings.hwmon import HWMON
 from meltbench.readings.ina3221 import INA3221
 from meltbench.readings.jetson import NVPMODEL
 from meltbench.readings.jtop import JTOP
 from meltbench.readings.melt import MELT_JETSON
+from meltbench.readings.mobile_gpu import KGSL, MALI
 from meltbench.readings.nvml import NVML
+from meltbench.readings.odpm import ODPM
+from meltbench.readings.perfetto import PERFETTO
+from meltbench.readings.power_supply import POWER_SUPPLY, POWER_SUPPLY_UEVENT
+from meltbench.readings.powerstats import POWERSTATS
 from meltbench.readings.proc import CPUSTAT, LOADAVG, MEMINFO, PROCMEM, PROCSTAT, PSI, SMAPS, VMSTAT
 from meltbench.readings.pyrapl import PYRAPL
 from meltbench.readings.rapl import RAPL
 from meltbench.readings.tegrastats import TEGRASTATS
 from meltbench.readings.thermal import THERMAL
+from meltbench.readings.thermalservice import PIXEL_THERMAL, THERMAL_HAL, THERMALSERVICE
 from meltbench.readings.timeinstate import TIME_IN_STATE
 from meltbench.readings.vcgencmd import MEASURE_TEMP, PMIC, THROTTLED
 
@@ -37,6 +45,8 @@ READERS: dict[str, Reader] = {
         *(CPUFREQ, CPUSTAT, HWMON, LOADAVG, MEMINFO, NVML, PROCMEM, PROCSTAT, PSI, PYRAPL, RAPL, SMAPS, THERMAL),
         *(TIME_IN_STATE, VMSTAT),
         *(DEVFREQ, INA3221, JTOP, MEASURE_TEMP, MELT_JETSON, NVPMODEL, PMIC, TEGRASTATS, THROTTLED, THROTTLE_ALERT),
+        *(CMD_BATTERY, DUMPSYS_BATTERY, DUMPSYS_MEMINFO, KGSL, MALI, ODPM, PERFETTO, PIXEL_THERMAL, POWERSTATS),
+        *(POWER_SUPPLY, POWER_SUPPLY_UEVENT, THERMALSERVICE, THERMAL_HAL),
     )
 }
 
@@ -78,7 +88,10 @@ class Source:
         if not again:
             return series, seen
         told = {stream.path for stream in streams if self.whole(stream)}
-        return [one for one in series if one.path not in told], seen.without([s for s in series if s.path in told])
+        old = [one for one in series if one.path in told]
+        paths = {one.path for one in old}  # one text may hold several signals, or many samples
+        readings = sum(len(stream.readings) for stream in streams if stream.path in paths)
+        return [one for one in series if one.path not in told], seen.without(old, readings)
 
 
 def read(

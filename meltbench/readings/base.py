@@ -366,11 +366,11 @@ class Sighting:
         note = "; ".join([*notes][:_MAX_NOTES])
         return replace(self, readings=self.readings + later.readings, tally=self.tally + later.tally, note=note)
 
-    def without(self, series: Sequence[Series]) -> Sighting:
-        """Less what these series showed."""
+    def without(self, series: Sequence[Series], readings: int) -> Sighting:
+        """Less what these series showed, made of so many readings."""
         tally = self.tally.copy()
         tally.subtract(word for one in series for word in one.words)
-        return replace(self, readings=self.readings - sum(map(len, series)), tally=tally)
+        return replace(self, readings=self.readings - readings, tally=tally)
 
     def told(self) -> SourceStatus:
         """One row about a source: ``ok`` when any value came of it, else the most telling cause."""

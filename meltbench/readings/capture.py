@@ -17,22 +17,27 @@ if TYPE_CHECKING:
     from meltbench.readings.base import Reader
 
 MAX_BYTES = 64 << 20
-_dumped = re.compile(rb"(/[^\n:]{1,400}): ?([^\n]*)\n?")
+_dumped = re.compile(rb"^(/[^\n:]{1,400}): ?([^\n]*)\n?", re.MULTILINE)
+_wild = re.compile(r"\*|\{pid:[^}]*\}")
 
 
 def captured(reader: Reader, raw: bytes, period_ms: float = 1000.0) -> list[Stream]:
     """The streams of a recorded text of at most 64 MiB.
 
     Of a reader of files each line is ``path: content`` (what `grep -r . FOLDER` prints), a path that stands again its
-    next reading. Of one that polls a command the text is one output; of one that does both, where no line names a
-    file. Of any other each line is a reading.
+    next reading; a text without such lines is one reading of the reader's first file. Of one that polls a command the
+    text is one output; of one that does both, where no line names a file. Of any other each line is a reading.
     """
-    raw = raw[:MAX_BYTES].replace(b"\r\n", b"\n")
+    raw = raw[:MAX_BYTES]
+    binary = b"\0" in raw
+    raw = raw if binary else raw.replace(b"\r\n", b"\n")
     polled = [command for command in reader.commands if command.poll]
     if reader.paths:
         files: dict[str, list[bytes]] = {}
-        for path, content in _dumped.findall(raw):
+        for path, content in [] if binary else _dumped.findall(raw):
             files.setdefault(path.decode("utf-8", "replace"), []).append(content + b"\n")
+        if not files and raw and not polled:
+            files[_wild.sub("0", reader.paths[0].glob)] = [raw]
         if files or not polled:
             return [_stream(n, "file", path, texts, period_ms) for n, (path, texts) in enumerate(files.items())]
     if polled:

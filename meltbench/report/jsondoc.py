@@ -2,33 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from meltbench.report.jsondevices import DEVICE, DEVICES, READ
+from meltbench.report.jsonshapes import Document, Key
 from meltbench.store import schema
-
-
-@dataclass(frozen=True)
-class Key:
-    """One key. ``path`` has ``[]`` for the items of a list and ``*`` for any key of an open object.
-
-    ``null`` says when the value is null; empty: never.
-    """
-
-    path: str
-    type: str
-    meaning: str
-    null: str = ""
-
-
-@dataclass(frozen=True)
-class Document:
-    """What some commands print: a heading, a sentence, its keys."""
-
-    name: str
-    heading: str
-    text: str
-    keys: tuple[Key, ...]
-
 
 _TYPES = {"VARCHAR": "text", "BIGINT": "integer", "INTEGER": "integer", "DOUBLE": "number", "TIMESTAMP": "text"}
 _UNKNOWN = "it is not known"
@@ -163,6 +139,10 @@ RUN = Document(
         Key("conditions.powercap", "list", "Names of RAPL's domains."),
         Key("conditions.thermal_zones", "list", "Thermal zones found."),
         Key("conditions.batteries", "list", "Batteries of the machine."),
+        Key("conditions.compatible", "list", "The device tree's names of the board, the most specific first."),
+        Key("conditions.properties", "object", "Of Android's properties those of model and build."),
+        Key("conditions.properties.*", "text", "By name."),
+        Key("conditions.programs", "list", "Programs of the target that its sources need and it has."),
         Key("conditions.unreadable", "object", "Files that could not be read, and why."),
         Key("conditions.unreadable.*", "text", "denied, error ..."),
         Key(
@@ -272,16 +252,16 @@ MODELS = Document(
 )
 DEFINITIONS = Document(
     "definitions",
-    "meltbench devices, runners, workloads",
+    "meltbench runners, workloads",
     "A list.",
     (
-        Key("[].name", "text", "What --device, --runner or --workload takes."),
+        Key("[].name", "text", "What --runner or --workload takes."),
         Key("[].title", "text", "What it is."),
         Key("[].origin", "text", "Where it is defined: built in, or a folder."),
         Key("[].sha256", "text", "Of its definition."),
     ),
 )
-DOCUMENTS = (RUN, RUNS, PLAN, VERIFY, REBUILD, MODELS, DEFINITIONS)
+DOCUMENTS = (RUN, RUNS, PLAN, VERIFY, REBUILD, MODELS, DEVICES, DEVICE, READ, DEFINITIONS)
 
 _HEAD = """# What --json prints
 

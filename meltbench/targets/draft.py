@@ -86,7 +86,7 @@ def draft(survey: Survey) -> str:
         _remark(
             "Nothing in it was held against a meter: read it, correct it, and say so in `checked` and `unverified`."
         ),
-        f"title = {_text(facts.board or 'drafted')}",
+        f"title = {_text(facts.board or 'this machine')}",
         f"inherits = {_text(base.name)}  " + _remark(f"fits by {base.by}"),
         *([_remark(f"fits as well: {', '.join(other)}")] if other else []),
         f"target = {_text(survey.reached.target)}",

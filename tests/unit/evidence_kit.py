@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,6 +35,13 @@ def said(raw, *, channel="c", delay_ns=1_000_000, period_ns=100_000_000, t0_ns=0
             texts.append(item if isinstance(item, bytes) else json.dumps(item).encode())
     err = np.zeros(len(texts), dtype=np.int32)
     return Stream(0, channel, "lines", "", "ok", 0, Readings.of(t, t + 20_000, err, texts))
+
+
+def ran(command, raw, *, status="ok", period_ns=1_000_000_000, t0_ns=0):
+    """A command of a reader that was polled, or whose lines were read; an item is bytes, or the err of a reading."""
+    line = " ".join(command.argv).replace("{pid:engine}", "4120")
+    made = stream(line, raw, status=status, period_ns=period_ns, t0_ns=t0_ns)
+    return replace(made, kind="poll" if command.poll else "lines")
 
 
 def ints(values):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from evidence_kit import said, stream
+from evidence_kit import ran, said, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,6 +65,7 @@ def test_denied_is_not_absent(name):
         assert read("src", name, [said([{"cannot": "denied"}])], {})[1].status == "denied"
         return
     denied = [stream(found(spec), [], status="denied") for spec in READERS[name].paths]
+    denied += [ran(command, [], status="denied") for command in READERS[name].commands]
     assert read("src", name, denied, {})[1].status == "denied"
 
 
