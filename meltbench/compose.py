@@ -139,7 +139,7 @@ def compose(
     job.limit("journal_bytes", min(_JOURNAL_BYTES + round(circle_s * _CIRCLE_BYTES_PER_S), _MAX_JOURNAL_BYTES))
     job.limit("log_bytes", _LOG_BYTES)
     work = plan.work.workload
-    channels(job, plan.profile, facts, of_process=work.kind != "idle")
+    channels(job, plan.profile, facts, has_process=work.kind != "idle")
     asks: list[dict[str, Any]] = []
     measured_s = work.timeout_s
     job.idle("idle_before", work.idle_s)
@@ -160,8 +160,8 @@ def compose(
     return job, _ticket(plan, cell, run_id, facts, knobs, model, asks)
 
 
-def channels(job: Job, profile: Profile, facts: Facts, *, of_process: bool) -> None:
-    """What is read on the target by the sources of its profile; ``of_process``: of the one under test, too."""
+def channels(job: Job, profile: Profile, facts: Facts, *, has_process: bool) -> None:
+    """What is read on the target by the sources of its profile; ``has_process``: of the one under test, too."""
     roots = profile.roots
     offset = 0
     for source in profile.source:
@@ -179,7 +179,7 @@ def channels(job: Job, profile: Profile, facts: Facts, *, of_process: bool) -> N
             else:
                 job.stream(source.name, words)
         for spec in READERS[source.reader].paths:
-            if "{pid:" in spec.glob and not of_process:
+            if "{pid:" in spec.glob and not has_process:
                 continue
             period = max(round(source.period_ms * 1e6), spec.min_period_ns) if spec.periodic else 0
             # Sources are read one after another, not all at the same instant: less of a bump for the engine.

@@ -1,37 +1,16 @@
-"""A made gauge of a phone's battery, of known truth: what flows, and how a vendor's driver tells it.
-
-Used by pure tests on recorded streams; tests/lab/made_phone.py writes the same into a tree while the probe runs.
-"""
+"""Streams of a made gauge of a phone's battery, as the probe would have read them, with their truth."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
+from made_gauge import IDLE_W, LOAD_W, UNITS, Dialect, amps
 
 from meltbench.calibration.steps import Step, Windows
 from meltbench.records import Phase, Readings, Stream
 
 SECOND = 1_000_000_000
-IDLE_W, LOAD_W, OPEN_V, OHM = 0.55, 3.4, 3.98, 0.11
-UNITS = {"uA": 1e6, "mA": 1e3, "A": 1.0}
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How a driver tells it. ``sign``: of the current while it flows out. ``filter_s``: time constant of its mean."""
-
-    unit: str = "uA"
-    sign: int = -1
-    filter_s: float = 0.175
-    update_s: float = 0.25
-    volts: float = 1e6
-    charge_counts_per_c: float = 1e6 / 3600
-    charge_quantum: int = 500
-    gain: float = 1.0
-    noise_a: float = 0.002
-    stuck: int | None = None
 
 
 def windows(idle_s: float, load_s: float, steps: int = 2, t0_s: float = 5.0) -> Windows:
@@ -45,12 +24,6 @@ def windows(idle_s: float, load_s: float, steps: int = 2, t0_s: float = 5.0) -> 
         made.append(Step(*spans))
         t -= idle_s
     return Windows(tuple(made))
-
-
-def amps(watts: float) -> tuple[float, float]:
-    """Current and voltage of a battery that gives so many watts: P = I (U - R I)."""
-    current = (OPEN_V - math.sqrt(OPEN_V**2 - 4 * OHM * watts)) / (2 * OHM)
-    return current, OPEN_V - OHM * current
 
 
 def streams(dialect: Dialect, found: Windows, period_s: float = 0.097, tail_s: float = 5.0, seed: int = 3, **more):

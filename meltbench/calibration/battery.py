@@ -114,17 +114,26 @@ def judge(recorded: Recorded, windows: Windows, max_step_w: float = STEP_W[1]) -
         load_w=abs(seen.load) * factor * voltage,
     )
     # Into the battery is positive from here on, as the contract of the readers has it.
-    return _against_charge(gauge, recorded, current, factor if sign == -1 else -factor)
+    return _against_charge(gauge, recorded, current, factor if sign == -1 else -factor, _steady_span(windows))
 
 
-def _against_charge(gauge: Gauge, recorded: Recorded, current: Series, factor: float) -> Gauge:
+def _steady_span(windows: Windows) -> tuple[int, int]:
+    """Two times between which the charge is counted, ns. As much flows at the one as at the other, so that a current
+    that is told late is late at both: within the long load, else from the first idle window to the end of the last."""
+    if (long := windows.charge) is not None:
+        return long.t0_ns + (long.t1_ns - long.t0_ns) // 10, long.t1_ns
+    first, last = windows.steps[0].before, windows.steps[-1].after
+    return (first.t0_ns + first.t1_ns) // 2, last.t1_ns
+
+
+def _against_charge(gauge: Gauge, recorded: Recorded, current: Series, factor: float, span: tuple[int, int]) -> Gauge:
     """The gauge with its scale, or refused where its two counts contradict each other. ``factor``: to amperes."""
     flow = track(current)
     tried: list[str] = []
     carried = 0.0
     for unit in ("uAh", "mAh"):
         charge = _named(recorded.read(charge_unit=unit), "charge_c", current.name)
-        moved = _moved(charge, flow, factor) if charge is not None and flow is not None else _NO_COUNTER
+        moved = _moved(charge, flow, factor, span) if charge is not None and flow is not None else _NO_COUNTER
         if isinstance(moved, str):
             gauge = replace(gauge, charge_note=gauge.charge_note or moved)
             continue
@@ -141,18 +150,19 @@ def _against_charge(gauge: Gauge, recorded: Recorded, current: Series, factor: f
     return gauge
 
 
-def _moved(charge: Series, flow: Track, factor: float) -> tuple[float, float, float] | str:
-    """Coulombs the counter moved between two of its updates, those the current carried meanwhile, and the relative u
-    (k = 2) of their ratio; a word about what is missing."""
+def _moved(charge: Series, flow: Track, factor: float, span: tuple[int, int]) -> tuple[float, float, float] | str:
+    """Coulombs the counter moved between two of its updates within the span, those the current carried meanwhile, and
+    the relative u (k = 2) of their ratio; a word about what is missing."""
     made = track(charge)
     if made is None:
         return _NO_COUNTER
     at = np.flatnonzero(made.fresh)[1:]  # the first value is no update: nobody knows how old it was
+    at = at[(made.t[at] >= made.at(span[0])) & (made.t[at] <= made.at(span[1]))]
     if len(at) < 2:
         return "the charge counter did not move"
     first, last = int(at[0]), int(at[-1])
     counted = float(made.v[last] - made.v[first])
-    steps = np.abs(np.diff(made.v[np.concatenate([at[:1], at[1:]])]))
+    steps = np.abs(np.diff(made.v[at]))
     quantum = float(steps[steps > 0].min())
     if abs(counted) < MIN_QUANTA * quantum:
         return f"the charge counter moved by {abs(counted) / quantum:.0f} of its steps, {MIN_QUANTA} are needed"

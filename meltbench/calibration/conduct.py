@@ -58,7 +58,7 @@ def selftest(name: str, design: Design, data: str | None, watch: Watch) -> dict[
     with tempfile.TemporaryDirectory(prefix="meltbench-") as folder:
         journal = Path(folder) / "journal"
         _run(site.probe, compose_steps(design, _run_id(), profile, site.facts, site.probe.path), journal, watch)
-        return record.made(_ticket(name, definition.sha256, profile, site, design), read_journal(journal), None)
+        return record.tested(_ticket(name, definition.sha256, profile, site, design), read_journal(journal))
 
 
 def _store(data: str | None) -> Store | None:

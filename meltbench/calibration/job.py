@@ -64,7 +64,7 @@ def compose_steps(design: Design, run_id: str, profile: Profile, facts: Facts, p
     job = Job(run_id)
     job.limit("journal_bytes", _JOURNAL_BYTES)
     job.limit("duration_ms", milliseconds(design.seconds + _SLACK_S * (1 + len(design.lengths()))))
-    channels(job, profile, facts, of_process=False)
+    channels(job, profile, facts, has_process=False)
     for step, seconds in design.lengths().items():
         if step.startswith("idle"):
             job.idle(step, seconds)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from meltbench.calibration.steps import Windows
     from meltbench.probe.journal import Journal
     from meltbench.records import Series
     from meltbench.store import Store
@@ -45,32 +46,50 @@ def made(ticket: dict[str, Any], journal: Journal, alone: Journal | None) -> dic
     """The record of a calibration from its evidence; ``alone``: the equal loads with nothing read. Pure."""
     found = windows(journal.events)
     gauges: list[dict[str, Any]] = []
+    options: dict[str, dict[str, Any]] = {}
+    for source in ticket["sources"]:
+        if is_gauge(source["reader"]):
+            streams = [journal.streams[n] for n in journal.numbers(source["name"])]
+            recorded = Recorded(source["name"], source["reader"], streams, source["options"])
+            gauge = judge(recorded, found, ticket["max_step_w"])
+            gauges.append(asdict(gauge) | {"place": _place(source["options"])})
+            options[source["name"]] = dict(gauge.options or {})
+    shown, series = _shown(ticket, journal, found, options)
+    rails = [one for one in series if one.unit == "J" or (one.unit == "W" and one.kind == "gauge")]
+    return shown | {
+        "gauges": gauges,
+        "steady": [asdict(steady(one, found.same)) for one in rails if np.isfinite(one.value).any()],
+        "observer": _observer(journal, alone),
+    }
+
+
+def tested(ticket: dict[str, Any], journal: Journal) -> dict[str, Any]:
+    """What the sensors show of load steps, by the units that a run would read them in. Pure."""
+    return _shown(ticket, journal, windows(journal.events), {})[0]
+
+
+def _shown(
+    ticket: dict[str, Any], journal: Journal, found: Windows, options: dict[str, dict[str, Any]]
+) -> tuple[dict[str, Any], list[Series]]:
+    """What every sensor shows, and the series of them all; ``options``: what is laid over those of a source."""
     series: list[Series] = []
     statuses = []
     for source in ticket["sources"]:
         streams = [journal.streams[n] for n in journal.numbers(source["name"])]
-        options = source["options"]
-        if is_gauge(source["reader"]):
-            recorded = Recorded(source["name"], source["reader"], streams, options)
-            gauge = judge(recorded, found, ticket["max_step_w"])
-            gauges.append(asdict(gauge) | {"place": _place(options)})
-            options = options | (gauge.options or {})
-        mine, status = read(source["name"], source["reader"], streams, options)
+        mine, status = read(
+            source["name"], source["reader"], streams, source["options"] | options.get(source["name"], {})
+        )
         series += mine
         statuses.append(asdict(status))
-    rails = [one for one in series if one.unit == "J" or (one.unit == "W" and one.kind == "gauge")]
     end = journal.end or {}
     return ticket | {
         "outcome": str(end.get("result") or "failed"),
         "failure": str(end.get("reason") or "") or ("the journal has no end" if not end else ""),
         "probe": (journal.first("begin") or {}).get("probe"),
         "windows": {"steps": len(found.steps), "same": len(found.same), "charge": found.charge is not None},
-        "gauges": gauges,
         "sensors": [asdict(one) for one in looks(series, found)],
-        "steady": [asdict(steady(one, found.same)) for one in rails if np.isfinite(one.value).any()],
-        "observer": _observer(journal, alone),
         "sources_seen": statuses,
-    }
+    }, series
 
 
 def _place(options: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +133,7 @@ def save(store: Store, record: dict[str, Any], journal: Path) -> Kept:
         shutil.copyfile(journal, kept)
         fs.sync(kept)
         fs.write_atomic(path, manifest.seal(record | {"calibration": name}, {kept.name: evidence}))
-    return Kept(name, path, record | {"calibration": name})
+    return _read(folder, name)
 
 
 def _folder(store: Store, identity: str) -> Path:
@@ -132,8 +151,8 @@ def kept(store: Store, identity: str) -> list[Kept]:
 
 def _read(folder: Path, name: str) -> Kept:
     path = folder / f"{name}.json"
-    record = manifest.open_sealed(manifest.read_bounded(path), f"calibration {name}")
-    return Kept(name, path, record)
+    sealed = manifest.open_sealed(manifest.read_bounded(path), f"calibration {name}")
+    return Kept(name, path, manifest.of_record(sealed))
 
 
 def of_device(store: Store, name: str) -> list[Kept]:

@@ -6,6 +6,7 @@ load less the mean of the idle levels before and after it, so that what drifts e
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -172,27 +173,30 @@ def _freshness(made: Track, series: Series) -> dict[str, object]:
 
 
 def _steps(empty: Look, made: Track, steps: Sequence[Step], facts: dict[str, object]) -> Look:
-    rows = [_levels(made, step) for step in steps]
-    good = [row for row in rows if row is not None]
+    good = [row for row in (_levels(made, step) for step in steps) if row is not None]
     fresh = [_fresh_in(made, window) for step in steps for window in step]
-    few = sum(fresh) / len(fresh) < MIN_FRESH
-    if not good or few:
-        per = sum(fresh) / len(fresh)
-        return _told(empty, "too slow", f"{per:.2g} fresh values a window, {MIN_FRESH} are needed", **facts)
+    per_window = sum(fresh) / len(fresh)
+    slow = f"{per_window:.2g} fresh values a window"
+    if not good:
+        return _told(empty, "too slow", slow, **facts)
     idle, load = (float(np.mean([row[i] for row in good])) for i in (0, 1))
     difference = load - idle
     noise = _noise(made, steps)
-    u = _uncertainty([row[1] - row[0] for row in good], noise, min(fresh), facts["quantum"])
+    chance = _scatter([row[1] - row[0] for row in good], noise, min(fresh))
+    u = max(chance, _grain(facts["quantum"]) / len(good) ** 0.5)
     found = facts | {"idle": idle, "load": load, "difference": difference, "u": u, "noise": noise, "steps": len(good)}
     moving = _moving(made, steps)
     # A level that still moves is a step that was seen and not measured; one that ends where it began was not seen.
     if moving is not None and abs(moving) > max(MOVING * abs(difference), SURE * u):
         return _told(empty, "too slow", "it was still moving when the load ended", **found)
-    if abs(difference) <= SURE * u:
+    if abs(difference) <= SURE * chance or len({row[1] > row[0] for row in good}) > 1:
+        # Few new values are what a slow sensor has, and one that had no reason to move: the windows cannot tell.
+        if per_window < MIN_FRESH:
+            return _told(empty, "too slow", slow, **found)
         return _told(empty, "no", f"the step of {difference:.3g} {empty.unit} does not stand out of its noise", **found)
-    if len({row[1] > row[0] for row in good}) > 1:
-        return _told(empty, "no", "it rose in some steps and fell in others", **found)
     dead, response = _response(made, steps)
+    if dead is None or response is None or dead + response > min(step.load.duration_s for step in steps) / 2:
+        return _told(empty, "too slow", "it followed the load by more than half of its length", **found)
     return _told(empty, "yes", "", dead_s=dead, response_s=response, **found)
 
 
@@ -223,13 +227,17 @@ def _noise(made: Track, steps: Sequence[Step]) -> float:
     return float(np.median(found)) if found else 0.0
 
 
-def _uncertainty(differences: Sequence[float], noise: float, fresh: int, quantum: object) -> float:
-    """Standard uncertainty of the mean step: its scatter, what the noise of so many values makes, and the quantum."""
+def _scatter(differences: Sequence[float], noise: float, fresh: int) -> float:
+    """Standard uncertainty of the mean step by chance: its scatter, or what the noise of so many values makes."""
     n = len(differences)
     spread = float(np.std(differences, ddof=1)) / n**0.5 if n > 1 else 0.0
     within = noise * (1.5 / max(fresh / 2, 1) / n) ** 0.5  # of one load window and two idle ones, half of each
-    grain = quantum / 12**0.5 if isinstance(quantum, float) else 0.0
-    return float(max(spread, within, grain / n**0.5))
+    return float(max(spread, within))
+
+
+def _grain(quantum: object) -> float:
+    """Standard uncertainty of a value that is cut to a quantum."""
+    return quantum / math.sqrt(12) if isinstance(quantum, float) else 0.0
 
 
 def _moving(made: Track, steps: Sequence[Step]) -> float | None:
@@ -249,20 +257,19 @@ def _move(made: Track, window: Phase) -> float | None:
 
 
 def _response(made: Track, steps: Sequence[Step]) -> tuple[float | None, float | None]:
-    """Dead time and 10-90 % rise, medians over the edges into and out of the loads."""
-    edges: list[tuple[float, float]] = []
+    """Dead time and 10-90 % rise, medians over the edges into and out of the loads; None where it missed most."""
+    edges: list[tuple[float, float] | None] = []
     for step in steps:
-        for idle, busy, rising in ((step.before, step.load, True), (step.after, step.load, False)):
-            low, high = (made.level(*made.part(window, 0.5, 1.0)) for window in (idle, busy))
+        for idle, window, way in ((step.before, step.load, 1), (step.after, step.after, -1)):
+            low, high = (made.level(*made.part(one, 0.5, 1.0)) for one in (idle, step.load))
             if low is None or high is None or low == high:
-                continue
-            window = busy if rising else idle
-            share = _share(low, high) if rising else _share(high, low)
-            if (times := _crossings(made, window, share)) is not None:
-                edges.append(times)
-    if not edges:
+                edges.append(None)
+            else:
+                edges.append(_crossings(made, window, _share(*(low, high)[::way])))
+    seen = [edge for edge in edges if edge is not None]
+    if 2 * len(seen) <= len(edges):
         return None, None
-    return float(np.median([a for a, _ in edges])), float(np.median([b - a for a, b in edges]))
+    return float(np.median([a for a, _ in seen])), float(np.median([b - a for a, b in seen]))
 
 
 def _share(start: float, end: float) -> Callable[[Floats], Floats]:

@@ -10,7 +10,6 @@ from meltbench.cli.common import Data, Json, console, print_json
 
 if TYPE_CHECKING:
     from meltbench.calibration.job import Design
-    from meltbench.report.sheet import Sheet
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A device profile: meltbench devices.")]
 Idle = Annotated[float | None, typer.Option("--idle-s", metavar="S", help="Length of an idle window, s.")]
@@ -105,14 +104,12 @@ def _show(records: list[Any], *, as_json: bool) -> None:
 
 
 def _print(found: dict[str, Any]) -> None:
-    from meltbench.report.calibration import gauge_lines, sensor_sheet, steady_sheet
+    """What a self-test or a calibration found, as tables and lines."""
+    from meltbench.report.calibration import lines, sheets
     from meltbench.report.sheet import print_sheet
 
     out = console()
-    sheets: list[Sheet] = [sensor_sheet(found["sensors"])]
-    if any(one["reason"] or one["cv"] is not None for one in found["steady"]) and found["windows"]["same"]:
-        sheets.append(steady_sheet(found["steady"]))
-    for sheet in sheets:
+    for sheet in sheets(found):
         print_sheet(out, sheet, as_markdown=False)
-    for line in gauge_lines(found):
+    for line in lines(found):
         out.print(line, markup=False, highlight=False, soft_wrap=True)

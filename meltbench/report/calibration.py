@@ -34,6 +34,12 @@ _STEADY = (
 )
 
 
+def sheets(found: dict[str, Any]) -> list[Sheet]:
+    """The tables of a self-test or a calibration that have rows."""
+    steady = found.get("steady", []) if found["windows"]["same"] else []
+    return [sheet for sheet in (sensor_sheet(found["sensors"]), steady_sheet(steady)) if sheet.rows]
+
+
 def sensor_sheet(sensors: Sequence[dict[str, Any]]) -> Sheet:
     """A row a sensor: what it shows of the load steps."""
     sheet = Sheet("load steps", _SENSORS)
@@ -66,25 +72,27 @@ def steady_sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
     return sheet
 
 
-def gauge_lines(found: dict[str, Any]) -> list[str]:
-    """What was found of each battery gauge, and what watching costs."""
-    lines = []
-    if found["outcome"] != "done":
-        lines.append(f"the job was not done: {found['failure']}")
-    for one in found["gauges"]:
-        name = f"{one['source']} ({one['series'] or one['reader']})"
-        if one["refused"]:
-            lines.append(f"{name}: not trusted, {one['refused']}")
-            continue
-        options = ", ".join(f"{key} {value}" for key, value in one["options"].items())
-        levels = f"idle {one['idle_w']:.3g} W, load {one['load_w']:.3g} W"
-        ratio, u_k2 = one["charge_ratio"], one["charge_u_k2"]
-        against = one["charge_note"] if ratio is None else f"charge counter / current {ratio:.3f} ± {u_k2:.2g} (k = 2)"
-        lines.append(f"{name}: {options}; {levels}; {against}")
-    if found["observer"] is not None:
-        share, u = (100 * found["observer"][key] for key in ("share", "u_k2"))
-        lines.append(f"watching costs {share:.2g} % ± {u:.2g} % of a burn of all processors (k = 2)")
-    return lines
+def lines(found: dict[str, Any]) -> list[str]:
+    """What the tables do not say: a job that failed, sources that gave nothing, gauges, what watching costs."""
+    said = [f"the job was not done: {found['failure']}"] if found["outcome"] != "done" else []
+    silent = [one for one in found["sources_seen"] if one["status"] != "ok"]
+    said += [f"{one['source']}: {one['status']}" + (f", {one['detail']}" if one["detail"] else "") for one in silent]
+    said += [_gauge_line(one) for one in found.get("gauges", [])]
+    if (observer := found.get("observer")) is not None:
+        share, u = (100 * observer[key] for key in ("share", "u_k2"))
+        said.append(f"watching costs {share:.2g} % ± {u:.2g} % of a burn of all processors (k = 2)")
+    return said
+
+
+def _gauge_line(one: dict[str, Any]) -> str:
+    name = f"{one['source']} ({one['series'] or one['reader']})"
+    if one["refused"]:
+        return f"{name}: not trusted, {one['refused']}"
+    options = ", ".join(f"{key} {value}" for key, value in one["options"].items())
+    levels = f"idle {one['idle_w']:.3g} W, load {one['load_w']:.3g} W"
+    ratio, u_k2 = one["charge_ratio"], one["charge_u_k2"]
+    against = one["charge_note"] if ratio is None else f"charge counter / current {ratio:.3f} ± {u_k2:.2g} (k = 2)"
+    return f"{name}: {options}; {levels}; {against}"
 
 
 def _number(value: float | None, digits: int = 4) -> str:

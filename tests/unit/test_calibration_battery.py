@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gauge_kit import IDLE_W, LOAD_W, SECOND, Dialect, amps, streams, windows
+from gauge_kit import SECOND, streams, windows
 from hypothesis import given
 from hypothesis import strategies as st
+from made_gauge import IDLE_W, LOAD_W, Dialect, amps
 
 from meltbench.calibration.battery import Recorded, is_gauge, judge
 from meltbench.readings import read

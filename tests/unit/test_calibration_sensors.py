@@ -127,6 +127,15 @@ def test_trap_4_a_cached_source_is_too_slow():
     assert "fresh values a window" in found.why
 
 
+def test_trap_21_a_sensor_without_noise_has_few_new_values_and_is_not_slow():
+    """Its values repeat because the load is steady; what it does at the edges shows that it is quick."""
+    found = look(made(noise=0.0, update_s=0.25), SPAN)
+    assert (found.seen, found.difference) == ("yes", pytest.approx(5.0, abs=0.02))
+    assert found.quantum == pytest.approx(5.0)  # the smallest step that was seen, no more is known
+    late = made(noise=0.0)
+    assert look(replace(late, t0_ns=late.t0_ns + 12 * 10**9, t1_ns=late.t1_ns + 12 * 10**9), SPAN).seen == "too slow"
+
+
 def test_heat_that_still_rises_when_the_load_ends_is_too_slow():
     heat = made(idle=40, load=60, tau_s=30, unit="degC")
     found = look(replace(heat, name="thermal.cpu"), SPAN)
