@@ -347,6 +347,11 @@ def _manifest(
         "ended_at": None
         if ended_ns is None
         else datetime.fromtimestamp(ended_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
+        "calibrations": {
+            source["name"]: source["options"]["calibration"]
+            for source in ticket["sources"]
+            if source.get("options", {}).get("calibration")
+        },
         "outcome": verdict.outcome,
         "failure": verdict.detail,
         "failure_log": log[-_LOG_CHARS:] if verdict.outcome != "done" and log else None,

@@ -138,8 +138,8 @@ def compose(
     circle_s = plan.work.workload.limit_s if plan.work.workload.kind == "sustained" else 0.0
     job.limit("journal_bytes", min(_JOURNAL_BYTES + round(circle_s * _CIRCLE_BYTES_PER_S), _MAX_JOURNAL_BYTES))
     job.limit("log_bytes", _LOG_BYTES)
-    _channels(job, plan, facts)
     work = plan.work.workload
+    channels(job, plan.profile, facts, has_process=work.kind != "idle")
     asks: list[dict[str, Any]] = []
     measured_s = work.timeout_s
     job.idle("idle_before", work.idle_s)
@@ -160,13 +160,13 @@ def compose(
     return job, _ticket(plan, cell, run_id, facts, knobs, model, asks)
 
 
-def _channels(job: Job, plan: Plan, facts: Facts) -> None:
-    roots = plan.profile.roots
-    has_process = plan.work.workload.kind != "idle"
+def channels(job: Job, profile: Profile, facts: Facts, *, has_process: bool) -> None:
+    """What is read on the target by the sources of its profile; ``has_process``: of the one under test, too."""
+    roots = profile.roots
     offset = 0
-    for source in plan.profile.source:
+    for source in profile.source:
         helper = READERS[source.reader].helper
-        if helper is not None and wanted(helper, plan.profile, facts):
+        if helper is not None and wanted(helper, profile, facts):
             script = catalog.builtin_root() / "runners" / "helpers" / f"{helper.script}.py"
             # -P: the folder of the script is no place to import from. The period is the helper's to keep.
             words = helper.words(source.period_ms, source.options)

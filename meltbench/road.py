@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meltbench import models
 from meltbench.assemble import assemble, assemble_refused
+from meltbench.calibration.record import calibrated
 from meltbench.compose import LocalModel, check_engine, check_fit, compose, refused_ticket, settled
 from meltbench.controller import is_alive, this_process
 from meltbench.deadline import Deadline
@@ -130,6 +131,7 @@ def run(plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecord]:
     """
     store.check_writable()
     site = visit(plan, watch)
+    plan = _calibrated(plan, site, store, watch)
     try:
         ready = prepare(plan, site, watch)
     except ModelDamaged as error:
@@ -143,6 +145,11 @@ def run(plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecord]:
             if len(plan.cells) > 1:
                 watch.say(f"run {cell.rep + 1} of {len(plan.cells)}")
             yield _one(ready, cell, store, watch, interrupts)
+
+
+def _calibrated(plan: Plan, site: Site, store: Store, watch: Watch) -> Plan:
+    """The plan with what calibrations of this very device found; its hash stays that of what was asked for."""
+    return replace(plan, profile=calibrated(plan.profile, site.facts, store, watch))
 
 
 def _refused(plan: Plan, cell: Cell, site: Site, store: Store, why: str, watch: Watch) -> RunRecord:

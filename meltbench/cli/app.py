@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from meltbench.cli import lists, measure, reading, runs
+from meltbench.cli import calibrate, lists, measure, reading, runs
 from meltbench.cli.devices import devices_app
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ for command, example in commands.items():
     app.command(command.__name__.rstrip("_"), epilog=f"Example: {example}")(command)
 for kind in ("models", "runners", "workloads"):
     app.command(kind, epilog=f"Example: meltbench {kind} --json")(lists.command(kind))
+calibrate.register(devices_app)
 app.add_typer(devices_app, name="devices")
 
 

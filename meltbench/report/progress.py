@@ -25,6 +25,10 @@ _WORDS = {
     "exec": "running the command",
     "window": "measuring idle",
     "gate": "waiting for a steady temperature",
+    "idle": "idle window",
+    "load": "load on all processors",
+    "same": "equal loads, one after the other",
+    "charge": "drawing the battery down",
 }
 
 
@@ -51,7 +55,7 @@ class Steps:
     def look(self, status: Mapping[str, Any]) -> Look:
         """What is under way, how far it is, and how long it may still take where that is known."""
         op, name = str(status.get("op", "")), str(status.get("name", ""))
-        words = _WORDS.get(name) or _WORDS.get(op) or "starting"
+        words = _WORDS.get(name) or _WORDS.get(name.rpartition("_")[0]) or _WORDS.get(op) or "starting"
         now, step = self._clock(), (status.get("step"), op, name)
         if step != self._step:
             self._step, self._since = step, now

@@ -53,7 +53,8 @@ class Facts:
     ``identity`` names the hardware, not its address: a digest of the board's serial number, else of the machine
     id, else of what the processor and host name say. A fact that could not be read is None or empty. ``compatible``:
     the device tree's own list, the most specific name first. ``properties``: those of Android that tell model and
-    build. ``programs``: which of those that were asked for can be found there.
+    build. ``programs``: which of those that were asked for can be found there. ``time_namespace``: with the boot id it
+    names the clock.
     """
 
     identity: str
@@ -79,6 +80,7 @@ class Facts:
     properties: dict[str, str] = field(default_factory=dict)
     programs: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
+    time_namespace: int | None = None
 
     def conditions(self) -> dict[str, Any]:
         """As JSON-ready data."""
@@ -161,6 +163,7 @@ def parse(
         properties={name: said[name] for name in _PROPERTIES if name in said},
         programs=programs,
         unreadable=unreadable,
+        time_namespace=_count(answer.get("time_namespace")),
     )
 
 

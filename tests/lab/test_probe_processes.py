@@ -240,3 +240,46 @@ def test_clock(tmp_path: Path) -> None:
     answers = call("clock", input=b"a\nb\n").stdout.splitlines()
     first, second = ([int(n) for n in line.split()] for line in answers)
     assert all(a <= b for a, b in zip(first, second, strict=True))
+
+
+def test_burn_loads_as_many_processors_for_as_long_as_it_was_told(lab: Lab) -> None:
+    lines = (
+        f"step exec one 20000 -- {probe_path()} burn 1 300",
+        f"step exec all 20000 -- {probe_path()} burn 0 300",
+    )
+    journal = lab.run(*lines)
+    assert result(journal) == ("done", "")
+    one, all_ = journal.named("exit")
+    said = [only(journal, name, "out").readings.raw[0].split() for name in ("one", "all")]
+    assert [words[2] for words in said] == [b"1", str(os.cpu_count()).encode()]
+    for gone, words in zip((one, all_), said, strict=True):
+        assert int(words[0]) > 0
+        assert int(words[4]) >= 300_000_000
+        # Processor time, not the clock on the wall: others may have the machine meanwhile, which makes it less.
+        assert 0 < gone["utime_ns"] + gone["stime_ns"] <= 1.2 * int(words[2]) * int(words[4])
+
+
+def test_burn_ends_at_once_by_a_signal_and_with_the_job(lab: Lab) -> None:
+    burning = subprocess.Popen([probe_path(), "burn", "0", "60000"])
+    burning.terminate()
+    assert burning.wait(10) == -15
+    journal = lab.run(f"step spawn b -- {probe_path()} burn 0 60000", "step idle i 200", "step stop b 2000")
+    assert result(journal) == ("done", "")
+    (gone,) = journal.named("exit")
+    assert (gone["signal"], gone["by_us"]) == (15, True)
+
+
+@pytest.mark.parametrize("words", [("0",), ("1", "0"), ("1025", "10"), ("1", "3600001"), ("-1", "10"), ("1", "ten")])
+def test_burn_refuses_what_it_would_not_do(words: tuple[str, ...]) -> None:
+    done = call("burn", *words)
+    assert (done.returncode, done.stdout) == (64, b"")
+    assert b"burn" in done.stderr
+
+
+def test_the_clock_is_named_by_boot_and_time_namespace(lab: Lab, tmp_path: Path) -> None:
+    facts = json.loads(call("facts", tmp_path).stdout)
+    begin = lab.run("step mark a").first("begin")
+    assert begin is not None
+    assert (begin["boot_id"], begin["time_namespace"]) == (facts["boot_id"], facts["time_namespace"])
+    where = Path("/proc/self/ns/time")
+    assert facts["time_namespace"] == (int(os.readlink(where)[6:-1]) if where.exists() else None)

@@ -134,6 +134,7 @@ int cmd_facts(int argc, char **argv) {
     put_allowed();
     number("page_bytes", sysconf(_SC_PAGESIZE));
     text("boot_id", id);
+    number("time_namespace", time_namespace());
     number("mem_total_bytes", meminfo("MemTotal:"));
     number("mem_available_bytes", meminfo("MemAvailable:"));
     put_disk(argv[2]);

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 static const char USAGE[] =
-    "usage: meltprobe run DIR [--detach] | status DIR | attach DIR | stop DIR | recover ROOT | facts DIR [GLOB ...] | clock | version\n";
+    "usage: meltprobe run DIR [--detach] | status DIR | attach DIR | stop DIR | recover ROOT | facts DIR [GLOB ...] | clock | burn THREADS MS | version\n";
 
 int cmd_clock(void) {
     char line[256];
@@ -63,6 +63,7 @@ int main(int argc, char **argv) {
     if (strcmp(word, "run") == 0) return cmd_run(argc, argv);
     if (strcmp(word, "facts") == 0 && argc > 2) return cmd_facts(argc, argv);
     if (strcmp(word, "clock") == 0 && argc == 2) return cmd_clock();
+    if (strcmp(word, "burn") == 0 && argc == 4) return cmd_burn(argv[2], argv[3]);
     if (strcmp(word, "version") == 0 && argc == 2) {
         printf("meltprobe %s+%s %s\n", PROBE_VERSION, PROBE_SOURCE, PROBE_TARGET);
         return fflush(stdout) == 0 ? 0 : EXIT_WRITE;

@@ -52,6 +52,7 @@ ssize_t read_text(const char *path, char *buf, size_t cap);         // bytes (a 
 int sync_path(const char *path);                                    // 0 or an errno
 int write_atomic(const char *path, const void *data, size_t n);     // 0 or an errno
 void boot_id(char out[64]);
+int64_t time_namespace(void);              // its number, -1 where the kernel does not tell
 void trim_end(char *text);
 const char *status_of(int err);            // ok denied absent again error
 
@@ -259,5 +260,8 @@ int cmd_stop(const char *dir);
 int cmd_recover(const char *root);
 int cmd_facts(int argc, char **argv);
 int cmd_clock(void);
+
+// ---- burn.c
+int cmd_burn(const char *threads, const char *ms);
 
 #endif

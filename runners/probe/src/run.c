@@ -84,6 +84,9 @@ static void say_begin(const struct job *job, pid_t guard) {
     ev_int(&e, "pid", getpid());
     ev_int(&e, "guard_pid", guard);
     ev_str(&e, "boot_id", id);
+    int64_t time_ns = time_namespace();
+    if (time_ns < 0) ev_null(&e, "time_namespace");
+    else ev_int(&e, "time_namespace", time_ns);
     ev_clocks(&e);
     ev_int(&e, "uid", (int64_t)geteuid());
     ev_put(&e);

@@ -1,0 +1,116 @@
+"""Conducts a calibration: starts its job, looks on, brings the journal in, and forgets the job on the target."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import meltbench
+from meltbench.calibration import record
+from meltbench.calibration.battery import STEP_W
+from meltbench.calibration.job import compose_alone, compose_steps
+from meltbench.errors import DeviceError, Interrupted
+from meltbench.probe.journal import read_journal
+from meltbench.road import meet
+from meltbench.store import find_store
+from meltbench.targets import profile as profiles
+
+if TYPE_CHECKING:
+    from meltbench.calibration.job import Design
+    from meltbench.probe.client import Probe
+    from meltbench.probe.job import Job
+    from meltbench.road import Site
+    from meltbench.store import Store
+    from meltbench.targets.profile import Profile
+    from meltbench.watch import Watch
+
+_LOOK_S = 1.0  # looking costs the target a fork
+_UNIQUE_W = 299.0  # units lie a thousand apart: with a limit below 1000 times 0.3 W one of them fits at most
+
+
+def calibrate(name: str, design: Design, store: Store, watch: Watch) -> record.Kept:
+    """Calibrate the sources of a device, and store what was found, good or bad."""
+    store.check_writable()
+    profile, definition = profiles.load(name)
+    site = meet(profile, watch, [source.reader for source in profile.source])
+    with tempfile.TemporaryDirectory(prefix="meltbench-") as folder:
+        journal, alone = Path(folder) / "journal", Path(folder) / "alone"
+        _run(site.probe, compose_steps(design, _run_id(), profile, site.facts, site.probe.path), journal, watch)
+        if design.same:
+            watch.say("the equal loads once more with nothing read: what watching costs")
+            _run(site.probe, compose_alone(design, _run_id(), site.probe.path), alone, watch)
+        ticket = _ticket(name, definition.sha256, profile, site, design)
+        bare = read_journal(alone) if design.same else None
+        return record.save(store, record.made(ticket, read_journal(journal), bare), journal)
+
+
+def selftest(name: str, design: Design, data: str | None, watch: Watch) -> dict[str, Any]:
+    """Make load steps and say which sensors see them; nothing is stored. Calibrations of the store are used."""
+    profile, definition = profiles.load(name)
+    site = meet(profile, watch, [source.reader for source in profile.source])
+    known = _store(data)
+    profile = record.calibrated(profile, site.facts, known, watch) if known is not None else profile
+    with tempfile.TemporaryDirectory(prefix="meltbench-") as folder:
+        journal = Path(folder) / "journal"
+        _run(site.probe, compose_steps(design, _run_id(), profile, site.facts, site.probe.path), journal, watch)
+        return record.tested(_ticket(name, definition.sha256, profile, site, design), read_journal(journal))
+
+
+def _store(data: str | None) -> Store | None:
+    """The store that is there, if one is: a look at a device makes none."""
+    from meltbench.errors import StoreError
+
+    try:
+        return find_store(data)
+    except StoreError:
+        return None
+
+
+def _ticket(name: str, sha256: str, profile: Profile, site: Site, design: Design) -> dict[str, Any]:
+    facts = site.facts
+    return {
+        "made_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "device": {"name": name, "sha256": sha256, "identity": facts.identity, "board": facts.board},
+        "system": record.system(facts),
+        "versions": {"meltbench": meltbench.__version__},
+        "design": asdict(design),
+        "sources": [asdict(source) for source in profile.source],
+        "max_step_w": min(profile.max_power_w or STEP_W[1], _UNIQUE_W),
+        "conditions": facts.conditions(),
+    }
+
+
+def _run_id() -> str:
+    return f"cal-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+def _run(probe: Probe, job: Job, destination: Path, watch: Watch) -> None:
+    """One job from its start to its journal on this machine. Ctrl-C ends it, and nothing of it is left."""
+    folder = probe.start(job)
+    try:
+        _follow(probe, folder, watch)
+    except KeyboardInterrupt:
+        probe.stop(folder)
+        probe.forget(folder)
+        raise Interrupted("interrupted; the load was ended, and nothing was stored") from None
+    with tempfile.TemporaryDirectory(prefix="meltbench-") as kept:
+        probe.fetch(folder, Path(kept))
+        (Path(kept) / "journal").replace(destination)
+    probe.forget(folder)
+
+
+def _follow(probe: Probe, folder: str, watch: Watch) -> None:
+    while True:
+        status = probe.status(folder)
+        watch.step(status)
+        if status.get("state") == "ended":
+            return
+        if not status.get("alive"):
+            probe.recover()
+            raise DeviceError("the probe was killed", hint="look for what kills programs on the target, then try again")
+        time.sleep(_LOOK_S)
