@@ -169,7 +169,8 @@ def channels(job: Job, profile: Profile, facts: Facts, *, has_process: bool) -> 
         if helper is not None and wanted(helper, profile, facts):
             script = catalog.builtin_root() / "runners" / "helpers" / f"{helper.script}.py"
             # -P: the folder of the script is no place to import from. The period is the helper's to keep.
-            job.stream(source.name, [sys.executable, "-B", "-P", str(script), f"{source.period_ms:g}"])
+            words = helper.words(source.period_ms, source.options)
+            job.stream(source.name, [sys.executable, "-B", "-P", str(script), *words])
         for command in READERS[source.reader].commands:
             words = command.words(source.period_ms)
             if command.argv[0] not in facts.programs or (not has_process and any("{pid:" in word for word in words)):
@@ -192,7 +193,8 @@ def wanted(helper: Helper, profile: Profile, facts: Facts) -> bool:
     # The controller's own Python is the target's on this target alone, the only one there is yet.
     here = profile.target == "local" and (not helper.own_sys or profile.roots.sys.rstrip("/") == "/sys")
     installed = helper.package is None or importlib.util.find_spec(helper.package) is not None
-    return here and installed and any(one.startswith(helper.begins) for one in getattr(facts, helper.fact))
+    there = not helper.fact or any(one.startswith(helper.begins) for one in getattr(facts, helper.fact))
+    return here and installed and there
 
 
 def _plays(plan: Plan, cell: Cell, model: LocalModel) -> list[Play]:
@@ -359,6 +361,7 @@ def _ticket(
             "sha256": plan.device_sha256,
             "workdir": plan.profile.workdir,
             "target": plan.profile.target,
+            "checked": plan.profile.checked,
         },
         "sources": [asdict(source) for source in plan.profile.source],
         "totals": [asdict(total) for total in plan.profile.total],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meltbench.errors import UnknownName
+from meltbench.readings.amdsmi import AMDSMI
 from meltbench.readings.app_memory import DUMPSYS_MEMINFO
 from meltbench.readings.base import Command, Helper, PathSpec, Reader, Sighting
 from meltbench.readings.cooling import THROTTLE_ALERT
@@ -16,12 +17,15 @@ from meltbench.readings.hwmon import HWMON
 from meltbench.readings.ina3221 import INA3221
 from meltbench.readings.jetson import NVPMODEL
 from meltbench.readings.jtop import JTOP
+from meltbench.readings.macmon import MACMON
 from meltbench.readings.melt import MELT_JETSON
+from meltbench.readings.meters import METERS
 from meltbench.readings.mobile_gpu import KGSL, MALI
 from meltbench.readings.nvml import NVML
 from meltbench.readings.odpm import ODPM
 from meltbench.readings.perfetto import PERFETTO
 from meltbench.readings.power_supply import POWER_SUPPLY, POWER_SUPPLY_UEVENT
+from meltbench.readings.powermetrics import POWERMETRICS
 from meltbench.readings.powerstats import POWERSTATS
 from meltbench.readings.proc import CPUSTAT, LOADAVG, MEMINFO, PROCMEM, PROCSTAT, PSI, SMAPS, VMSTAT
 from meltbench.readings.pyrapl import PYRAPL
@@ -47,6 +51,7 @@ READERS: dict[str, Reader] = {
         *(DEVFREQ, INA3221, JTOP, MEASURE_TEMP, MELT_JETSON, NVPMODEL, PMIC, TEGRASTATS, THROTTLED, THROTTLE_ALERT),
         *(CMD_BATTERY, DUMPSYS_BATTERY, DUMPSYS_MEMINFO, KGSL, MALI, ODPM, PERFETTO, PIXEL_THERMAL, POWERSTATS),
         *(POWER_SUPPLY, POWER_SUPPLY_UEVENT, THERMALSERVICE, THERMAL_HAL),
+        *(AMDSMI, MACMON, POWERMETRICS, *METERS),
     )
 }
 

@@ -6,7 +6,7 @@ contains what was swapped out where the head of the table says SwapPss, and does
 the first is a share that adds up. The App Summary below counts otherwise by part and repeats the totals; graphics
 memory is told there alone, and is 0 on devices whose driver does not account it.
 
-The dump takes 0.3 to 3 s and stops the process under test meanwhile: at most one in 5 s.
+The dump takes 0.3 to 3 s of a core and holds the process up meanwhile: a profile asks for one in 5 s or seldomer.
 """
 
 from __future__ import annotations

@@ -84,15 +84,24 @@ class Helper:
     """A program whose lines are the readings: runners/helpers/``script``.py, given the period in ms.
 
     It is started only where the device has what it reads: an entry of ``fact``, one of the tuples of
-    meltbench.targets.facts.Facts, that begins with ``begins``; and the Python ``package`` where one is named.
+    meltbench.targets.facts.Facts, that begins with ``begins``; and the Python ``package`` where one is named. Without a
+    ``fact`` nothing on the device could tell, as of a meter at its plug, and the profile that names it wants it.
     ``own_sys``: it looks below /sys itself, so that a tree that stands in for /sys would not be what it reads.
+    ``command`` is its first word after the period; ``told`` are the source's options that it is given, as NAME=VALUE.
     """
 
     script: str
-    fact: str
-    begins: str
+    fact: str = ""
+    begins: str = ""
     package: str | None = None
     own_sys: bool = False
+    command: str = ""
+    told: tuple[str, ...] = ()
+
+    def words(self, period_ms: float, options: Mapping[str, object]) -> list[str]:
+        """What follows its name on the command line."""
+        given = [f"{name}={options[name]}" for name in self.told if name in options]
+        return [f"{period_ms:g}", *([self.command] if self.command else []), *given]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from meltbench.readings.base import Reader
 
 MAX_BYTES = 64 << 20
-_dumped = re.compile(rb"^(/[^\n:]{1,400}): ?([^\n]*)\n?", re.MULTILINE)
+# A folder's name may hold a colon itself: iio:device0/energy_value, intel-rapl:0:1/energy_uj.
+_dumped = re.compile(rb"^(/(?:[^\n:]|:(?=(?:device)?\d{1,4}(?::\d{1,4})*/[a-z])){1,400}): ?([^\n]*)\n?", re.MULTILINE)
 _wild = re.compile(r"\*|\{pid:[^}]*\}")
 
 

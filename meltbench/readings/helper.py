@@ -24,13 +24,14 @@ from meltbench.readings.base import (
 from meltbench.records import ABSENT, AGAIN, DENIED, ERROR, OK, UNPARSED, Series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from meltbench.readings.base import Sighting
     from meltbench.records import Stream
 
 MAX_AGE_NS = 5_000_000_000  # a line that was held up longer says nothing sure about when it was read
 MAX_TOLD = 4  # of a helper's own words, in the detail of a status
+MAX_T_NS = 2**62  # of a stamp: beyond it sums of two would not fit
 MAX_COUNT = 2**53  # a larger whole number would not survive as a float, and no helper's counts are as large
 _SAID = {"denied": DENIED, "absent": ABSENT, "again": AGAIN, "error": ERROR}
 
@@ -43,11 +44,15 @@ class Span(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line: its arrival, a status code, and the object in it (empty where the code is not OK)."""
+    """A line: its arrival, a status code, and the object in it (empty where the code is not OK).
+
+    ``log``: it was recorded, so that its arrival was made and a time that the source wrote is better.
+    """
 
     arrival: Span
     code: int
     data: dict[str, Any]
+    log: bool = False
 
 
 @dataclass
@@ -58,6 +63,7 @@ class Collected:
     path: str
     klass: str | None
     update_s: float = 0.0
+    window_s: float | None = 0.0
     t0_ns: list[int] = field(default_factory=list)
     t1_ns: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
@@ -78,23 +84,25 @@ class Collected:
         value = np.array(self.values, dtype=np.float64)
         return Series(
             c.name, c.unit, c.kind, source, c.scope, t0, t1, value, status,
-            path=self.path, klass=self.klass, update_s=self.update_s,
+            path=self.path, klass=self.klass, update_s=self.update_s, window_s=self.window_s,
         )  # fmt: skip
 
 
-def _lines(streams: Sequence[Stream]) -> Iterator[Line]:
-    """Every line of a helper, in order."""
+def helper_lines(streams: Sequence[Stream]) -> Iterator[Line]:
+    """Every line of a helper, in order, as it came or as it was recorded."""
     for stream in streams:
-        if stream.kind != "lines":
+        if stream.kind not in ("lines", "log"):
             continue
         r = stream.readings
         codes = read_codes(r).tolist()
         for t0, t1, code, raw in zip(r.t0_ns.tolist(), r.t1_ns.tolist(), codes, r.raw, strict=True):
-            data = _object(raw) if code == OK else None
-            yield Line(Span(t0, t1), UNPARSED if code == OK and data is None else code, data or {})
+            data = json_object(raw) if code == OK else None
+            empty = code == OK and data is None
+            yield Line(Span(t0, t1), UNPARSED if empty else code, data or {}, stream.kind == "log")
 
 
-def _object(raw: bytes) -> dict[str, Any] | None:
+def json_object(raw: bytes) -> dict[str, Any] | None:
+    """The object that a text holds; None where it holds none, or an empty one."""
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError):
@@ -108,7 +116,8 @@ def stamps(line: Line, *keys: str) -> list[Span]:
     whole = [t for t in found if isinstance(t, int) and not isinstance(t, bool)]
     arrival = line.arrival
     sure = len(whole) == len(keys) and whole == sorted(whole)
-    if not sure or not arrival.t1_ns - MAX_AGE_NS <= whole[0] <= whole[-1] <= arrival.t0_ns:
+    low, high = (-MAX_T_NS, MAX_T_NS) if line.log else (arrival.t1_ns - MAX_AGE_NS, arrival.t0_ns)
+    if not sure or not low <= whole[0] <= whole[-1] <= high:
         return [arrival] * (len(keys) - 1)
     return [Span(a, b) for a, b in pairwise(whole)]
 
@@ -130,28 +139,42 @@ class Sink:
 
     found: dict[str, Collected] = field(default_factory=dict)
 
-    def at(self, column: Column, path: str = "", klass: str | None = None, update_s: float = 0.0) -> Collected:
+    def at(
+        self,
+        column: Column,
+        path: str = "",
+        klass: str | None = None,
+        update_s: float = 0.0,
+        window_s: float | None = 0.0,
+    ) -> Collected:
         """The samples of one series so far."""
-        return self.found.setdefault(column.name, Collected(column, path, klass, update_s))
+        return self.found.setdefault(column.name, Collected(column, path, klass, update_s, window_s))
 
 
 def parse_lines(
-    source: str, streams: Sequence[Stream], take: Callable[[Line, Sink], bool], *, lost: str, absent: str
+    source: str,
+    streams: Sequence[Stream],
+    take: Callable[[Line, Sink], bool],
+    *,
+    lost: str,
+    absent: str,
+    lines: Callable[[Sequence[Stream]], Iterable[Line]] | None = None,
 ) -> tuple[list[Series], Sighting]:
     """Series and status of a helper's lines. ``take`` puts the values of a line into the sink, False if it holds none.
 
     A line that gave no reading is a sample without a value of the series ``lost``: a helper that may read nothing must
     not look like a machine with nothing to read. ``absent`` says what was looked for before a helper is started at all.
+    ``lines`` finds the lines where they are not a helper's alone.
     """
     sink, told = Sink(), dict[str, None]()
-    for line in _lines(streams):
+    for line in (lines or helper_lines)(streams):
         if line.code == OK and "cannot" not in line.data and take(line, sink):
             continue
         code = said_code(line.data["cannot"]) if "cannot" in line.data else line.code or UNPARSED
         sink.at(Column(lost, "1", "state")).add(line.arrival, None, code)
         if len(told) < MAX_TOLD:
             told.setdefault(_printable(line.data.get("detail")))
-    mine = [stream for stream in streams if stream.kind == "lines"]
+    mine = [stream for stream in streams if stream.kind in ("lines", "log")]
     series = [one.series(source) for one in sink.found.values()][:MAX_SERIES]
     words_of_it = list(told) if sink.found else [last_complaint(streams)]
     return series, sighting(source, mine, series, absent=absent, note="; ".join(filter(None, words_of_it)))

@@ -3,6 +3,10 @@
 Documentation/hwmon/sysfs-interface.rst: ``powerN_input`` is the power of now, ``powerN_average`` the driver's own mean
 over ``powerN_average_interval`` milliseconds, ``energyN_input`` a counter whose range is not published. A sensor that
 is switched off answers ENODATA there; EAGAIN comes of rails that are gated (Jetson).
+
+Intel's GPUs (chips i915, xe) count in a register of 32 bits and 2^-14 J, which their drivers extend to 64 each time
+that it is read (i915_hwmon.c, hwm_energy). So what it went round unread is lost without a fall: 262144 J, 19 minutes
+of 225 W.
 """
 
 from __future__ import annotations
@@ -47,6 +51,8 @@ _LABELS = {
 }
 _INTERVAL = PathSpec(_CHIP + "power*_average_interval", periodic=False)
 _OPTIONS = frozenset({"chip", "scope", "power_class", "energy_class"})
+# The range that is lost where nobody reads in time; it tells measure.counters after which pause a reading says nothing.
+_RANGES_J = {"i915": 2.0**32 / 2**14, "xe": 2.0**32 / 2**14}
 _odd = re.compile(r"[^A-Za-z0-9_.+-]")
 Key = tuple[str, str, str]  # hwmon number, power or energy, number of the input
 
@@ -73,19 +79,20 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
             continue
         kind: Kind = "counter" if what == "energy" else "gauge"
         column = Column(names[_key(what, groups), what], "J" if what == "energy" else "W", kind, scope)
-        series.append(_series(source, stream, column, classes[what]))
+        wrap = _RANGES_J.get(chips.get(groups[0], "")) if kind == "counter" else None
+        series.append(_series(source, stream, column, classes[what], wrap))
     mine = [stream for _, _, stream in found]
     absent = f"no power or energy input{'' if only is None else f' of a chip named {only}'} below /sys/class/hwmon"
     return series, sighting(source, mine, series, absent=absent, note=_intervals(streams, names))
 
 
-def _series(source: str, stream: Stream, column: Column, klass: str) -> Series:
+def _series(source: str, stream: Stream, column: Column, klass: str, wrap: float | None) -> Series:
     counts, codes = int_values(stream.readings)
     codes[stream.readings.err == errno.ENODATA] = GATED
     if column.kind == "counter":
         below = (codes == OK) & (counts < 0)
         codes[below], counts[below] = UNPARSED, NAN
-    return make_series(source, stream, column, counts * 1e-6, codes, klass=klass)
+    return make_series(source, stream, column, counts * 1e-6, codes, klass=klass, wrap=wrap)
 
 
 def _key(what: str, groups: Sequence[str]) -> Key:

@@ -35,6 +35,8 @@ _UPDATE_S = 0.5  # the service's interval unless its user asked for another (iss
 _text_number = re.compile(r"-?\d{1,12}(?:\.\d{1,9})?", re.ASCII)
 _row = re.compile(rb"([A-Za-z][A-Za-z0-9 _.-]{0,63}), ?([^\r\n]{0,64})\r?\n?")
 _uptime = re.compile(r"(?:(\d{1,5}) days?, )?(\d{1,2}):(\d{2}):(\d{2}(?:\.\d{1,6})?)", re.ASCII)
+# The kernel's power supplies stand among the rails; those of a USB-C port are what was agreed on, not what flows.
+_usb = re.compile(r"ucsi|^\d+-\d{4}", re.ASCII | re.IGNORECASE)
 _end = re.compile(rb'"end_ns": ?(\d{1,18})[,}]')
 _cpu = re.compile(r"CPU(\d{1,3})", re.ASCII)
 
@@ -63,7 +65,7 @@ def _take(line: Line, sink: Sink) -> bool:
 
 
 def _rails(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every rail by name; those of other sensors than the INA of a Jetson are contracts and not measurements."""
+    """Every rail by name."""
     power = data.get("power")
     if not isinstance(power, dict):
         return
@@ -72,7 +74,7 @@ def _rails(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     if isinstance(total, dict) and isinstance(total.get("name"), str):
         found.setdefault(total["name"], total)
     for name, rail in found.items():
-        if str(rail.get("type", "INA")).startswith("INA"):
+        if str(rail.get("type", "INA")).startswith("INA") and "status" not in rail and not _usb.search(name):
             yield name, rail
 
 

@@ -65,7 +65,7 @@ def _keep(samples: Samples, time: int, name: str, value: float) -> None:
 def _products(volts: Samples, amperes: Samples) -> Samples:
     """Each current times the voltage that was logged nearest to it."""
     out: Samples = {}
-    for rail in amperes.keys() & volts.keys():
+    for rail in (name for name in amperes if name in volts):
         t_v, t_a = (np.array([time for time, _ in one[rail]], dtype=np.int64) for one in (volts, amperes))
         near = nearest(t_v, t_a)
         pairs = zip(amperes[rail], near.tolist(), (np.abs(t_v[near] - t_a) <= _APART_NS).tolist(), strict=True)

@@ -37,7 +37,8 @@ WINDOW_S = 1.0  # UPDATE_BUSY_VAL of kgsl: statistics are shown of windows of a 
 MAX_HZ = 10e9
 HERTZ = {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6}
 _pair = re.compile(r"\s{0,16}(\d{1,12})\s{1,16}(\d{1,12})\s{0,16}")
-_percent = re.compile(r"\s{0,16}(?:utilization=)?(\d{1,3})\s{0,4}%?(?:@\d{1,12})?(?:\s{1,8}\d{1,12}){0,2}\s{0,16}")
+_percent = re.compile(r"\s{0,16}(?:utilization=)?(\d{1,3})\s{0,4}%?\s{0,16}")
+_ged_percent = re.compile(r"\s{0,16}(\d{1,3})\s{1,8}\d{1,3}\s{1,8}\d{1,3}\s{0,16}")  # loading, block, idle
 _count = re.compile(r"\s{0,16}(\d{1,12})\s{0,16}")
 _index_khz = re.compile(r"\s{0,16}-?\d{1,4}\s{1,8}(\d{1,9})\s{0,16}")
 _prose = re.compile(r"=\s{0,4}(\d{1,6})\s{0,4}(Hz|kHz|KHz|Mhz|MHz)\b")
@@ -53,7 +54,7 @@ def _share(text: str) -> float | int:
 
 
 def _percentage(text: str) -> float | int:
-    found = _percent.fullmatch(text)
+    found = _percent.fullmatch(text) or _ged_percent.fullmatch(text)
     return int(found[1]) / 100 if found and int(found[1]) <= 100 else UNPARSED
 
 

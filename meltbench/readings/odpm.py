@@ -116,7 +116,8 @@ def at_device_times(stream: Stream, clock_ms: npt.NDArray[np.int64]) -> Stream:
     """The stream with its stamps at a device's own times (ms, below 0 where it told none).
 
     A snapshot is taken before its read ends, so the least of (end of read - time) is the nearest to the offset of the
-    two clocks that can be known; the snapshot behind it may be as much earlier as that read took.
+    two clocks that can be known; the snapshot behind it may be as much earlier as that read took. A copy that is read
+    again has the time of the first, so that no age is added to it.
     """
     r = stream.readings
     told = clock_ms >= 0
@@ -124,9 +125,10 @@ def at_device_times(stream: Stream, clock_ms: npt.NDArray[np.int64]) -> Stream:
         return stream
     ahead = np.where(told, r.t1_ns - clock_ms * _MS, np.iinfo(np.int64).max)
     best = int(np.argmin(ahead))
-    t1 = np.minimum(clock_ms * _MS + int(ahead[best]) + _MS, r.t1_ns)  # a time is cut to whole milliseconds
-    t0 = np.minimum(clock_ms * _MS + int(ahead[best]) - int(r.t1_ns[best] - r.t0_ns[best]), t1)
-    own = Readings(np.where(told, t0, r.t0_ns), np.where(told, t1, r.t1_ns), r.err, r.data, r.ends)
+    at = clock_ms * _MS + int(ahead[best])
+    t0 = np.where(told, at - int(r.t1_ns[best] - r.t0_ns[best]), r.t0_ns)
+    t1 = np.where(told, at + _MS, r.t1_ns)  # times are cut to whole milliseconds
+    own = Readings(t0, t1, r.err, r.data, r.ends)
     return replace(stream, readings=own)
 
 

@@ -55,16 +55,17 @@ def polled(command: Command, streams: Iterable[Stream]) -> list[Stream]:
 
 
 def answers(stream: Stream) -> list[tuple[int, bytes]]:
-    """A status code and a text a reading; a text that was cut at the probe's limit is kept for what it still says."""
+    """A status code and a text a reading; a text that was cut at the probe's limit is kept for what it still says.
+
+    A program that failed may have said why.
+    """
     r = stream.readings
     codes = read_codes(r).tolist()
     out = []
     for code, err, raw in zip(codes, r.err.tolist(), r.raw, strict=True):
-        if code != OK and err != errno.E2BIG:
-            out.append((code, b""))
-            continue
         text = raw.replace(b"\r\n", b"\n")
-        refused = next((word for pattern, word in _REFUSALS if pattern.match(text)), OK)
+        failed = OK if err == errno.E2BIG else code
+        refused = next((word for pattern, word in _REFUSALS if pattern.match(text)), failed)
         out.append((refused, b"" if refused else text))
     return out
 

@@ -1,10 +1,11 @@
 """Android's thermal service: `dumpsys thermalservice`, and what Google's thermal HAL says itself and logs.
 
 frameworks/base, ThermalManagerService.java: the dump prints a block of cached temperatures, which callbacks fill now
-and then, and one of temperatures that the HAL is asked for at that moment. The two were 84 and 58 degC apart on a
-phone, so the cached block is never read. Types and status codes: android.hardware.thermal, TemperatureType.aidl and
-ThrottlingSeverity.aidl. BCL_VOLTAGE, BCL_CURRENT and BCL_PERCENTAGE are limits of the battery and no temperatures, and
-a value of type UNKNOWN may be in any unit. A sensor that is not fitted reads 0 (Samsung's SUBBAT, USB).
+and then, and one of temperatures that the HAL is asked for at that moment. One phone had 84 degC in the first and 58 in
+the second, so the cached block is never read. Types and status codes are those of android.hardware.thermal
+(TemperatureType.aidl, ThrottlingSeverity.aidl). BCL_VOLTAGE, BCL_CURRENT and BCL_PERCENTAGE are limits of the battery
+and no temperatures, and a value of type UNKNOWN may be in any unit. A sensor that is not fitted reads 0 (Samsung's
+SUBBAT, USB).
 
 hardware/google/pixel, thermal/Thermal.cpp: virtual sensors of another meaning are left out, as ANGLE's power tests do
 (restricted_trace_perf.py): those that steer charging, hold an estimate, a model's output, or a warning of the USB port.
@@ -36,6 +37,8 @@ TYPES = (
     *("NPU", "TPU", "DISPLAY", "MODEM", "SOC", "WIFI", "CAMERA", "FLASHLIGHT", "SPEAKER", "AMBIENT", "POGO"),
 )
 NO_TEMPERATURE = frozenset({"BCL_VOLTAGE", "BCL_CURRENT", "BCL_PERCENTAGE", "UNKNOWN"})
+# Parts whose severity slows computing; that of a battery, port or radio steers charging and sending.
+COMPUTING = frozenset({"SKIN", "CPU", "GPU", "NPU", "TPU", "SOC"})
 SEVERITIES = ("NONE", "LIGHT", "MODERATE", "SEVERE", "CRITICAL", "EMERGENCY", "SHUTDOWN")
 MAX_SENSORS = 128  # of one text
 STATUS = "thermal_status"
@@ -113,14 +116,14 @@ def _read_service(table: Table, at: int, text: str) -> str:
 
 
 def _read_hal(table: Table, at: int, text: str) -> str:
-    """Puts what a dump of the HAL says: its current temperatures alone, and the worst of their severities."""
+    """Puts the current temperatures of a dump of the HAL, and the worst severity of the parts that compute."""
     found = [match for line in text.split("\n") if (match := _sensor.search(line))][:MAX_SENSORS]
     kept = [match for match in found if match[1] not in NO_TEMPERATURE and not dropped(match[2])]
     if not found:
         table.fail(at)
     for match in kept:
         _put(table, at, _label(match[1], match[2]), match[3])
-    severities = [SEVERITIES.index(match[4]) for match in kept if match[4] in SEVERITIES]
+    severities = [SEVERITIES.index(match[4]) for match in kept if match[1] in COMPUTING and match[4] in SEVERITIES]
     if severities:
         table.put(at, STATUS, float(max(severities)))
     return ""
@@ -162,6 +165,7 @@ def _of(source: str, stream: Stream, column: Column, raw: Raw) -> Series:
 def parse_log(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
     """``thermal.pixel_thermal.LABEL`` and ``pixel_thermal.LABEL.thermal_status`` of the lines that the HAL logs.
 
+    The state is that of the skin and of parts that compute.
     A line is a reading at its arrival; in a recorded log at the time it tells, counted from the first that tells one.
     """
     del options  # this reader knows none
@@ -190,9 +194,10 @@ def _of_lines(source: str, stream: Stream, label: str, lines: list[tuple[int, st
     r = stream.readings
     own = Readings.of(r.t0_ns[places], r.t1_ns[places], r.err[places], [b""] * len(places))
     part = replace(stream, readings=own)
-    state = Column(f"pixel_thermal.{label}.{STATUS}", "1", "state")
-    heat = Column(f"thermal.pixel_thermal.{label}", "degC", "gauge")
-    return [_of(source, part, heat, table.raw("value")), _of(source, part, state, table.raw(STATUS))]
+    out = [_of(source, part, Column(f"thermal.pixel_thermal.{label}", "degC", "gauge"), table.raw("value"))]
+    if label.partition(".")[0] in COMPUTING:
+        out.append(_of(source, part, Column(f"pixel_thermal.{label}.{STATUS}", "1", "state"), table.raw(STATUS)))
+    return out
 
 
 def _own_times(stream: Stream) -> Stream:

@@ -92,6 +92,7 @@ RUN = Document(
         Key("device.board", "text", "Its board.", _UNTOLD),
         Key("device.sha256", "text", "Of the device profile."),
         Key("device.target", "text", "How it is reached: local."),
+        Key("device.checked", "text", "How its profile was checked: device, capture, emulated or unverified."),
         Key("device.workdir", "text", "Folder on the target, where the profile names one.", "it names none"),
         Key("calibrations", "object", "Calibration records behind the values of sources; empty where there are none."),
         Key("calibrations.*", "text", "By source: the record's name (meltbench devices calibrate --show)."),

@@ -169,7 +169,7 @@ def _totals(survey: Survey) -> list[str]:
         return [_remark("Nothing was found that tells a power or an energy: energies will be empty and say so.")]
     source, signals = candidates[0]
     if len(signals) == 1 and looked[source].source.reader not in GAUGES:
-        return ["[[total]]", f"source = {_text(source)}", f"rails = [{_text(signals[0].name)}]"]
+        return ["[[total]]", f"source = {_text(source)}", f"rails = [{_text(glob.escape(signals[0].name))}]"]
     lines = [
         _remark("No total is named, for looking does not tell it. A [[total]] has the source and those of its rails")
     ]

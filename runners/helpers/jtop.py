@@ -20,7 +20,7 @@ import time
 from typing import Any
 
 _SHORTEST_S = 0.1  # the service itself is slower
-_RAIL = ("power", "online", "type", "name")
+_RAIL = ("power", "online", "type", "status", "name")
 _ZONE = ("temp", "online")
 
 

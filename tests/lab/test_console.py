@@ -30,7 +30,10 @@ def test_every_key_of_json_is_described_and_there(bench: Bench) -> None:
     victim.write_bytes(b"PAR1")
     documents["verify"] = [bench.json("verify", code=1)]
     documents["models"] = [bench.json("models")]
-    documents["definitions"] = [bench.json(kind) for kind in ("devices", "runners", "workloads")]
+    documents["definitions"] = [bench.json(kind) for kind in ("runners", "workloads")]
+    documents["devices"] = [bench.json("devices")]
+    documents["device"] = [json.loads(bench.run("devices", "show", "local", "--json").stdout)]
+    documents["read"] = [bench.json("read", "/proc/meminfo", "--reader", "meminfo")]
     assert set(documents) == set(NAMED)
     for name, printed in documents.items():
         assert printed
