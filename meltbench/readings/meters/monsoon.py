@@ -89,7 +89,7 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
         found = _signals(log, asked, volts)
         alone = asked.channel is not None or len({one.channel for one, _ in found}) < 2
         series += [_series(source, asked, log, one, values, alone=alone) for one, values in found]
-        series += [_lost(source, stream, log)] if log.lost or not found else []
+        series += [_lost(source, stream, log)] if len(stream.readings) and (log.lost or not found) else []
     return series, sighting(source, logs, series, note="; ".join(filter(None, notes)))
 
 
