@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from meltbench import settings
 from meltbench.compose import ENGINE
 from meltbench.engines import Process, ProgramEngine, ServerEngine, protocol
 from meltbench.engines.checks import checked
@@ -55,11 +56,12 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
     if ticket["workload"]["kind"] == "sustained":  # asked in a circle, as often as there was time
         n_asked = max(len(requests), sum(entry["role"] == "warmup" for entry in ticket["asks"]) + 1)
     verdict = outcome(journal.events, wanted, n_asked, ENGINE, ticket["workload"]["kind"], log)
-    inputs = _inputs(ticket, journal, requests, asked, signals, sources, spans, lives, verdict, engine)
+    made = settings.judge(settings.from_ticket(ticket), journal)
+    inputs = _inputs(ticket, journal, requests, asked, signals, sources, spans, lives, verdict, engine, made)
     measures, reasons, state = measure_run(inputs)
     return RunRecord(
         run_id=ticket["run_id"],
-        manifest=_manifest(ticket, journal, log, verdict, engine) | {"validity": state},
+        manifest=_manifest(ticket, journal, log, verdict, engine, made) | {"validity": state},
         series=[signal.head for signal in signals],
         sources=sources,
         phases=spans,
@@ -72,7 +74,7 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
 def assemble_refused(ticket: dict[str, Any], code: str, why: str) -> RunRecord:
     """The record of a run that was never started: why, and nothing of what was not looked at."""
     found = reason(code, why)
-    manifest = _manifest(ticket, Journal(), "", Outcome("failed", code, why), _identity(ticket, ""))
+    manifest = _manifest(ticket, Journal(), "", Outcome("failed", code, why), _identity(ticket, ""), [])
     return RunRecord(run_id=ticket["run_id"], manifest=manifest | {"validity": state([found])}, reasons=[found])
 
 
@@ -87,6 +89,7 @@ def _inputs(
     lives: list[Life],
     verdict: Outcome,
     engine: dict[str, str],
+    made: list[settings.Verdict],
 ) -> RunInputs:
     load = next((span.duration_s for span in spans if span.name == "load"), None)
     ended = _events(journal, "exit")
@@ -105,7 +108,7 @@ def _inputs(
         life_cpu_s=(gone["utime_ns"] + gone["stime_ns"]) / 1e9 if "utime_ns" in gone and "stime_ns" in gone else None,
         lives=lives,
         failure=(verdict.code, verdict.detail or "") if verdict.code else None,
-        conditions=_conditions(ticket, journal, engine),
+        conditions=_conditions(ticket, journal, engine, made),
         boot_ids=[
             str(found["boot_id"])
             for found in (ticket["conditions"], journal.first("begin") or {})
@@ -169,12 +172,17 @@ def _max_rss(gone: dict[str, Any]) -> int | None:
     return peak if own else None
 
 
-def _conditions(ticket: dict[str, Any], journal: Journal, engine: dict[str, str]) -> list[tuple[str, str]]:
+def _conditions(
+    ticket: dict[str, Any], journal: Journal, engine: dict[str, str], made: list[settings.Verdict]
+) -> list[tuple[str, str]]:
     # The thermal gate is the controller's and not built yet, so no run can claim to have passed one.
     found = [("not_gated", "the run started without waiting for a steady temperature")]
     label = load_label(journal.first("pages") or {})
+    against = settings.against(made)
     if ticket["knobs"].get("load") == "cold" and label != "cold":
-        found.append(("settings_not_applied", f"a cold load was asked for, the page cache was {label or 'unknown'}"))
+        against.append(f"a cold load was asked for, the page cache was {label or 'unknown'}")
+    if against:
+        found.append(("settings_not_applied", "; ".join(against)))
     # A display adapter that is only known by its number is the machine's own text screen, as virtual machines have.
     gpus = [gpu for gpu in _gpus(ticket) if not gpu.startswith("0x")]
     if gpus and engine.get("accelerator") == "CPU":
@@ -315,7 +323,12 @@ def _slices(journal: Journal, sources: list[Source]) -> Iterator[list[tuple[Sour
 
 
 def _manifest(
-    ticket: dict[str, Any], journal: Journal, log: str, verdict: Outcome, engine: dict[str, str]
+    ticket: dict[str, Any],
+    journal: Journal,
+    log: str,
+    verdict: Outcome,
+    engine: dict[str, str],
+    made: list[settings.Verdict],
 ) -> dict[str, Any]:
     keep = (
         "run_id",
@@ -358,6 +371,7 @@ def _manifest(
             "load": load_label(pages),
             "ended_by": ended_by(ticket, journal.first("until") or {}),
             "journal_dropped_bytes": journal.dropped_bytes,
+            "settings": settings.conditions(made),
         },
     }
 

@@ -68,6 +68,7 @@ class Plan:
             "workload": {"name": self.work.name, "sha256": self.work.sha256, **asdict(self.work.workload)},
             "command": list(self.spec.command),
             "knobs": self.knobs,
+            "settings": [{"name": one.name, "value": one.value} for one in self.profile.setting],
             "cells": [asdict(cell) for cell in self.cells],
         }
 
@@ -75,6 +76,8 @@ class Plan:
 def make(spec: Spec) -> Plan:
     """Look everything up. Raises UserError with the nearest valid name for whatever is not known."""
     device, device_definition = profile.load(spec.device)
+    if not spec.prepare:
+        device = replace(device, setting=())
     if spec.workload is None:
         spec = replace(spec, workload=runners.load(spec.runner)[0].workload)
     assert spec.workload is not None
@@ -110,6 +113,7 @@ def make(spec: Spec) -> Plan:
         "command": list(spec.command),
         "knobs": knobs,
         "cells": [asdict(cell) for cell in cells],
+        "prepare": spec.prepare,
     }
     return Plan(
         spec=spec,

@@ -9,7 +9,7 @@ import pytest
 
 
 def shared(name: str) -> Path:
-    """The file or folder of that name in ``../shared`` (or $MELTBENCH_SHARED); where it is absent the test is skipped."""
+    """That file or folder of ``../shared`` (or $MELTBENCH_SHARED); the test is skipped where it is absent."""
     root = Path(os.environ.get("MELTBENCH_SHARED") or Path(__file__).parents[2] / "shared")
     if not (root / name).exists():
         pytest.skip(f"no {name} in ../shared: a fresh clone does not have it")

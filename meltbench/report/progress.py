@@ -25,6 +25,9 @@ _WORDS = {
     "exec": "running the command",
     "window": "measuring idle",
     "gate": "waiting for a steady temperature",
+    "set": "setting the device",
+    "undo": "setting the device",
+    "try": "setting the device",
 }
 
 
