@@ -22,10 +22,11 @@ from meltbench.measure.digest import Digester, Edges
 from meltbench.measure.outcome import Outcome, outcome
 from meltbench.measure.own_cpu import Life
 from meltbench.measure.phases import phases
+from meltbench.measure.screening import Screen, most_w
 from meltbench.measure.validity import reason, state
 from meltbench.probe.journal import Journal
 from meltbench.readings import Source
-from meltbench.records import Readings, Request, RunRecord
+from meltbench.records import IMPLAUSIBLE, Readings, Request, RunRecord
 from meltbench.spec import digest
 from meltbench.targets import printable
 
@@ -48,7 +49,8 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
     requests, asked, loaded_ns = _requests(ticket, journal)
     spans = phases(journal.events, requests, ENGINE, loaded_ns)
     lives = _lives(journal)
-    signals, sources = _signals(ticket, journal, _edges(spans, requests, lives), keep)
+    screen = Screen(most_w(ticket.get("max_power_w"), _outside(ticket, engine)), _run(spans))
+    signals, sources = _signals(ticket, journal, _edges(spans, requests, lives), screen, keep)
     # What a program does of its own accord, to warm up or to fill a context, was not asked for.
     roles = {entry["role"] for entry in ticket["asks"]}
     wanted = [request for request in requests if request.role in roles]
@@ -57,7 +59,10 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
         n_asked = max(len(requests), sum(entry["role"] == "warmup" for entry in ticket["asks"]) + 1)
     verdict = outcome(journal.events, wanted, n_asked, ENGINE, ticket["workload"]["kind"], log)
     made = settings.judge(settings.from_ticket(ticket), journal)
-    inputs = _inputs(ticket, journal, requests, asked, signals, sources, spans, lives, verdict, engine, made)
+    inputs = replace(
+        _inputs(ticket, journal, requests, asked, signals, sources, spans, lives, verdict, engine, made),
+        screened=screen.done(),
+    )
     measures, reasons, state = measure_run(inputs)
     return RunRecord(
         run_id=ticket["run_id"],
@@ -272,15 +277,18 @@ def _answers(speak: ServerEngine, asks: dict[str, Ask], journal: Journal) -> tup
     return found, exact
 
 
+def _run(spans: list[Phase]) -> Phase | None:
+    return next((span for span in spans if span.name == "run"), None)
+
+
 def _edges(spans: list[Phase], requests: list[Request], lives: list[Life]) -> Edges:
     """Every window whose energy will be asked about: the phases, and each request from sending to end."""
-    run = next((span for span in spans if span.name == "run"), None)
     windows = [(span.t0_ns, span.t1_ns) for span in spans] + [(r.t_send_ns, r.t_end_ns) for r in requests]
-    return Edges.of(windows, run, [(life.t0_ns, life.t1_ns) for life in lives])
+    return Edges.of(windows, _run(spans), [(life.t0_ns, life.t1_ns) for life in lives])
 
 
 def _signals(
-    ticket: dict[str, Any], journal: Journal, edges: Edges, keep: Keep
+    ticket: dict[str, Any], journal: Journal, edges: Edges, screen: Screen, keep: Keep
 ) -> tuple[list[Digest], list[SourceStatus]]:
     """The run's signals and what was seen of their sources, with no more than a block of samples in memory."""
     digesters: dict[tuple[str, str, str], Digester] = {}
@@ -293,7 +301,10 @@ def _signals(
         for source, streams in slices:
             series, sighting = source.read(streams, again=source.name in seen)
             seen[source.name] = seen[source.name] + sighting if source.name in seen else sighting
-            for one in series:
+            passed = [screen.take(one) for one in series]
+            implausible = sum(int(np.count_nonzero(one.status == IMPLAUSIBLE)) for one in passed)
+            seen[source.name] = seen[source.name].marked(implausible)
+            for one in passed:
                 key = (one.source, one.name, one.path)
                 if key not in digesters:
                     places[key], digesters[key] = len(places), Digester(one, edges)
@@ -330,19 +341,7 @@ def _manifest(
     engine: dict[str, str],
     made: list[settings.Verdict],
 ) -> dict[str, Any]:
-    keep = (
-        "run_id",
-        "plan_hash",
-        "cell_key",
-        "started_at",
-        "rep",
-        "round",
-        "spec",
-        "knobs",
-        "device",
-        "model",
-        "workload",
-    )
+    of_ticket = ("run_id", "plan_hash", "cell_key", "started_at", "rep", "round", "spec", "knobs", "device")
     begin, end = journal.first("begin") or {}, journal.end or {}
     runner = ticket["runner"]
     key = ticket["cell_key"]
@@ -354,7 +353,7 @@ def _manifest(
     ended_ns = end.get("wall_ns")
     pages = journal.first("pages") or {}
     return {
-        **{name: ticket[name] for name in keep},
+        **{name: ticket[name] for name in (*of_ticket, "model", "workload")},
         "cell_key": key,
         "runner": runner,
         "ended_at": None
