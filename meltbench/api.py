@@ -43,14 +43,15 @@ def run(
     reps: int = Spec.reps,
     engine: Where | None = None,
     settings: Mapping[str, Setting] | None = None,
+    prepare: bool = Spec.prepare,
     data: Where | None = None,
     progress: bool | Callable[[str], None] = False,
 ) -> Runs:
     """Measure a model on a device, and return the runs once they are stored: ``reps`` of them.
 
     Every argument is the option of ``meltbench run`` of the same name; ``settings`` are its ``--set``, for example
-    ``{"idle_s": 1, "points": ["pp64", "tg16"]}``. ``progress`` True writes lines to stderr, a function is called
-    with each of them.
+    ``{"idle_s": 1, "points": ["pp64", "tg16"]}``, and ``prepare`` False its ``--no-prepare``. ``progress`` True writes
+    lines to stderr, a function is called with each of them.
 
     A run that failed is stored and returned like the others: look at ``ok``. Raises MeltbenchError when no run can be
     made, and Interrupted when Ctrl-C left runs undone; what was stored until then is in the store. In another thread
@@ -67,6 +68,7 @@ def run(
         reps=reps,
         engine=None if engine is None else os.fspath(engine),
         knobs=tuple(sorted((key, _text(key, value)) for key, value in (settings or {}).items())),
+        prepare=prepare,
     )
     if workload is not None:  # None: what the spec has without being asked
         spec = replace(spec, workload=workload)

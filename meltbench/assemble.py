@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from meltbench import settings
 from meltbench.compose import ENGINE
 from meltbench.engines import Process, ProgramEngine, ServerEngine, protocol
 from meltbench.engines.checks import checked
@@ -21,10 +22,11 @@ from meltbench.measure.digest import Digester, Edges
 from meltbench.measure.outcome import Outcome, outcome
 from meltbench.measure.own_cpu import Life
 from meltbench.measure.phases import phases
+from meltbench.measure.screening import Screen, most_w
 from meltbench.measure.validity import reason, state
 from meltbench.probe.journal import Journal
 from meltbench.readings import Source
-from meltbench.records import Readings, Request, RunRecord
+from meltbench.records import IMPLAUSIBLE, Readings, Request, RunRecord
 from meltbench.spec import digest
 from meltbench.targets import printable
 
@@ -47,7 +49,8 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
     requests, asked, loaded_ns = _requests(ticket, journal)
     spans = phases(journal.events, requests, ENGINE, loaded_ns)
     lives = _lives(journal)
-    signals, sources = _signals(ticket, journal, _edges(spans, requests, lives), keep)
+    screen = Screen(most_w(ticket.get("max_power_w"), _outside(ticket, engine)), _run(spans))
+    signals, sources = _signals(ticket, journal, _edges(spans, requests, lives), screen, keep)
     # What a program does of its own accord, to warm up or to fill a context, was not asked for.
     roles = {entry["role"] for entry in ticket["asks"]}
     wanted = [request for request in requests if request.role in roles]
@@ -55,11 +58,15 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
     if ticket["workload"]["kind"] == "sustained":  # asked in a circle, as often as there was time
         n_asked = max(len(requests), sum(entry["role"] == "warmup" for entry in ticket["asks"]) + 1)
     verdict = outcome(journal.events, wanted, n_asked, ENGINE, ticket["workload"]["kind"], log)
-    inputs = _inputs(ticket, journal, requests, asked, signals, sources, spans, lives, verdict, engine)
+    made = settings.judge(settings.from_ticket(ticket), journal)
+    inputs = replace(
+        _inputs(ticket, journal, requests, asked, signals, sources, spans, lives, verdict, engine, made),
+        screened=screen.done(),
+    )
     measures, reasons, state = measure_run(inputs)
     return RunRecord(
         run_id=ticket["run_id"],
-        manifest=_manifest(ticket, journal, log, verdict, engine) | {"validity": state},
+        manifest=_manifest(ticket, journal, log, verdict, engine, made) | {"validity": state},
         series=[signal.head for signal in signals],
         sources=sources,
         phases=spans,
@@ -72,7 +79,7 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
 def assemble_refused(ticket: dict[str, Any], code: str, why: str) -> RunRecord:
     """The record of a run that was never started: why, and nothing of what was not looked at."""
     found = reason(code, why)
-    manifest = _manifest(ticket, Journal(), "", Outcome("failed", code, why), _identity(ticket, ""))
+    manifest = _manifest(ticket, Journal(), "", Outcome("failed", code, why), _identity(ticket, ""), [])
     return RunRecord(run_id=ticket["run_id"], manifest=manifest | {"validity": state([found])}, reasons=[found])
 
 
@@ -87,6 +94,7 @@ def _inputs(
     lives: list[Life],
     verdict: Outcome,
     engine: dict[str, str],
+    made: list[settings.Verdict],
 ) -> RunInputs:
     load = next((span.duration_s for span in spans if span.name == "load"), None)
     ended = _events(journal, "exit")
@@ -105,7 +113,7 @@ def _inputs(
         life_cpu_s=(gone["utime_ns"] + gone["stime_ns"]) / 1e9 if "utime_ns" in gone and "stime_ns" in gone else None,
         lives=lives,
         failure=(verdict.code, verdict.detail or "") if verdict.code else None,
-        conditions=_conditions(ticket, journal, engine),
+        conditions=_conditions(ticket, journal, engine, made),
         boot_ids=[
             str(found["boot_id"])
             for found in (ticket["conditions"], journal.first("begin") or {})
@@ -169,12 +177,17 @@ def _max_rss(gone: dict[str, Any]) -> int | None:
     return peak if own else None
 
 
-def _conditions(ticket: dict[str, Any], journal: Journal, engine: dict[str, str]) -> list[tuple[str, str]]:
+def _conditions(
+    ticket: dict[str, Any], journal: Journal, engine: dict[str, str], made: list[settings.Verdict]
+) -> list[tuple[str, str]]:
     # The thermal gate is the controller's and not built yet, so no run can claim to have passed one.
     found = [("not_gated", "the run started without waiting for a steady temperature")]
     label = load_label(journal.first("pages") or {})
+    against = settings.against(made)
     if ticket["knobs"].get("load") == "cold" and label != "cold":
-        found.append(("settings_not_applied", f"a cold load was asked for, the page cache was {label or 'unknown'}"))
+        against.append(f"a cold load was asked for, the page cache was {label or 'unknown'}")
+    if against:
+        found.append(("settings_not_applied", "; ".join(against)))
     # A display adapter that is only known by its number is the machine's own text screen, as virtual machines have.
     gpus = [gpu for gpu in _gpus(ticket) if not gpu.startswith("0x")]
     if gpus and engine.get("accelerator") == "CPU":
@@ -264,15 +277,18 @@ def _answers(speak: ServerEngine, asks: dict[str, Ask], journal: Journal) -> tup
     return found, exact
 
 
+def _run(spans: list[Phase]) -> Phase | None:
+    return next((span for span in spans if span.name == "run"), None)
+
+
 def _edges(spans: list[Phase], requests: list[Request], lives: list[Life]) -> Edges:
     """Every window whose energy will be asked about: the phases, and each request from sending to end."""
-    run = next((span for span in spans if span.name == "run"), None)
     windows = [(span.t0_ns, span.t1_ns) for span in spans] + [(r.t_send_ns, r.t_end_ns) for r in requests]
-    return Edges.of(windows, run, [(life.t0_ns, life.t1_ns) for life in lives])
+    return Edges.of(windows, _run(spans), [(life.t0_ns, life.t1_ns) for life in lives])
 
 
 def _signals(
-    ticket: dict[str, Any], journal: Journal, edges: Edges, keep: Keep
+    ticket: dict[str, Any], journal: Journal, edges: Edges, screen: Screen, keep: Keep
 ) -> tuple[list[Digest], list[SourceStatus]]:
     """The run's signals and what was seen of their sources, with no more than a block of samples in memory."""
     digesters: dict[tuple[str, str, str], Digester] = {}
@@ -285,7 +301,10 @@ def _signals(
         for source, streams in slices:
             series, sighting = source.read(streams, again=source.name in seen)
             seen[source.name] = seen[source.name] + sighting if source.name in seen else sighting
-            for one in series:
+            passed = [screen.take(one) for one in series]
+            implausible = sum(int(np.count_nonzero(one.status == IMPLAUSIBLE)) for one in passed)
+            seen[source.name] = seen[source.name].marked(implausible)
+            for one in passed:
                 key = (one.source, one.name, one.path)
                 if key not in digesters:
                     places[key], digesters[key] = len(places), Digester(one, edges)
@@ -315,21 +334,14 @@ def _slices(journal: Journal, sources: list[Source]) -> Iterator[list[tuple[Sour
 
 
 def _manifest(
-    ticket: dict[str, Any], journal: Journal, log: str, verdict: Outcome, engine: dict[str, str]
+    ticket: dict[str, Any],
+    journal: Journal,
+    log: str,
+    verdict: Outcome,
+    engine: dict[str, str],
+    made: list[settings.Verdict],
 ) -> dict[str, Any]:
-    keep = (
-        "run_id",
-        "plan_hash",
-        "cell_key",
-        "started_at",
-        "rep",
-        "round",
-        "spec",
-        "knobs",
-        "device",
-        "model",
-        "workload",
-    )
+    of_ticket = ("run_id", "plan_hash", "cell_key", "started_at", "rep", "round", "spec", "knobs", "device")
     begin, end = journal.first("begin") or {}, journal.end or {}
     runner = ticket["runner"]
     key = ticket["cell_key"]
@@ -341,7 +353,7 @@ def _manifest(
     ended_ns = end.get("wall_ns")
     pages = journal.first("pages") or {}
     return {
-        **{name: ticket[name] for name in keep},
+        **{name: ticket[name] for name in (*of_ticket, "model", "workload")},
         "cell_key": key,
         "runner": runner,
         "ended_at": None
@@ -363,6 +375,7 @@ def _manifest(
             "load": load_label(pages),
             "ended_by": ended_by(ticket, journal.first("until") or {}),
             "journal_dropped_bytes": journal.dropped_bytes,
+            "settings": settings.conditions(made),
         },
     }
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import meltbench
-from meltbench import catalog
+from meltbench import catalog, settings
 from meltbench.elf import runs_on
 from meltbench.engines import ProgramEngine, ServerEngine, protocol
 from meltbench.errors import DoesNotFit, UserError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from meltbench.models.gguf import Gguf
     from meltbench.plan import Cell, Plan
     from meltbench.readings import Helper
+    from meltbench.settings import Planned
     from meltbench.targets.facts import Facts
     from meltbench.targets.profile import Profile
 
@@ -115,6 +116,7 @@ def check_fit(plan: Plan, model: LocalModel, knobs: dict[str, Scalar], facts: Fa
 
 def cell_key(plan: Plan, facts: Facts, knobs: dict[str, Scalar], model: LocalModel | None) -> str:
     """What must be equal for two runs to be repetitions of each other."""
+    made = [[one.name, one.value] for one in plan.profile.setting]
     return digest(
         {
             "protocol": PROTOCOL,
@@ -127,13 +129,22 @@ def cell_key(plan: Plan, facts: Facts, knobs: dict[str, Scalar], model: LocalMod
             "os": [facts.os, facts.kernel],
             "knobs": knobs,
         }
+        | ({"settings": made} if made else {})
     )
 
 
 def compose(
-    plan: Plan, cell: Cell, run_id: str, facts: Facts, knobs: dict[str, Scalar], model: LocalModel | None, folder: str
+    plan: Plan,
+    cell: Cell,
+    run_id: str,
+    facts: Facts,
+    knobs: dict[str, Scalar],
+    model: LocalModel | None,
+    folder: str,
+    todo: Sequence[Planned] = (),
 ) -> tuple[Job, dict[str, Any]]:
-    """The job of one run and its ticket. ``knobs`` are settled; ``folder`` is where the run will lie on the target."""
+    """The job of one run and its ticket. ``knobs`` are settled; ``folder`` is where the run will lie on the target,
+    ``todo`` what is to be done about the settings of its profile."""
     job = Job(run_id)
     circle_s = plan.work.workload.limit_s if plan.work.workload.kind == "sustained" else 0.0
     job.limit("journal_bytes", min(_JOURNAL_BYTES + round(circle_s * _CIRCLE_BYTES_PER_S), _MAX_JOURNAL_BYTES))
@@ -142,6 +153,7 @@ def compose(
     channels(job, plan.profile, facts, has_process=work.kind != "idle")
     asks: list[dict[str, Any]] = []
     measured_s = work.timeout_s
+    settings_s = settings.make(job, todo, plan.profile)
     job.idle("idle_before", work.idle_s)
     if plan.recipe is not None and plan.engine is not None and model is not None:
         speak, plays = protocol(plan.recipe.protocol), _plays(plan, cell, model)
@@ -156,8 +168,11 @@ def compose(
         job.idle("window", work.window_s)
         measured_s = work.window_s
     job.idle("idle_after", work.idle_s)
-    job.limit("duration_ms", round((measured_s + 2 * work.idle_s + 60) * 1000))
-    return job, _ticket(plan, cell, run_id, facts, knobs, model, asks)
+    settings.look_again(job, todo, plan.profile)
+    longest_s = measured_s + 2 * work.idle_s + settings_s + 60
+    job.limit("duration_ms", round(longest_s * 1000))
+    more = {"settings": settings.as_rows(todo), "longest_s": longest_s}
+    return job, _ticket(plan, cell, run_id, facts, knobs, model, asks) | more
 
 
 def channels(job: Job, profile: Profile, facts: Facts, *, has_process: bool) -> None:

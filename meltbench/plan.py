@@ -68,6 +68,7 @@ class Plan:
             "workload": {"name": self.work.name, "sha256": self.work.sha256, **asdict(self.work.workload)},
             "command": list(self.spec.command),
             "knobs": self.knobs,
+            "settings": [{"name": one.name, "value": one.value} for one in self.profile.setting],
             "cells": [asdict(cell) for cell in self.cells],
         }
 
@@ -80,6 +81,8 @@ def make(spec: Spec) -> Plan:
             f"{spec.device} cannot be run on: the probe is for Linux and Android",
             hint=f"record its readings there, then: meltbench read LOG --device {spec.device}",
         )
+    if not spec.prepare:
+        device = replace(device, setting=())
     if spec.workload is None:
         spec = replace(spec, workload=runners.load(spec.runner)[0].workload)
     assert spec.workload is not None
@@ -115,6 +118,7 @@ def make(spec: Spec) -> Plan:
         "command": list(spec.command),
         "knobs": knobs,
         "cells": [asdict(cell) for cell in cells],
+        "prepare": spec.prepare,
     }
     return Plan(
         spec=spec,

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 Kind = Literal["counter", "gauge", "state"]
 Scope = Literal["wall", "battery", "module", "soc", "rail", "process", "system", "none"]
 State = Literal["valid", "degraded", "invalid"]
-Status = Literal["ok", "denied", "absent", "again", "error", "unparsed", "gated"]
+Status = Literal["ok", "denied", "absent", "again", "error", "unparsed", "gated", "implausible"]
 STATUSES: tuple[Status, ...] = get_args(Status)
-OK, DENIED, ABSENT, AGAIN, ERROR, UNPARSED, GATED = range(len(STATUSES))
+OK, DENIED, ABSENT, AGAIN, ERROR, UNPARSED, GATED, IMPLAUSIBLE = range(len(STATUSES))
 Role = Literal["setup", "warmup", "timed"]
 # What stands before the name of a measure by the mode it was taken in: figures of two modes are never in one column.
 MODE_PREFIX = {"server": "", "bench": "bench_", "in-process": "inprocess_"}

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from meltbench import models
+from meltbench import models, settings, switches
 from meltbench.assemble import assemble, assemble_refused
 from meltbench.calibration.record import calibrated
 from meltbench.compose import LocalModel, check_engine, check_fit, compose, refused_ticket, settled
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from meltbench.plan import Cell, Plan
     from meltbench.records import RunRecord
     from meltbench.spec import Scalar
-    from meltbench.store import Store
+    from meltbench.store import RunFolder, Store
     from meltbench.targets.facts import Facts
     from meltbench.targets.profile import Profile
     from meltbench.watch import Watch
@@ -81,6 +81,7 @@ def reach(kind: str, workdir: str | None, watch: Watch) -> Probe:
 
 def visit(plan: Plan, watch: Watch) -> Site:
     """Look at the plan's device: mend what an earlier run left there, and ask what it is."""
+    switches.check(plan.profile, plan.spec.device)
     site = meet(plan.profile, watch, [source.reader for source in plan.profile.source])
     if plan.spec.device == "local" and (better := _better(site.facts)):
         watch.say(f"profile {better} knows this device: meltbench devices profile --write makes one of it to run with")
@@ -94,7 +95,7 @@ def meet(profile: Profile, watch: Watch, readers: Iterable[str]) -> Site:
     probe.recover()
     answer = probe.facts(device_facts.globs(roots.sys, roots.proc))
     wanted = [command.argv[0] for reader in readers for command in READERS[reader].commands]
-    programs = probe.programs([*wanted, device_facts.GETPROP])
+    programs = probe.programs([*wanted, *settings.programs(profile.setting), device_facts.GETPROP])
     said = device_facts.properties(probe.properties()) if device_facts.GETPROP in programs else {}
     return Site(probe, device_facts.parse(answer, roots.sys, roots.proc, programs, said))
 
@@ -167,23 +168,27 @@ def _one(ready: Prepared, cell: Cell, store: Store, watch: Watch, interrupts: In
     looking_on = {"controller": this_process()}
     folder = store.new_run({"plan_hash": ready.plan.hash} | looking_on)
     probe, where = ready.site.probe, ready.site.probe.folder(folder.run_id)
+    profile, facts = ready.plan.profile, ready.site.facts
     try:
-        job, ticket = compose(ready.plan, cell, folder.run_id, ready.site.facts, ready.knobs, ready.model, where)
+        todo = settings.plan(profile, probe.transport, facts.programs)
+        job, ticket = compose(ready.plan, cell, folder.run_id, facts, ready.knobs, ready.model, where, todo)
         ticket["folder"] = where
         folder.write_ticket(ticket | looking_on)
+        switches.make(folder, profile)
         probe.start(job)
     except BaseException:
-        _give_up(store, folder.run_id, probe, where)
+        _give_up(store, folder.run_id, probe, where, profile, watch)
         raise
     _follow(probe, where, watch, interrupts, ticket["workload"]["idle_s"])
-    return bring_in(store, folder.run_id, probe, watch)
+    return bring_in(store, folder.run_id, probe, watch, profile)
 
 
-def _give_up(store: Store, run_id: str, probe: Probe, where: str) -> None:
+def _give_up(store: Store, run_id: str, probe: Probe, where: str, profile: Profile, watch: Watch) -> None:
     """After a start that failed: remove what is left, unless the job runs after all; then it is for collect."""
     if probe.started(where):
         return
     probe.forget(where)
+    switches.put_back(store.folder(run_id), profile, watch)
     store.discard(store.folder(run_id))
 
 
@@ -233,9 +238,10 @@ def _follow(probe: Probe, folder: str, watch: Watch, interrupts: Interrupts, las
         time.sleep(pauses.after(status))
 
 
-def bring_in(store: Store, run_id: str, probe: Probe, watch: Watch) -> RunRecord:
+def bring_in(store: Store, run_id: str, probe: Probe, watch: Watch, profile: Profile | None) -> RunRecord:
     """Fetch the evidence of an ended run, turn it into numbers, commit it, and only then forget it on the target."""
     folder = store.folder(run_id)
+    switches.put_back(folder, profile, watch)  # before the commit: what is stored never changes
     ticket = folder.ticket()
     try:
         probe.fetch(ticket["folder"], folder.evidence)
@@ -292,12 +298,41 @@ def _collect_one(store: Store, run_id: str, watch: Watch, interrupts: Interrupts
         store.discard(folder)
         watch.say(f"{run_id} was never started: removed")
         return None
-    where = ticket["folder"]
+    profile = _profile(ticket)
+    try:
+        return _collect_from(folder, ticket, profile, store, watch, interrupts, wait=wait)
+    except MeltbenchError:
+        # It may not be reached because of what the controller set: once it must have ended, nothing is disturbed.
+        if switches.overdue(ticket) and not folder.stored:
+            switches.put_back(folder, profile, watch)
+        raise
+
+
+def _profile(ticket: Mapping[str, Any]) -> Profile | None:
+    """The profile of a ticket's device as it is now, None where it is gone."""
+    try:
+        return device_profile.load(str(ticket["device"]["name"]))[0]
+    except UserError:
+        return None
+
+
+def _collect_from(
+    folder: RunFolder,
+    ticket: dict[str, Any],
+    profile: Profile | None,
+    store: Store,
+    watch: Watch,
+    interrupts: Interrupts,
+    *,
+    wait: bool,
+) -> RunRecord | None:
+    run_id, where = folder.run_id, ticket["folder"]
     # Where the run lies, not where this user's runs lie: another home or state folder must find it too.
     probe = reach(ticket["device"]["target"], Probe.root_of(where, run_id), watch)
     probe.recover()
     state = probe.status(where).get("state")
     if state == "none":
+        switches.put_back(folder, profile, watch)
         if not probe.has(where):
             raise DeviceError("the target has nothing of it", hint=f"if it never will again, remove {folder.path}")
         probe.forget(where)
@@ -311,4 +346,4 @@ def _collect_one(store: Store, run_id: str, watch: Watch, interrupts: Interrupts
     if folder.stored:  # by another collect that looked on as well
         watch.say(f"{run_id} was stored by another meltbench meanwhile")
         return None
-    return bring_in(store, run_id, probe, watch)
+    return bring_in(store, run_id, probe, watch, profile)

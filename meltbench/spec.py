@@ -22,7 +22,7 @@ class Spec:
 
     ``knobs`` are (key, text) pairs as given with ``--set``; ``command`` is the program of ``meltbench exec``.
     ``engine`` is a folder or archive of engine programs, or None for the runner's own. ``workload`` None: the one that
-    the runner does when it is told of none.
+    the runner does when it is told of none. ``prepare`` False leaves the device's settings as they are.
     """
 
     device: str = "local"
@@ -35,6 +35,7 @@ class Spec:
     engine: str | None = None
     knobs: tuple[tuple[str, str], ...] = ()
     command: tuple[str, ...] = ()
+    prepare: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.reps <= 10_000:

@@ -19,6 +19,9 @@ Sets = Annotated[
 ]
 Reps = Annotated[int, typer.Option("--reps", metavar="N", help="Runs, each with an engine start of its own.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and its hash; run nothing.")]
+Prepare = Annotated[
+    bool, typer.Option(" /--no-prepare", help="Leave the device's settings (governor, power mode ...) as they are.")
+]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="A device profile: meltbench devices.")]
 
 
@@ -44,6 +47,7 @@ def run(
     engine: Annotated[
         str | None, typer.Option("--engine", metavar="PATH", help="A folder or archive of llama.cpp's programs.")
     ] = None,
+    prepare: Prepare = True,
     data: Data = None,
     dry_run: DryRun = False,
     as_markdown: Markdown = False,
@@ -62,6 +66,7 @@ def run(
         reps=reps,
         engine=engine,
         knobs=parse_sets(set_ or []),
+        prepare=prepare,
     )
     _measure(spec, data, dry_run=dry_run, as_markdown=as_markdown, as_json=as_json)
 
@@ -73,6 +78,7 @@ def exec_(
     device: Device = "local",
     reps: Reps = 1,
     set_: Sets = None,
+    prepare: Prepare = True,
     data: Data = None,
     dry_run: DryRun = False,
     as_markdown: Markdown = False,
@@ -81,7 +87,14 @@ def exec_(
     """Meter any program: wall time, CPU, peak memory, energy. Like perf stat, with a store."""
     from meltbench.spec import Spec, parse_sets
 
-    spec = Spec(device=device, workload="exec", reps=reps, knobs=parse_sets(set_ or []), command=tuple(command))
+    spec = Spec(
+        device=device,
+        workload="exec",
+        reps=reps,
+        knobs=parse_sets(set_ or []),
+        command=tuple(command),
+        prepare=prepare,
+    )
     _measure(spec, data, dry_run=dry_run, as_markdown=as_markdown, as_json=as_json)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from meltbench.measure.battery import battery_reasons, on_battery, under_voltage_reasons
 from meltbench.measure.costs import NO_RUN, SERVED, energy_measures, rail_measures
-from meltbench.measure.counters import MAX_GPU_POWER_W, MAX_POWER_W
 from meltbench.measure.crosscheck import cross_check
 from meltbench.measure.findings import (
     StreamStats,
@@ -28,6 +28,7 @@ from meltbench.measure.latency import OF_CACHE, count_measures, in_mode, latency
 from meltbench.measure.own_cpu import Life, cpu_within
 from meltbench.measure.points import points, unlike
 from meltbench.measure.ratios import RATIOS
+from meltbench.measure.screening import Screened, most_w, screen_reasons, screened_total, without_refuted
 from meltbench.measure.sustained import sustained_measures
 from meltbench.measure.throttle import throttle_reasons
 from meltbench.measure.throughput import throughput
@@ -58,7 +59,8 @@ class RunInputs:
     ``boot_ids``: boot ids seen, of the facts before the run and of the probe's begin event.
     ``asked``: exact number of tokens by request index, where the engine was made to produce so many.
     ``totals``: what the profile names as the total, in order of preference. ``gpus``: those outside of the processor's
-    package. ``max_power_w``: more than the device can draw, None where its profile does not say.
+    package. ``max_power_w``: more than the device can draw, None where its profile does not say. ``screened``: what the
+    samples of power and energy were like.
     """
 
     kind: Kind
@@ -81,12 +83,14 @@ class RunInputs:
     totals: Sequence[Designation] = (Designation("rapl"),)
     gpus: Sequence[str] = ()
     max_power_w: float | None = None
+    screened: Sequence[Screened] = ()
 
 
 def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     """Every measure of a run, the reasons against its validity, and the state they come to."""
     run = next((phase for phase in inputs.phases if phase.name == "run"), None)
-    found_total = designated(inputs.totals, inputs.sources, inputs.signals, inputs.gpus)
+    given = designated(inputs.totals, inputs.sources, inputs.signals, inputs.gpus)
+    found_total = screened_total(given, inputs.totals, inputs.screened)
     measures = [
         *_served(inputs),
         *load_measures(inputs.signals, run, *_own_cpu(inputs, run), no_run=NO_RUN[inputs.kind]),
@@ -106,7 +110,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     of_mode = {name for name, _ in RATIOS}
     measures = [in_mode([one], inputs.mode)[0] if one.name in of_mode else one for one in measures]
     checked, disagreements = cross_check(inputs.signals, run)
-    measures += checked
+    measures = without_refuted([*measures, *checked], inputs.screened)
     told = [inputs.failure, *inputs.conditions] if inputs.failure else list(inputs.conditions)
     found = [
         *(reason(code, detail) for code, detail in told if code),
@@ -116,8 +120,11 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *source_reasons(inputs.sources),
         *frequency_reasons(inputs.signals, run),
         *throttle_reasons(inputs.signals, run),
+        *battery_reasons(inputs.signals, run, on_battery(given, inputs.totals, inputs.signals)),
+        *under_voltage_reasons(inputs.signals, run),
         *disagreements,
-        *measure_reasons(measures, inputs.max_power_w or MAX_POWER_W + MAX_GPU_POWER_W * len(inputs.gpus)),
+        *screen_reasons(given, inputs.totals, inputs.screened),
+        *measure_reasons(measures, most_w(inputs.max_power_w, inputs.gpus)),
         *([reason("partial_total", found_total.partial)] if found_total.partial else []),
     ]
     first: dict[str, Reason] = {}

@@ -110,13 +110,16 @@ def _failed_step(events: Sequence[Event], end: Event, what: str) -> str:
     """Which step ended the job, and the probe's reason."""
     if end.get("reason") == "probe_killed":
         return "the probe was killed"
-    failed = next(
-        (e for e in events if e["event"] == "step" and e.get("state") == "end" and e.get("result") != "ok"), None
-    )
+    failed = next((e for e in events if e["event"] == "step" and e.get("state") == "end" and _ended_it(e)), None)
     step = f"{failed.get('op')} {failed.get('name')}" if failed else f"step {end.get('step')}"
     said = str(end.get("reason"))
     words = next((f" ({meant})" for why, meant in _STARTS.items() if said == f"cannot start: {why}"), "")
     return f"{what if failed and failed.get('op') == 'exec' else step}: {said}{words}"
+
+
+def _ended_it(event: Event) -> bool:
+    """Whether a step's end ended the job: a try that failed did not."""
+    return event.get("result") != "ok" and event.get("op") != "try"
 
 
 def _worst(gone: Sequence[Event]) -> Event | None:

@@ -37,6 +37,7 @@ SEEN_SHARE = 0.90
 # Engines work in lock step: a core lost for a share x of the time slows every thread by about x. At 0.1 core the
 # harm is bounded by 10 %, and it lies a decade above the probe's own use and the 10 ms tick over a run.
 FOREIGN_CORES = 0.10
+LOW_SOC_PERCENT = 20.0
 CROSS_CHECK_SHARE = 0.01  # two readers of one register; the gain, which is 5 %, is the same for both
 
 _TABLE: dict[str, tuple[str, State, str]] = {
@@ -117,9 +118,9 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "Lengthen the idle windows, or look at the source's errors.",
     ),
     "stale_sensor": (
-        "the energy source gave too few fresh values in the run",
+        "the energy source gave too few fresh values in the run or stood still, or the battery's updates are stopped",
         "degraded",
-        "Make the run longer, or use a source that updates more often.",
+        "Make the run longer, or use a source that updates more often; `dumpsys battery reset` starts updates again.",
     ),
     "sensor_denied": (
         "a source exists and may not be read",
@@ -147,9 +148,14 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "Read the domains by hand; look for a second zone of the same name, or a counter that jumps.",
     ),
     "implausible_power": (
-        "mean power is not above zero, or beyond what the machine can draw",
+        "mean power is not above zero or beyond what the machine can draw, or more than 10% of the samples are",
         "invalid",
         "Check the unit, sign and scale of the source in the device profile.",
+    ),
+    "bridged_readings": (
+        "some samples of the total are beyond what the machine can draw, and were bridged",
+        "degraded",
+        "Look at those samples (status implausible); a loose contact or a driver may be behind them.",
     ),
     "partial_total": (
         "the total leaves out a load that is there",
@@ -187,12 +193,12 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "Lift the cap (governor, power profile), or wait for the device to cool.",
     ),
     "under_voltage": (
-        "the target reports under-voltage within the run",
+        "the target reports under-voltage within the run, or since it began",
         "invalid",
         "Use a stronger supply and a shorter cable.",
     ),
     "charging": (
-        "the battery was being charged while it was the energy source",
+        "the battery was charged, or its device fed from outside, while it was the energy source",
         "invalid",
         "Cut the supply: a hub with switched ports, or wireless adb.",
     ),
@@ -202,7 +208,7 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "Trust the current after a calibration, not the status field.",
     ),
     "low_battery": (
-        "the battery was below 20 % within the run",
+        f"the battery was below {LOW_SOC_PERCENT:g} % within the run",
         "degraded",
         "Charge first: devices save power when the battery is low.",
     ),
@@ -214,7 +220,7 @@ _TABLE: dict[str, tuple[str, State, str]] = {
     "settings_not_applied": (
         "a setting the run asked for was not in force",
         "invalid",
-        "Read the set events: the path may be read-only or need root.",
+        "Look at conditions.settings: a path may be read-only or need root; --no-prepare leaves the device as it is.",
     ),
 }
 TABLE: dict[str, Rule] = {code: Rule(*row) for code, row in _TABLE.items()}

@@ -117,15 +117,24 @@ class Job:
         self._add("step", "http", name, port, concurrency, milliseconds(deadline_s), max_bytes, *words, *files)
 
     def execute(self, name: str, deadline_s: float, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-        """Run a program to its end; its arguments are literal."""
+        """Run a program to its end; its arguments are literal. The job ends where it fails."""
+        self._run("exec", name, deadline_s, argv, env)
+
+    def attempt(self, name: str, deadline_s: float, argv: Sequence[str]) -> None:
+        """Run a program to its end; the job goes on also where it fails."""
+        self._run("try", name, deadline_s, argv, None)
+
+    def _run(self, op: str, name: str, deadline_s: float, argv: Sequence[str], env: Mapping[str, str] | None) -> None:
         words = [literal(arg) for arg in argv]
-        self.lines.append(
-            " ".join(["step", "exec", word(name), str(milliseconds(deadline_s)), *_env(env), "--", *words])
-        )
+        self.lines.append(" ".join(["step", op, word(name), str(milliseconds(deadline_s)), *_env(env), "--", *words]))
 
     def set(self, path: str, value: str) -> None:
-        """Write a setting that is put back when the job ends, however it ends."""
-        self._add("step", "set", path, value)
+        """Write a setting to a file or glob; what stood there is put back when the job ends, however it ends."""
+        self.lines.append(f"step set {word(path)} {literal(value)}")
+
+    def undo(self, argv: Sequence[str]) -> None:
+        """Remember a command that is run when the job ends, however it ends; its arguments are literal."""
+        self.lines.append(" ".join(["step", "undo", "--", *(literal(arg) for arg in argv)]))
 
     def mark(self, name: str) -> None:
         """Stamp a moment."""

@@ -46,7 +46,7 @@ MAX_SERIES = 1024  # of one source; a machine with more zones or cores than this
 NAN = float("nan")
 
 # Of several causes the first here is the one to tell: it names the nearest thing somebody can mend.
-_TELLING: tuple[Status, ...] = ("denied", "gated", "again", "error", "unparsed", "absent")
+_TELLING: tuple[Status, ...] = ("denied", "gated", "again", "error", "unparsed", "implausible", "absent")
 _ERRNO = {
     errno.EACCES: DENIED,
     errno.EPERM: DENIED,
@@ -380,6 +380,12 @@ class Sighting:
         tally = self.tally.copy()
         tally.subtract(word for one in series for word in one.words)
         return replace(self, readings=self.readings - readings, tally=tally)
+
+    def marked(self, n: int) -> Sighting:
+        """With ``n`` of the samples that had a value found to be implausible."""
+        found: Counter[Status] = Counter({"implausible": n, "ok": -n})
+        found.update(self.tally)
+        return replace(self, tally=found)
 
     def told(self) -> SourceStatus:
         """One row about a source: ``ok`` when any value came of it, else the most telling cause."""

@@ -29,6 +29,9 @@ _WORDS = {
     "load": "load on all processors",
     "same": "equal loads, one after the other",
     "charge": "drawing the battery down",
+    "set": "setting the device",
+    "undo": "setting the device",
+    "try": "setting the device",
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 
 SqlType = Literal["VARCHAR", "BIGINT", "INTEGER", "DOUBLE", "TIMESTAMP"]
 
@@ -196,7 +196,7 @@ SOURCES = Table(
     (
         _seq("source"),
         Column("source", "VARCHAR", "Name of the source.", "source"),
-        Column("status", "VARCHAR", "ok, denied, absent, again, gated, error or unparsed.", "status"),
+        Column("status", "VARCHAR", "ok, denied, absent, again, gated, error, unparsed or implausible.", "status"),
         Column("paths", "INTEGER", "Paths or streams found.", "paths"),
         Column("readings", "BIGINT", "Readings taken.", "readings"),
         Column("detail", "VARCHAR", "What was seen.", "detail"),
@@ -253,7 +253,7 @@ SAMPLES = Table(
         Column("t0_ns", "BIGINT", "Start of the read."),
         Column("t1_ns", "BIGINT", "End of the read."),
         Column("value", "DOUBLE", "Value in the unit of the series; null when missing."),
-        Column("status", "VARCHAR", "ok, denied, absent, again, gated, error or unparsed."),
+        Column("status", "VARCHAR", "ok, denied, absent, again, gated, error, unparsed or implausible."),
     ),
     parquet="samples.parquet",
     indexed=False,

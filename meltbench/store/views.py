@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from meltbench.measure.validity import TABLE as RULES
 from meltbench.store.schema import INDEX_VERSION, RUN_ID, RUNS, TABLES, index_columns
 
 # runs_wide takes each of these from the measure of that name and stat, phase run.
@@ -158,7 +159,21 @@ LATENCY = View(
     ),
 )
 
-VIEWS = (RUNS_WIDE, ENERGY, LATENCY)
+RUN_REASONS = View(
+    "run_reasons",
+    "One row per run with a column for each reason of docs/measuring.md, true where it speaks against the run: "
+    "FROM run_reasons WHERE charging OR throttled.",
+    f"""
+    SELECT r.run_id, r.device, r.model, r.runner, r.mode, r.accelerator, r.workload, r.validity,
+        {", ".join(f"coalesce(list_contains(v.codes, '{code}'), false) AS {code}" for code in RULES)}
+    FROM runs r LEFT JOIN (SELECT run_id, list(code) AS codes FROM reasons GROUP BY run_id) v ON v.run_id = r.run_id""",
+    (
+        *((name, _MEANINGS[name]) for name in ("run_id", *_RUN_COLUMNS)),
+        *((code, f"{rule.threshold[:1].upper()}{rule.threshold[1:]} ({rule.state}).") for code, rule in RULES.items()),
+    ),
+)
+
+VIEWS = (RUNS_WIDE, RUN_REASONS, ENERGY, LATENCY)
 
 
 def _quoted(text: str) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from meltbench.catalog import Definition
 
 Checked = Literal["device", "capture", "emulated", "unverified"]
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,60}", re.ASCII)  # the probe's names have 64, of which a setting's take four
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,12 @@ class Total:
 class Setting:
     """Something that is set before a run and put back after it.
 
-    A file (``path``, a glob) is written ``value``. Else ``set`` is a command that sets it, ``get`` one that prints what
-    is in force, ``undo`` one that puts it back, in whose words ``{old}`` stands for what ``get`` printed before.
-    ``expect``: what ``get`` prints when it is in force, where that is not ``value``. ``on``: who runs the commands.
-    ``optional``: a device that cannot be set so is measured all the same, without a word against it.
+    A file of the target (``path``, a glob) is written ``value``. Else ``set`` is a command that sets it, ``get`` one
+    whose last line tells what is in force, ``undo`` one that puts it back, in whose words ``{old}`` stands for that
+    line as it was before (then it must be made of letters, digits and ``_.,:=+/@%-``). ``expect``: what ``get`` tells,
+    or the file holds, when it is in force, where that is not ``value``. ``on``: who runs the commands; the controller
+    runs its own before the job. ``optional``: a device that cannot be set so is measured all the same, without a word
+    against it. Settings are made in the order of the profile and put back in reverse; no word is seen by a shell.
     """
 
     name: str
@@ -104,6 +106,13 @@ class Setting:
             raise ValueError(f"setting {self.name!r} needs either path or set")
         if self.set and not (self.get and self.undo):
             raise ValueError(f"setting {self.name!r} has set and lacks get or undo: none could check it or put it back")
+        if self.path is not None and (self.get or self.undo or self.on == "controller"):
+            raise ValueError(f"setting {self.name!r} is a file of the target: leave out get, undo and on")
+
+    @property
+    def wanted(self) -> str:
+        """What is told, or read, when it is in force."""
+        return self.value if self.expect is None else self.expect
 
 
 @dataclass(frozen=True)

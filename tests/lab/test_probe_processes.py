@@ -57,6 +57,22 @@ def test_exec_fails_with_its_status_and_at_its_deadline(lab: Lab, tmp_path: Path
     assert slow.left() == []
 
 
+def test_a_try_that_fails_is_told_and_the_job_goes_on(lab: Lab, tmp_path: Path) -> None:
+    journal = lab.run(
+        f"step try bad 5000 -- {sh('echo no >&2; exit 3')}",
+        "step try slow 100 -- sleep 100",
+        "step try gone 100 -- /no/such/program",
+        "step try good 5000 -- true",
+        f"step exec last 5000 -- touch {tmp_path}/reached",
+    )
+    assert result(journal) == ("done", "")
+    assert (tmp_path / "reached").exists()
+    told = [e["result"] for e in journal.named("step") if e["state"] == "end"]
+    assert told == ["process bad ended with 3", "timeout", "cannot start: No such file or directory", "ok", "ok"]
+    assert only(journal, "bad", "err").readings.raw == [b"no"]
+    assert lab.left() == []
+
+
 def test_stop_reaches_the_deaf_and_the_daemons(lab: Lab) -> None:
     daemons = "(setsid sleep 300 &); setsid sh -c 'trap \"\" TERM; sleep 301' &"
     deaf = f"trap '' TERM; {daemons} echo up; while true; do sleep 1; done"

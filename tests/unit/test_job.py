@@ -44,7 +44,9 @@ def test_the_lines_of_every_kind() -> None:
     job.http("requests", "engine", 1, 2, 10, ["req/0"])
     job.http("requests", "engine", 4, 2, 10, ["req/1"], Until(1.5, (("/sys/z*/temp", "above", 84_999.5),)))
     job.execute("engine", 2, ["sh", "-c", ""])
-    job.set("/sys/x", "1")
+    job.set("/sys/x*", "1")
+    job.undo(["nvpmodel", "-m", "{2}"])
+    job.attempt("set.mode", 3, ["nvpmodel", "-m", "0 1"])
     job.mark("here")
     job.stop("engine", 0.5)
     assert job.text().splitlines() == [
@@ -62,7 +64,9 @@ def test_the_lines_of_every_kind() -> None:
         "step http requests engine 1 2000 10 req/0",
         "step http requests engine 4 2000 10 until=1500 /sys/z*/temp above 84999.500000 -- req/1",
         "step exec engine 2000 -- sh -c %",
-        "step set /sys/x 1",
+        "step set /sys/x* 1",
+        "step undo -- nvpmodel -m %7B2%7D",
+        "step try set.mode 3000 -- nvpmodel -m 0%201",
         "step mark here",
         "step stop engine 500",
     ]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 REFUSED = [
     ("stop idle a 1", "run limit channel step"),
-    ("step dance a", "idle port pages spawn ready http exec gate mark set undo stop"),
+    ("step dance a", "idle port pages spawn ready http exec try gate mark set undo stop"),
     ("step idle a", "step idle NAME MS"),
     ("step idle a b", "step idle NAME MS"),
     ("step idle a 1 2", "step idle NAME MS"),

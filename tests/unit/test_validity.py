@@ -7,7 +7,7 @@ import pytest
 from evidence_kit import SECOND, digests, phase, request, series
 
 from meltbench.errors import InternalError
-from meltbench.measure import RunInputs, StreamStats, measure_run
+from meltbench.measure import Designation, RunInputs, StreamStats, measure_run
 from meltbench.measure.digest import Edges, digest
 from meltbench.measure.findings import (
     clock_reasons,
@@ -16,6 +16,7 @@ from meltbench.measure.findings import (
     sampler_reasons,
     source_reasons,
 )
+from meltbench.measure.screening import Screen
 from meltbench.measure.validity import TABLE, reason, state, table_markdown
 from meltbench.records import SourceStatus
 
@@ -208,33 +209,111 @@ def replaced(name, values):
     return [one if one.name != name else series(name, T, values, source=one.source, wrap=one.wrap) for one in sound()]
 
 
-@pytest.mark.parametrize(
-    ("given", "code", "verdict"),
-    [
-        ({"failure": ("oom_killed", "the kernel killed the engine")}, "oom_killed", "invalid"),
-        ({"conditions": [("not_gated", "quick runs have no gate")]}, "not_gated", "degraded"),
-        ({"clocks": pairs((1, 1, 1), (39, 30, 39))}, "suspended", "invalid"),
-        ({"boot_ids": ["a1", "b2"]}, "device_rebooted", "invalid"),
-        ({"asked": {0: 64}}, "truncated_output", "degraded"),
-        ({"streams": [StreamStats("rapl", 400, 200)]}, "sampler_starved", "degraded"),
-        ({"series": replaced("cpu.busy_s", 2.2 * T)}, "background_load", "degraded"),
-        ({"series": replaced("rapl.package-0", 7 * T + 0 * T // 1 - 100 * (T > 20))}, "counter_reset", "degraded"),
-        ({"series": replaced("rapl.package-0", np.full(len(T), 5.0))}, "stale_sensor", "degraded"),
-        ({"series": replaced("rapl.package-0", 5000 * T)}, "implausible_power", "invalid"),
-        ({"series": [one for one in sound() if one.unit != "degC"]}, "no_thermal_sensor", "degraded"),
-        ({"phases": [phase("run", 10, 50)]}, "low_coverage", "degraded"),
-        (
-            {"series": [*sound(), series("rapl.package-0.dram", [], [], source="rapl")]},
-            "partial_total",
-            "degraded",
-        ),
-    ],
-)
-def test_each_finding_reaches_the_verdict(given, code, verdict):
-    _, reasons, found = measure_run(evidence(**given))
-    assert code in codes(reasons)
-    assert found == verdict
+BATTERY = Designation("gauge", scope="battery")
+NOISE = np.random.default_rng(5).normal(0, 0.05, len(T))
+
+
+def gauge(name, value, unit="W", kind="gauge", **more):
+    """A signal of a phone's battery, or of a board's sensor, that was read every 100 ms."""
+    values = np.broadcast_to(np.asarray(value, dtype=float), T.shape)
+    return series(name, T, values, kind=kind, unit=unit, source="gauge", scope="battery", klass="C", **more)
+
+
+def on_battery(*signals, power=2 + NOISE):
+    """A phone whose battery is what its energy is taken from."""
+    others = [one for one in sound() if one.unit != "J"]
+    given = [gauge("battery.power", power), *signals, *others]
+    return {"series": given, "sources": [SourceStatus("gauge", "ok", 1, 400)], "totals": [BATTERY]}
+
+
+def screened(given, max_power_w):
+    """The same after its samples were held against what the device can draw."""
+    screen = Screen(max_power_w, PHASES[1])
+    signals = [screen.take(one) for one in given["series"]]
+    return given | {"series": signals, "screened": screen.done(), "max_power_w": max_power_w}
+
+
+def second_opinion():
+    """What pyRAPL read of the same package: a tenth more."""
+    ours = series("rapl.package-0.energy", T, 7 * T, source="rapl", wrap=262143.0)
+    return [ours, series("pyrapl.package-0.energy", T, 7.7 * T, source="pyrapl")]
+
+
+def replaced_by(*others):
+    return {"series": [*(one for one in sound() if one.unit != "J"), *others]}
+
+
+# One case a reason at least: a reason that nothing can provoke is none.
+CASES = [
+    ("engine_failed", {"failure": ("engine_failed", "the engine ended with signal 11")}),
+    ("model_damaged", {"failure": ("model_damaged", "x.gguf is truncated")}),
+    ("command_failed", {"kind": "exec", "requests": [], "failure": ("command_failed", "status 3")}),
+    ("oom_killed", {"failure": ("oom_killed", "the kernel killed the engine")}),
+    ("aborted", {"failure": ("aborted", "the run was ended before it was complete")}),
+    ("probe_killed", {"failure": ("probe_killed", "the journal has no end")}),
+    ("journal_full", {"failure": ("journal_full", "the disk of the target is full")}),
+    ("device_rebooted", {"boot_ids": ["a1", "b2"]}),
+    ("suspended", {"clocks": pairs((1, 1, 1), (39, 30, 39))}),
+    ("clock_stepped", {"clocks": pairs((1, 1, 1), (39, 39, 41))}),
+    ("clock_unsynced", {"conditions": [("clock_unsynced", "the meter's host was never asked for its time")]}),
+    ("request_failed", {"requests": [REQUESTS[0], request(1, 20, 30, status="http_500")]}),
+    ("no_timed_request", {"requests": [request(0, 10, 20, status="timeout"), request(1, 20, 30, status="timeout")]}),
+    ("truncated_output", {"asked": {0: 64}}),
+    ("sampler_starved", {"streams": [StreamStats("rapl", 400, 200)]}),
+    ("low_coverage", {"phases": [phase("run", 10, 50)]}),
+    ("stale_sensor", {"series": replaced("rapl.package-0", np.full(len(T), 5.0))}),
+    ("stale_sensor", on_battery(gauge("dumpsys_battery.updates_stopped", 1, "1", "state"))),
+    ("stale_sensor", screened(on_battery(power=np.where(T < 20, 2 + NOISE, 2.3)), 15.0)),
+    ("sensor_denied", {"sources": [SourceStatus("rapl", "denied", 1, 0)]}),
+    ("sensor_gated", {"sources": [SourceStatus("rapl", "ok", 1, 9), SourceStatus("gpu", "again", 1, 9)]}),
+    ("sensor_unreadable", {"sources": [SourceStatus("rapl", "error", 1, 0)]}),
+    ("counter_reset", {"series": replaced("rapl.package-0", 7 * T + 0 * T // 1 - 100 * (T > 20))}),
+    ("cross_check_failed", replaced_by(*second_opinion())),
+    ("implausible_power", {"series": replaced("rapl.package-0", 5000 * T)}),
+    ("implausible_power", screened(on_battery(power=2000 + NOISE), 15.0)),
+    ("bridged_readings", screened(on_battery(power=np.where(np.abs(T - 20) < 0.05, 900.0, 2 + NOISE)), 15.0)),
+    ("partial_total", {"series": [*sound(), series("rapl.package-0.dram", [], [], source="rapl")]}),
+    ("background_load", {"series": replaced("cpu.busy_s", 2.2 * T)}),
+    ("not_gated", {"conditions": [("not_gated", "quick runs have no gate")]}),
+    ("warm_start", {"conditions": [("warm_start", "44.1 degC after 600 s of waiting")]}),
+    ("no_thermal_sensor", {"series": [one for one in sound() if one.unit != "degC"]}),
+    ("throttled", {"series": [*sound(), gauge("nvml.gpu0.thermal_slowdown", T > 20, "1", "state")]}),
+    (
+        "frequency_capped",
+        {
+            "series": [
+                *sound(),
+                gauge("cpufreq.policy0.max_hz", np.where(T > 20, 1.5e9, 2e9), "Hz"),
+                gauge("cpufreq.policy0.hw_max_hz", 2e9, "Hz"),
+            ]
+        },
+    ),
+    ("under_voltage", {"series": [*sound(), gauge("throttled.under_voltage", T > 29, "1", "state")]}),
+    ("under_voltage", {"series": [*sound(), gauge("throttled.under_voltage_since_boot", T > 25, "1", "state")]}),
+    ("charging", on_battery(gauge("battery.status", 2, "1", "state"))),
+    (
+        "charge_state_contradictory",
+        on_battery(gauge("battery.status", 2, "1", "state"), gauge("battery.current_a", -0.5, "A")),
+    ),
+    ("low_battery", {"series": [*sound(), gauge("battery.soc_percent", np.where(T > 20, 19, 20), "%")]}),
+    ("gpu_unused", {"conditions": [("gpu_unused", "the machine has an NVIDIA GeForce")]}),
+    ("settings_not_applied", {"conditions": [("settings_not_applied", "governor = performance: denied")]}),
+]
+
+
+@pytest.mark.parametrize(("code", "given"), CASES, ids=[f"{at}-{code}" for at, (code, _) in enumerate(CASES)])
+def test_each_finding_reaches_the_verdict_with_its_state_and_advice(code, given):
+    _, reasons, verdict = measure_run(evidence(**given))
     assert len(set(codes(reasons))) == len(reasons)
+    (found,) = [one for one in reasons if one.code == code]
+    assert (found.state, found.advice) == (TABLE[code].state, TABLE[code].advice)
+    assert found.detail
+    assert verdict == state(reasons)
+    assert state([found, reason("gpu_unused", "")]) == TABLE[code].state
+
+
+def test_every_reason_can_be_provoked():
+    assert {code for code, _ in CASES} == set(TABLE)
 
 
 def test_a_run_of_nothing_gives_reasons_and_no_numbers():

@@ -189,7 +189,7 @@ static int check_form(struct parse *p, struct step *s) {
 static int parse_step(struct parse *p) {
     const struct op *op = OPS;
     while (op->word && (p->n < 2 || strcmp(op->word, p->w[1]) != 0)) op++;
-    if (!op->word) return bad(p, "unknown step", p->n > 1 ? p->w[1] : NULL, "idle port pages spawn ready http exec gate mark set undo stop");
+    if (!op->word) return bad(p, "unknown step", p->n > 1 ? p->w[1] : NULL, "idle port pages spawn ready http exec try gate mark set undo stop");
     if (p->job->n_steps == STEPS_MAX) return bad(p, "too many steps", NULL, "10000");
     struct step *s = &p->job->steps[p->job->n_steps++];
     bool named = op->usage[strlen("step ") + strlen(op->word)] == ' ' && strstr(op->usage, " NAME");

@@ -1,0 +1,133 @@
+"""Settings that the controller itself makes and puts back, such as the power of a hub's port.
+
+The target's own list cannot hold them, so the ticket of the run does: it says what there is to put back before anything
+is changed, and whoever brings the run in does it. A command is only ever run when the profile of the device names it:
+a ticket lies in a store, which may come from somebody else.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from meltbench.deadline import Deadline
+from meltbench.errors import DeviceError, UserError
+from meltbench.settings import SET_S, Planned, as_rows, ask, from_ticket, programs, told, undo_words
+from meltbench.targets import printable
+from meltbench.targets.local import LocalTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meltbench.store import RunFolder
+    from meltbench.targets.profile import Profile, Setting
+    from meltbench.watch import Watch
+
+_TRIES = 2
+_MARGIN_S = 60.0
+
+
+def check(profile: Profile, device: str) -> None:
+    """Raise UserError when a setting that may not be left out needs a program that this machine does not have."""
+    for one in profile.setting:
+        lost = [name for name in programs([one], "controller") if shutil.which(name) is None]
+        if lost and not one.optional:
+            raise UserError(
+                f"setting {one.name!r} of device {device} needs {lost[0]}, which is not on this machine",
+                hint="install it, or leave the device as it is with --no-prepare",
+            )
+
+
+def make(folder: RunFolder, profile: Profile) -> None:
+    """Make the controller's settings, once the ticket says how they are put back; what came of it goes there too."""
+    ticket = folder.ticket()
+    plans, here = from_ticket(ticket), LocalTransport()
+    by_name = {one.name: one for one in profile.setting}
+    if not any(_ours(one) for one in plans):
+        return
+    made = []
+    for one in plans:
+        if _ours(one) and one.todo == "set":
+            failed = _failure(here, by_name[one.name].set)
+            found = ask(here, by_name[one.name].get)
+            problem = "; ".join(filter(None, (found.problem, failed if found.value != one.wanted else "")))
+            made.append(replace(one, found=((found.value, problem),)))
+        else:
+            made.append(one)
+    folder.write_ticket(ticket | {"settings": as_rows(made)})
+
+
+def put_back(folder: RunFolder, profile: Profile | None, watch: Watch) -> None:
+    """Put the controller's settings of a run back, the last one first, and note it in the ticket.
+
+    ``profile``: what the device is set to, None where it is not known here any more. What cannot be put back is told
+    with the command that would.
+    """
+    ticket = folder.ticket()
+    plans, here = from_ticket(ticket), LocalTransport()
+    if not any(_ours(one) and not one.restored for one in plans):
+        return
+    by_name = {one.name: one for one in profile.setting} if profile is not None else {}
+    host = (ticket.get("controller") or {}).get("host")
+    done = {}
+    for one in (one for one in reversed(plans) if _ours(one) and not one.restored):
+        setting = by_name.get(one.name)
+        tried, problem = one, _refusal(one, setting, host)
+        if setting is not None and not problem:
+            tried, problem = _put_back(one, setting, here)
+        if problem:
+            command = shlex.join(printable(word) for word in one.undo)
+            watch.warn(f"setting {printable(one.name)} was not put back: {problem}; by hand: {command}")
+        done[one.name] = replace(tried, restored=not problem)
+    folder.write_ticket(ticket | {"settings": as_rows(done.get(one.name, one) for one in plans)})
+
+
+def overdue(ticket: dict[str, Any]) -> bool:
+    """Whether a run must have ended by now, also where its target cannot be asked."""
+    try:
+        started = datetime.fromisoformat(str(ticket["started_at"])).timestamp()
+        return time.time() > started + float(ticket["longest_s"]) + _MARGIN_S
+    except (KeyError, ValueError):
+        return False
+
+
+def _ours(one: Planned) -> bool:
+    return one.on == "controller" and one.todo != "nothing"
+
+
+def _refusal(one: Planned, setting: Setting | None, host: object) -> str:
+    """Why a command of a ticket is not run here; empty where it is."""
+    from meltbench.controller import this_process
+
+    if one.todo == "set" and host != this_process()["host"]:
+        return f"it was made on {printable(str(host))}"
+    if one.todo == "set" and (setting is None or undo_words(setting, one.before) != one.undo):
+        return "the profile of the device does not say so here"
+    return ""
+
+
+def _put_back(one: Planned, setting: Setting, here: LocalTransport) -> tuple[Planned, str]:
+    """Look whether it held until the end, then undo it."""
+    last = ask(here, setting.get)
+    one = replace(one, found=(*one.found, (last.value, last.problem)))
+    if one.todo != "set":
+        return one, ""
+    problem = ""
+    for _ in range(_TRIES):
+        problem = _failure(here, one.undo)
+        if not problem:
+            break
+    return one, problem
+
+
+def _failure(here: LocalTransport, argv: Sequence[str]) -> str:
+    """Run a command; what it complained of, empty when it succeeded."""
+    try:
+        done = here.run(argv, Deadline.after(SET_S))
+    except DeviceError as error:
+        return printable(str(error))
+    return "" if done.code == 0 else f"{told(done.code, b'').problem}: {done.complaint()}"

@@ -1,0 +1,168 @@
+"""A battery whose gauge lies, or that is charged, in the middle of a run: the run goes on and says so.
+
+The phone is made: a tree below /sys/class/power_supply that a thread writes, so what its battery truly gave is known.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli import Bench
+
+pytest.importorskip("meltbench.readings.power_supply")
+
+AMPS, VOLTS = 0.5, 3.8
+PROFILE = """
+title = "a made phone"
+target = "local"
+max_power_w = 20
+roots.sys = "{sys}"
+
+[[source]]
+name = "battery"
+reader = "power_supply"
+period_ms = 19
+options = {{ calibration = "made"{options} }}
+
+[[total]]
+source = "battery"
+scope = "battery"
+"""
+
+
+class Phone:
+    """Discharges ``AMPS``, a little more with each update; ``values`` are the texts of its files."""
+
+    def __init__(self, root: Path) -> None:
+        self._stop, self.frozen = threading.Event(), False
+        self.values = {
+            "battery/type": "Battery", "battery/status": "Discharging", "battery/capacity": "64",
+            "battery/voltage_now": f"{VOLTS * 1e6:.0f}", "battery/current_now": "0", "battery/temp": "311",
+            "usb/type": "USB", "usb/online": "0",
+        }  # fmt: skip
+        self.current: Callable[[int], str] = str
+        self._files: dict[str, int] = {}
+        for name in self.values:
+            path = root / "class" / "power_supply" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._files[name] = os.open(path, os.O_CREAT | os.O_WRONLY)
+        self._write()
+        self._thread = threading.Thread(target=self._run)
+
+    def _write(self) -> None:
+        for name, text in self.values.items():
+            raw = f"{text}\n".encode()
+            os.pwrite(self._files[name], raw, 0)
+            os.ftruncate(self._files[name], len(raw))
+
+    def _run(self) -> None:
+        at = 0
+        while not self._stop.wait(0.005):
+            at = (at + 7919) % 10_000
+            self.values["battery/current_now"] = self.current(-int(AMPS * 1e6) + at - 5000)
+            if not self.frozen:
+                self._write()
+
+    @contextmanager
+    def living(self) -> Iterator[Phone]:
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            self._thread.join()
+            for handle in self._files.values():
+                os.close(handle)
+
+
+def metered(bench: Bench, fault: Callable[[Phone], None], options: str = "") -> dict[str, Any]:
+    """A run of two seconds on the made phone, which the fault befalls a while after it began."""
+    phone = Phone(bench.home / "sys")
+    (bench.home / "devices").mkdir()
+    (bench.home / "devices" / "made.toml").write_text(PROFILE.format(sys=bench.home / "sys", options=options))
+    with phone.living():
+        running = bench.start("exec", "--json", "--device", "made", "--set", "idle_s=0.4", "--", "sleep", "2.2")
+        bench.wait_for(lambda s: s.get("op") == "exec")
+        time.sleep(0.6)
+        fault(phone)
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 0, err
+    (run,) = json.loads(out)
+    assert run["outcome"] == "done"
+    return dict(run)
+
+
+def energy(run: dict[str, Any]) -> dict[str, Any]:
+    keys = ("energy_j", "run", "total")
+    (found,) = [m for m in run["measures"] if (m["name"], m["phase"], m["source"]) == keys]
+    return dict(found)
+
+
+def against(run: dict[str, Any]) -> dict[str, str]:
+    return {reason["code"]: reason["detail"] for reason in run["reasons"]}
+
+
+def test_a_battery_that_is_discharged_gives_what_it_gave(bench: Bench) -> None:
+    run = metered(bench, lambda _: None)
+    wall = next(m["value"] for m in run["measures"] if m["name"] == "wall_s")
+    assert energy(run)["value"] == pytest.approx(AMPS * VOLTS * wall, rel=0.03)
+    assert energy(run)["scope"] == "battery"
+    assert not set(against(run)) & {"charging", "charge_state_contradictory", "low_battery", "stale_sensor"}
+
+
+def test_trap_7_a_cable_that_is_plugged_in_midway(bench: Bench) -> None:
+    def plug(phone: Phone) -> None:
+        phone.values |= {"usb/online": "1", "battery/status": "Charging"}
+        phone.current = lambda ua: str(ua % 10_000 - 5000)  # the gauge sees next to nothing now
+
+    run = metered(bench, plug)
+    assert "battery: plugged in, and its gauge does not see what comes in" in against(run)["charging"]
+    assert run["validity"] == "invalid"
+
+
+def test_trap_8_a_status_that_lies(bench: Bench) -> None:
+    def lie(phone: Phone) -> None:
+        phone.values["battery/status"] = "Charging"
+
+    run = metered(bench, lie)
+    assert against(run)["charge_state_contradictory"].startswith("battery: status charging, 5")
+    assert "charging" not in against(run)
+    assert run["validity"] == "invalid"
+
+
+def test_a_battery_that_runs_low(bench: Bench) -> None:
+    run = metered(bench, lambda phone: phone.values.update({"battery/capacity": "19"}))
+    assert against(run)["low_battery"] == "battery: 19 %"
+    assert energy(run)["value"] is not None
+
+
+def test_trap_5_a_gauge_that_is_frozen_midway(bench: Bench) -> None:
+    def freeze(phone: Phone) -> None:
+        phone.frozen = True
+
+    run = metered(bench, freeze)
+    assert energy(run)["value"] is None
+    assert "battery.power stood still for" in against(run)["stale_sensor"]
+
+
+def test_trap_2_a_gauge_that_counts_in_another_unit_than_its_profile_says(bench: Bench) -> None:
+    run = metered(bench, lambda _: None, options=', current_unit = "mA"')
+    assert energy(run)["value"] is None
+    assert set(against(run)) & {"sensor_unreadable", "implausible_power"}
+
+
+def test_a_gauge_that_answers_with_prose(bench: Bench) -> None:
+    def talk(phone: Phone) -> None:
+        phone.current = lambda _: "no battery"
+
+    run = metered(bench, talk)
+    assert energy(run)["value"] is None
+    assert "battery.power" in against(run)["sensor_unreadable"]
