@@ -18,6 +18,7 @@ from meltbench.engines.checks import checked
 from meltbench.engines.prompts import Ask, Sent
 from meltbench.measure import Designation, RunInputs, StreamStats, measure_run
 from meltbench.measure.digest import Digester, Edges
+from meltbench.measure.findings import gate_conditions
 from meltbench.measure.outcome import Outcome, outcome
 from meltbench.measure.own_cpu import Life
 from meltbench.measure.phases import phases
@@ -170,8 +171,7 @@ def _max_rss(gone: dict[str, Any]) -> int | None:
 
 
 def _conditions(ticket: dict[str, Any], journal: Journal, engine: dict[str, str]) -> list[tuple[str, str]]:
-    # The thermal gate is the controller's and not built yet, so no run can claim to have passed one.
-    found = [("not_gated", "the run started without waiting for a steady temperature")]
+    found = gate_conditions(ticket.get("gate"))
     label = load_label(journal.first("pages") or {})
     if ticket["knobs"].get("load") == "cold" and label != "cold":
         found.append(("settings_not_applied", f"a cold load was asked for, the page cache was {label or 'unknown'}"))
@@ -353,6 +353,7 @@ def _manifest(
         "versions": ticket["versions"] | {"probe": begin.get("probe")},
         "conditions": ticket["conditions"]
         | {
+            "gate": ticket.get("gate"),
             "boot_id": begin.get("boot_id") or ticket["conditions"].get("boot_id"),
             "model_cached_bytes": pages.get("resident_bytes") if pages.get("status") == "ok" else None,
             "load": load_label(pages),

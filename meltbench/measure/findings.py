@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meltbench.measure.validity import FOREIGN_CORES, LATE_SHARE, MISSED_SHARE, STEP_S, SUSPEND_S, reason
 
@@ -52,6 +52,30 @@ def clock_reasons(pairs: Sequence[ClockPair], boot_ids: Sequence[str] = ()) -> l
     if moved_s > STEP_S:
         out.append(reason("clock_stepped", f"the wall clock moved by {moved_s:.3g} s"))
     return out
+
+
+def gate_conditions(gate: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What the thermal gate's outcome speaks against, as the ticket has it; None: of a version that had no gate.
+
+    A gate that ran out of time is told with what it saw, so that a reader can judge how warm the start was.
+    """
+    state = (gate or {}).get("state", "off")
+    if state == "off":
+        return [("not_gated", "the run started without waiting for a steady temperature")]
+    if state == "no_sensor":
+        return [("no_thermal_sensor", "no zone gave a temperature at the gate")]
+    if state != "timed_out":
+        return []
+    temp_c, slope, target_c = (_number(gate, key) for key in ("temp_c", "slope_c_per_min", "target_c"))
+    said = ["no temperature" if temp_c is None else f"{temp_c:.1f} degC"]
+    said += [] if target_c is None else [f"target {target_c:.1f} degC"]
+    said += [] if slope is None else [f"{slope:+.2f} degC/min"]
+    return [("warm_start", f"{', '.join(said)} after {_number(gate, 'waited_s') or 0:.0f} s of waiting")]
+
+
+def _number(told: Mapping[str, Any] | None, key: str) -> float | None:
+    value = (told or {}).get(key)
+    return float(value) if isinstance(value, int | float) else None
 
 
 def sampler_reasons(streams: Sequence[StreamStats]) -> list[Reason]:
