@@ -52,13 +52,10 @@ def cooling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     thread.join()
 
 
-def ran(
-    bench: Bench, device: str, *sets: str, reps: int = 1, words: tuple[str, ...] = ("sleep", "0.5")
-) -> tuple[Any, Any]:
+def ran(bench: Bench, device: str, *sets: str, reps: int = 1) -> tuple[Any, Any]:
     """The records of metering a command, and what was said meanwhile."""
-    spec = Spec(
-        device=device, workload="exec", command=words, reps=reps, knobs=parse_sets(["idle_s=0.1", *sets])
-    )  # fmt: skip
+    knobs = parse_sets(["idle_s=0.1", *sets])
+    spec = Spec(device=device, workload="exec", command=("sleep", "0.5"), reps=reps, knobs=knobs)
     said: list[str] = []
     return list(road.run(plan.make(spec), open_store(bench.data), Lines(said.append))), said
 

@@ -183,6 +183,7 @@ def test_the_hottest_of_the_profiles_zones_counts(tmp_path, monkeypatch):
     assert hottest_c(answered({"0": zones["0"]}), mine) is None
 
 
+paths = st.sampled_from([f"{SYS}/class/thermal/thermal_zone{n}/{f}" for n in range(3) for f in ("temp", "type")])
 hostile = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.sampled_from(["ok", "40000\n", 11]),
     lambda inner: st.dictionaries(st.sampled_from(["status", "errno", "text", f"{SYS}/x/temp"]), inner, max_size=4),
@@ -191,7 +192,7 @@ hostile = st.recursive(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.dictionaries(st.sampled_from([f"{SYS}/class/thermal/thermal_zone{n}/{f}" for n in range(3) for f in ("temp", "type")]) | st.text(max_size=9), hostile, max_size=6) | hostile)  # fmt: skip
+@given(st.dictionaries(paths | st.text(max_size=9), hostile, max_size=6) | hostile)
 def test_any_answer_gives_a_temperature_or_none(files):
     local = profile.load("local")[0]
     found = hottest_c({"files": files}, local)
