@@ -22,6 +22,7 @@ from meltbench.measure.findings import gate_conditions
 from meltbench.measure.outcome import Outcome, outcome
 from meltbench.measure.own_cpu import Life
 from meltbench.measure.phases import phases
+from meltbench.measure.sustained import power_windows
 from meltbench.measure.validity import reason, state
 from meltbench.probe.journal import Journal
 from meltbench.readings import Source
@@ -48,7 +49,8 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
     requests, asked, loaded_ns = _requests(ticket, journal)
     spans = phases(journal.events, requests, ENGINE, loaded_ns)
     lives = _lives(journal)
-    signals, sources = _signals(ticket, journal, _edges(spans, requests, lives), keep)
+    kind = ticket["workload"]["kind"]
+    signals, sources = _signals(ticket, journal, _edges(spans, requests, lives, sustained=kind == "sustained"), keep)
     # What a program does of its own accord, to warm up or to fill a context, was not asked for.
     roles = {entry["role"] for entry in ticket["asks"]}
     wanted = [request for request in requests if request.role in roles]
@@ -67,6 +69,7 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
         requests=requests,
         measures=measures,
         reasons=reasons,
+        regimes=list(inputs.regimes.regimes),
     )
 
 
@@ -264,10 +267,12 @@ def _answers(speak: ServerEngine, asks: dict[str, Ask], journal: Journal) -> tup
     return found, exact
 
 
-def _edges(spans: list[Phase], requests: list[Request], lives: list[Life]) -> Edges:
-    """Every window whose energy will be asked about: the phases, and each request from sending to end."""
+def _edges(spans: list[Phase], requests: list[Request], lives: list[Life], *, sustained: bool) -> Edges:
+    """Every window whose energy will be asked about: the phases, and each request from sending to end; of a sustained
+    run also those that tell how its power drifts."""
     run = next((span for span in spans if span.name == "run"), None)
     windows = [(span.t0_ns, span.t1_ns) for span in spans] + [(r.t_send_ns, r.t_end_ns) for r in requests]
+    windows += power_windows(run) if sustained and run is not None else []
     return Edges.of(windows, run, [(life.t0_ns, life.t1_ns) for life in lives])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from meltbench.measure.costs import NO_RUN, SERVED, energy_measures, rail_measures
@@ -28,10 +29,11 @@ from meltbench.measure.latency import OF_CACHE, count_measures, in_mode, latency
 from meltbench.measure.own_cpu import Life, cpu_within
 from meltbench.measure.points import points, unlike
 from meltbench.measure.ratios import RATIOS
-from meltbench.measure.sustained import sustained_measures
+from meltbench.measure.regimes import Found, regimes
+from meltbench.measure.sustained import power_drift, sustained_measures
 from meltbench.measure.throttle import throttle_reasons
 from meltbench.measure.throughput import throughput
-from meltbench.measure.total import Designation, designated, rails
+from meltbench.measure.total import Designation, Total, designated, rails
 from meltbench.measure.validity import reason, state
 
 if TYPE_CHECKING:
@@ -82,11 +84,30 @@ class RunInputs:
     gpus: Sequence[str] = ()
     max_power_w: float | None = None
 
+    @property
+    def run(self) -> Phase | None:
+        """The run's window; None where it was never seen."""
+        return next((phase for phase in self.phases if phase.name == "run"), None)
+
+    @cached_property
+    def total(self) -> Total:
+        """What the device's energy is made up of."""
+        return designated(self.totals, self.sources, self.signals, self.gpus)
+
+    @cached_property
+    def power_drift(self) -> Measure | None:
+        """Whether the power has settled; of sustained runs alone."""
+        return power_drift(self.total.rail, self.total.reason, self.run) if self.kind == "sustained" else None
+
+    @cached_property
+    def regimes(self) -> Found:
+        """Burst, throttled, sustained ...: the states the device went through."""
+        return regimes(self.kind, self.signals, self.phases, self.requests, self.power_drift)
+
 
 def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     """Every measure of a run, the reasons against its validity, and the state they come to."""
-    run = next((phase for phase in inputs.phases if phase.name == "run"), None)
-    found_total = designated(inputs.totals, inputs.sources, inputs.signals, inputs.gpus)
+    run, found_total = inputs.run, inputs.total
     measures = [
         *_served(inputs),
         *load_measures(inputs.signals, run, *_own_cpu(inputs, run), no_run=NO_RUN[inputs.kind]),
@@ -102,6 +123,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *_of_rails(inputs),
         *thermal_measures(inputs.signals, run),
         *frequency_measures(inputs.signals, run),
+        *(one for one in (inputs.power_drift, inputs.regimes.recovery) if one is not None),
     ]
     of_mode = {name for name, _ in RATIOS}
     measures = [in_mode([one], inputs.mode)[0] if one.name in of_mode else one for one in measures]
@@ -115,7 +137,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *sampler_reasons(inputs.streams),
         *source_reasons(inputs.sources),
         *frequency_reasons(inputs.signals, run),
-        *throttle_reasons(inputs.signals, run),
+        *throttle_reasons(inputs.regimes.throttled, run),
         *disagreements,
         *measure_reasons(measures, inputs.max_power_w or MAX_POWER_W + MAX_GPU_POWER_W * len(inputs.gpus)),
         *([reason("partial_total", found_total.partial)] if found_total.partial else []),
