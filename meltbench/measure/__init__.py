@@ -12,6 +12,7 @@ from meltbench.measure.crosscheck import cross_check
 from meltbench.measure.findings import (
     StreamStats,
     clock_reasons,
+    flag_reasons,
     frequency_reasons,
     measure_reasons,
     request_reasons,
@@ -136,6 +137,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *request_reasons(inputs.requests, inputs.asked),
         *sampler_reasons(inputs.streams),
         *source_reasons(inputs.sources),
+        *flag_reasons(inputs.signals, run),
         *frequency_reasons(inputs.signals, run),
         *throttle_reasons(inputs.regimes.throttled, run),
         *disagreements,

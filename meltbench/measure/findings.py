@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from meltbench.measure.slowed import STICKY, flag_spans
 from meltbench.measure.validity import FOREIGN_CORES, LATE_SHARE, MISSED_SHARE, STEP_S, SUSPEND_S, reason
 
 if TYPE_CHECKING:
@@ -98,8 +99,23 @@ def source_reasons(sources: Sequence[SourceStatus]) -> list[Reason]:
     return _joined("sensor_denied", denied) + _joined("sensor_gated", gated)
 
 
+def flag_reasons(signals: Sequence[Digest], run: Phase | None) -> list[Reason]:
+    """What the platform's own flags said in the run of its supply."""
+    return _joined("under_voltage", _flagged(signals, run, ".under_voltage"))
+
+
+def _flagged(signals: Sequence[Digest], run: Phase | None, ending: str) -> list[str]:
+    """The flags of that name that were up in the run."""
+    return [
+        one.name
+        for one in signals
+        if run is not None and one.name.removesuffix(STICKY).endswith(ending)
+        if any(t0 < run.t1_ns and t1 > run.t0_ns for t0, t1 in flag_spans(one, run.t1_ns))
+    ]
+
+
 def frequency_reasons(signals: Sequence[Digest], run: Phase | None) -> list[Reason]:
-    """Policies whose cap lay below the hardware's maximum in the run."""
+    """Policies whose cap lay below the hardware's maximum in the run, and flags that say so."""
     if run is None:
         return []
     highest = {
@@ -113,7 +129,7 @@ def frequency_reasons(signals: Sequence[Digest], run: Phase | None) -> list[Reas
         if one.name.endswith(".max_hz") and policy in highest and one.run.n and one.run.low < highest[policy]:
             what = policy.removeprefix("cpufreq.")
             capped.append(f"{what}: {one.run.low / 1e9:.2f} GHz of {highest[policy] / 1e9:.2f} GHz")
-    return _joined("frequency_capped", capped)
+    return _joined("frequency_capped", capped + _flagged(signals, run, ".frequency_capped"))
 
 
 def request_reasons(requests: Sequence[Request], asked: Mapping[int, int]) -> list[Reason]:

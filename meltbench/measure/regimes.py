@@ -2,10 +2,10 @@
 
 They follow one another without a gap or an overlap. ``throttled``: the platform says that it slows the device, its cap
 or clock fell, or its token rate did. ``recovery``: after that, until the old rate is back; after the run, until the
-device is cool again. ``burst``: the run from its beginning, or after a recovery. ``sustained``: the rate has settled
-(its drift and its 95 % interval lie within 1 % a minute, and the power is not drifting), from ``settling_s`` on after
-the beginning of a burst, or of a token rate that fell. While the platform itself says so a device is ``throttled``,
-however long.
+device is cool again. ``burst``: the run from its beginning, or after a recovery. ``sustained``: how a run ends that has
+settled: the drift of like requests and its 95 % interval lie within 1 % a minute, and the power is not drifting. It
+begins ``settling_s`` after the beginning of the last burst, or of the last fall of the token rate; while the platform
+itself says that it slows the device, that is ``throttled``, however long.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _APART_NS = 3_000_000_000  # evidence with shorter pauses is of one piece
 COOL_C, COOL_SHARE = 1.0, 0.1  # above the start, or of the run's rise, whichever is more: then a device is cool again
+_COOL = f"less than {COOL_C:g} degC or {COOL_SHARE:.0%} of its rise"
 _MAX_CAUSES = 4
 _AROUND = {"idle_before": "idle", "idle_after": "idle", "load": "load"}
 
@@ -54,7 +55,6 @@ class _Run:
     whole: Span
     pace: Pace | None
     heat: Heat | None
-    requests: Sequence[Request]
     slowed: list[Slowed]
     power_drifts: bool
     throttled: list[Regime] = field(default_factory=list)
@@ -90,7 +90,7 @@ def regimes(
     heat, rates = hottest(signals, run), pace(requests) if served else None
     slowed = [*platform_slowed(signals, whole, run, loaded=served), *rate_slowed(rates, heat)]
     drifts = power_drift is not None and power_drift.method.startswith("drifting")
-    look = _Run(run, whole, rates, heat, requests, slowed, drifts)
+    look = _Run(run, whole, rates, heat, slowed, drifts)
     look.regimes = _around(spans, whole, run)
     first = ("idle", "") if kind == "idle" else ("burst", "from the beginning of the run")
     look.put(Regime(first[0], run.t0_ns, run.t1_ns, first[1]))
@@ -147,7 +147,11 @@ def _throttle(look: _Run) -> None:
         t0, t1 = max(begin, run.t0_ns), min(end, look.whole[1])
         if t0 >= min(t1, run.t1_ns):
             continue
-        of = sorted((one for one in look.slowed if one.t0_ns < t1 and one.t1_ns > t0), key=lambda one: one.t0_ns)
+        of = [one for one in look.slowed if one.t0_ns < t1 and one.t1_ns > t0]
+        of.sort(key=lambda one: (not one.platform, one.t0_ns))
+        said = max((one.t1_ns for one in of if one.platform), default=t1)
+        if t1 < run.t1_ns:  # the rate is back: from where the platform let go on, it was on its way
+            t1 = min(t1, said)
         causes = list(dict.fromkeys(one.cause for one in of))
         words = ", ".join(causes[:_MAX_CAUSES]) + (" ..." if len(causes) > _MAX_CAUSES else "")
         look.throttled.append(Regime("throttled", t0, t1, words + _heat(look, t0)))
@@ -186,7 +190,7 @@ def _recover(look: _Run) -> Measure:
 def _cooled(look: _Run, last: Regime) -> Measure:
     """After a run that ended throttled: until the hottest zone is near what it was at the start."""
     t0, end, heat = max(last.t1_ns, look.run.t1_ns), look.whole[1], look.heat
-    how = f"after the run, until the hottest zone is near the start: {COOL_C:g} degC or {COOL_SHARE:.0%} of its rise above it"
+    how = f"after the run, until the hottest zone is {_COOL} above what it was at the start"
     if t0 >= end:
         why = "not_recovered: throttled until the end of the record"
         return Measure("recovery_s", None, "s", reason=why, method=how)
@@ -206,34 +210,30 @@ def _cooled(look: _Run, last: Regime) -> Measure:
 
 
 def _sustain(look: _Run, kind: Kind) -> None:
-    """What has settled, of bursts and of rates that fell."""
-    if kind not in SERVED:
-        return
-    wait_ns = round(settling_s(look.run.duration_s) * 1e9)
+    """The end of the run where it has settled, at the old rate or at one that fell."""
+    wait_ns, end = round(settling_s(look.run.duration_s) * 1e9), look.run.t1_ns
     for one in list(look.regimes):
-        if one.name == "burst":
-            if one.t0_ns > look.run.t0_ns:
-                look.put(one := replace(one, cause="after throttling"))
-            if (words := _settled(look, one.t0_ns + wait_ns, one.t1_ns)) is not None:
-                look.put(Regime("sustained", one.t0_ns + wait_ns, one.t1_ns, words))
-        if one.name != "throttled":
+        if one.name == "burst" and one.t0_ns > look.run.t0_ns:
+            look.put(replace(one, cause="after throttling"))
+        if kind not in SERVED or one.name not in ("burst", "throttled") or not one.t0_ns < end <= one.t1_ns:
             continue
-        said = [s.t1_ns for s in look.slowed if s.platform and s.t0_ns < one.t1_ns and s.t1_ns > one.t0_ns]
-        start = max([one.t0_ns, *said]) + wait_ns
-        end = min(one.t1_ns, look.run.t1_ns)
-        if (words := _settled(look, start, end)) is not None:
-            look.put(Regime("sustained", start, end, f"{words}; throttled before: {one.cause}"))
+        start, before = one.t0_ns, ""
+        if one.name == "throttled":
+            falls = [s.t1_ns if s.platform else s.t0_ns for s in look.slowed if s.t0_ns < end and s.t1_ns > one.t0_ns]
+            start, before = max([start, *falls]), f"; throttled before: {one.cause}"
+        if (words := _settled(look, start + wait_ns, end)) is not None:
+            look.put(Regime("sustained", start + wait_ns, end, words + before))
 
 
 def _settled(look: _Run, t0_ns: int, t1_ns: int) -> str | None:
     """The drift in words where it is known to be small; None where it is not, or the stretch is shorter than a wait."""
-    if look.power_drifts or t1_ns - t0_ns < settling_s(0.0) * 1e9:
+    if look.pace is None or look.power_drifts or t1_ns - t0_ns < settling_s(0.0) * 1e9:
         return None
-    mine = [r for r in look.requests if r.role == "timed" and r.status == "ok" and r.decode_tps]
-    mine = [r for r in mine if t0_ns <= middle_ns(r) < t1_ns]
-    if len(mine) < MIN_DRIFT_REQUESTS:
+    times = np.array([middle_ns(request) for request in look.pace.requests])
+    mine = (times >= t0_ns) & (times < t1_ns)
+    if mine.sum() < MIN_DRIFT_REQUESTS:
         return None
-    found = drift([middle_ns(r) / 1e9 for r in mine], [r.decode_tps or 0.0 for r in mine])
+    found = drift(((times[mine] - t0_ns) / 1e9).tolist(), np.exp(look.pace.relative[mine]).tolist())
     if found is None or found.label != "settled":
         return None
     return f"the token rate drifts by {found.per_min:+.2%} a minute"

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     Span = tuple[int, int]
 
-# What such series say while they are above 0. Android's thermal status is 0 none, 1 light ... 6 shutdown.
+# Such series are above 0 while it is so. Android's thermal status is 0 none, 1 light ... 6 shutdown.
 FLAGS = (".thermal_slowdown", ".soft_temp_limit", ".frequency_capped", ".thermal_status")
+STICKY = "_since_boot"  # behind the name of a flag that was up at some time: it tells of what falls between two polls
 CAP_SHARE = 0.99  # of the highest cap of the record: caps are set in steps of a percent or more
 CLOCK_SHARE = 0.9  # of the clock that the run began with
 BUSY_SHARE = 0.7  # of its highest: a clock that begins lower belongs to nothing that works
@@ -58,11 +59,25 @@ def platform_slowed(signals: Sequence[Digest], whole: Span, run: Phase | None, *
 
 def _flags(signals: Sequence[Digest], whole: Span) -> Iterable[Slowed]:
     for one in signals:
-        if one.head.kind == "state" and one.name.endswith(FLAGS) and one.course is not None:
-            for t0, t1 in one.course.while_(one.course.high > 0, whole[1]):
-                seen = one.course.within(t0, t1).high if one.name.endswith(".thermal_status") else ()
-                level = f" {max(seen):.0f}" if len(seen) else ""
-                yield Slowed(t0, t1, one.name + level)
+        if one.course is None or not one.name.removesuffix(STICKY).endswith(FLAGS):
+            continue
+        for t0, t1 in flag_spans(one, whole[1]):
+            seen = one.course.within(t0, t1).high if one.name.endswith(".thermal_status") else ()
+            level = f" {max(seen):.0f}" if len(seen) else ""
+            yield Slowed(t0, t1, one.name + level)
+
+
+def flag_spans(flag: Digest, end_ns: int) -> list[Span]:
+    """When a flag was up, the last time until ``end_ns``; one that stays up since boot only where it was seen to rise:
+    from the stretch before on."""
+    course = flag.course
+    if course is None or flag.head.kind != "state":
+        return []
+    up = course.high > 0
+    if not flag.name.endswith(STICKY):
+        return course.while_(up, end_ns)
+    rises = np.flatnonzero(up[1:] & ~up[:-1]).tolist()
+    return [(int(course.t_ns[at]), int(course.t_ns[at + 1]) + course.width_ns) for at in rises]
 
 
 def _caps(signals: Sequence[Digest], whole: Span) -> Iterable[Slowed]:

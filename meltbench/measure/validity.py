@@ -172,17 +172,17 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "Wait longer, cool the device, or raise the gate's target.",
     ),
     "no_thermal_sensor": (
-        "no zone gave a temperature in the run",
+        "no zone gave a temperature at the thermal gate or in the run",
         "degraded",
         "Nothing to do on a virtual machine; elsewhere check that thermal zones are readable.",
     ),
     "throttled": (
-        "the target reports thermal throttling within the run",
+        "the target reported throttling within the run, or its cap, its clock or its token rate fell",
         "degraded",
-        "Cool the device, or report it as a sustained run.",
+        "Cool the device, or report it as a sustained run; its regimes say which samples are of which state.",
     ),
     "frequency_capped": (
-        "scaling_max_freq of a policy lay below the hardware's maximum in the run",
+        "scaling_max_freq of a policy lay below the hardware's maximum in the run, or a flag said that it was capped",
         "degraded",
         "Lift the cap (governor, power profile), or wait for the device to cool.",
     ),

@@ -48,6 +48,7 @@ _NULLS = {
     },
     "phases": {"request": "always: the spans of requests are in the store"},
     "reasons": {},
+    "regimes": {},
     "sources": {},
     "requests": dict.fromkeys(
         (
@@ -182,6 +183,7 @@ RUN = Document(
         *_of_table(schema.MEASURES),
         *_of_table(schema.REASONS),
         *_of_table(schema.PHASES),
+        *_of_table(schema.REGIMES),
         *_of_table(schema.SOURCES),
         *_of_table(schema.REQUESTS),
     ),
