@@ -186,7 +186,7 @@ class Run:
 
     @property
     def regimes(self) -> pd.DataFrame:
-        """The states the device went through: idle, load, burst, throttled, recovery, sustained ..., and their causes."""
+        """The states the device went through: idle, load, burst, throttled, recovery ..., each with its cause."""
         return self._frame("regimes")
 
     @property

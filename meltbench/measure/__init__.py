@@ -21,6 +21,7 @@ from meltbench.measure.findings import (
 )
 from meltbench.measure.gauges import (
     frequency_measures,
+    gpu_memory_measures,
     load_measures,
     memory_measures,
     process_memory_measures,
@@ -114,6 +115,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *load_measures(inputs.signals, run, *_own_cpu(inputs, run), no_run=NO_RUN[inputs.kind]),
         *(process_memory_measures(inputs.signals, inputs.maxrss_bytes) if inputs.kind != "idle" else ()),
         *memory_measures(inputs.signals, run),
+        *gpu_memory_measures(inputs.signals, run, inputs.gpus),
         *energy_measures(
             found_total.rail,
             found_total.reason,

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from meltbench.measure.slowed import STICKY, flag_spans
-from meltbench.measure.validity import FOREIGN_CORES, LATE_SHARE, MISSED_SHARE, STEP_S, SUSPEND_S, reason
+from meltbench.measure.validity import FOREIGN_CORES, LATE_SHARE, MISSED_SHARE, STEP_S, SUSPEND_S, SWAPPED_SHARE, reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -156,6 +156,8 @@ def measure_reasons(measures: Sequence[Measure], max_power_w: float) -> list[Rea
     foreign = found.get(("foreign_cores", "run", ""))
     if foreign is not None and foreign.value is not None and foreign.value > FOREIGN_CORES:
         out.append(reason("background_load", f"others used {foreign.value:.2f} cores"))
+    held = found.get(("peak_held_bytes", "run", "process.rss_swap_bytes"))
+    out += _swapped(found.get(("swap_bytes", "run", "process.swap_bytes")), held)
     heat = found.get(("max_temp_c", "run", ""))
     if heat is not None and heat.value is None:
         out.append(reason("no_thermal_sensor", "no zone gave a temperature in the run"))
@@ -167,6 +169,14 @@ def measure_reasons(measures: Sequence[Measure], max_power_w: float) -> list[Rea
     if power is not None and power.value is not None and not 0 < power.value <= max_power_w:
         out.append(reason("implausible_power", f"{power.value:.3g} W over the run"))
     return out
+
+
+def _swapped(swap: Measure | None, held: Measure | None) -> list[Reason]:
+    """Memory of the process under test that its RSS does not show."""
+    if swap is None or held is None or swap.value is None or not held.value or swap.value <= SWAPPED_SHARE * held.value:
+        return []
+    mib = 2**20
+    return [reason("swapped", f"up to {swap.value / mib:.0f} of {held.value / mib:.0f} MiB lay in a swap or zram")]
 
 
 def _said(request: Request) -> str:

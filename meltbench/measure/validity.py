@@ -37,6 +37,7 @@ SEEN_SHARE = 0.90
 # Engines work in lock step: a core lost for a share x of the time slows every thread by about x. At 0.1 core the
 # harm is bounded by 10 %, and it lies a decade above the probe's own use and the 10 ms tick over a run.
 FOREIGN_CORES = 0.10
+SWAPPED_SHARE = 0.01
 CROSS_CHECK_SHARE = 0.01  # two readers of one register; the gain, which is 5 %, is the same for both
 
 _TABLE: dict[str, tuple[str, State, str]] = {
@@ -105,6 +106,11 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "a timed request gave another number of tokens than it was made to give",
         "degraded",
         "Make the engine ignore the end-of-text token, or enlarge its context.",
+    ),
+    "swapped": (
+        f"more than {SWAPPED_SHARE:.0%} of what the process under test held was in a swap or zram",
+        "degraded",
+        "Its RSS hides that part, see peak_held_bytes; close other programs, or use a smaller model or context.",
     ),
     "sampler_starved": (
         f"a stream missed more than {MISSED_SHARE:.0%} of its deadlines or was late at more than {LATE_SHARE:.0%}",

@@ -40,7 +40,15 @@ _SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("cpu_s", "value"),
         ),
     ),
-    ("memory", (("peak_rss_bytes", "max"), ("peak_pss_bytes", "max"), ("memory_available_bytes", "min"))),
+    (
+        "memory",
+        (
+            ("peak_rss_bytes", "max"),
+            ("peak_pss_bytes", "max"),
+            ("peak_gpu_memory_bytes", "max"),
+            ("memory_available_bytes", "min"),
+        ),
+    ),
     (
         "energy",
         (
