@@ -188,6 +188,11 @@ class Run:
         return self._frame("phases")
 
     @property
+    def regimes(self) -> pd.DataFrame:
+        """The states the device went through: idle, load, burst, throttled, recovery ..., each with its cause."""
+        return self._frame("regimes")
+
+    @property
     def series(self) -> pd.DataFrame:
         """What was sampled: name, unit, kind, scope of each series."""
         return self._frame("series")
@@ -205,9 +210,9 @@ class Run:
     def samples(self, name: str = "*", *, max_points: int | None = None) -> pd.DataFrame:
         """The samples of one series, or of all whose names match a pattern such as ``rapl.*``, in order of time.
 
-        Only those are read from the disk. With ``max_points`` each series is condensed to at most so many rows: mean
-        (``value``), ``low`` and ``high`` of as many stretches of equal length, and the count ``n`` of each. Raises
-        UnknownName when no series matches.
+        Only those are read from the disk. ``regime`` is the state the device was in. With ``max_points`` each series is
+        condensed to at most so many rows: mean (``value``), ``low`` and ``high`` of as many stretches of equal length,
+        and the count ``n`` of each. Raises UnknownName when no series matches.
         """
         from meltbench.report.frames import samples
 

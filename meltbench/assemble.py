@@ -19,10 +19,12 @@ from meltbench.engines.checks import checked
 from meltbench.engines.prompts import Ask, Sent
 from meltbench.measure import Designation, RunInputs, StreamStats, measure_run
 from meltbench.measure.digest import Digester, Edges
+from meltbench.measure.findings import gate_conditions
 from meltbench.measure.outcome import Outcome, outcome
 from meltbench.measure.own_cpu import Life
 from meltbench.measure.phases import phases
 from meltbench.measure.screening import Screen, most_w
+from meltbench.measure.sustained import power_windows
 from meltbench.measure.validity import reason, state
 from meltbench.probe.journal import Journal
 from meltbench.readings import Source
@@ -50,7 +52,8 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
     spans = phases(journal.events, requests, ENGINE, loaded_ns)
     lives = _lives(journal)
     screen = Screen(most_w(ticket.get("max_power_w"), _outside(ticket, engine)), _run(spans))
-    signals, sources = _signals(ticket, journal, _edges(spans, requests, lives), screen, keep)
+    edges = _edges(spans, requests, lives, sustained=ticket["workload"]["kind"] == "sustained")
+    signals, sources = _signals(ticket, journal, edges, screen, keep)
     # What a program does of its own accord, to warm up or to fill a context, was not asked for.
     roles = {entry["role"] for entry in ticket["asks"]}
     wanted = [request for request in requests if request.role in roles]
@@ -73,6 +76,7 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
         requests=requests,
         measures=measures,
         reasons=reasons,
+        regimes=list(inputs.regimes.regimes),
     )
 
 
@@ -180,8 +184,7 @@ def _max_rss(gone: dict[str, Any]) -> int | None:
 def _conditions(
     ticket: dict[str, Any], journal: Journal, engine: dict[str, str], made: list[settings.Verdict]
 ) -> list[tuple[str, str]]:
-    # The thermal gate is the controller's and not built yet, so no run can claim to have passed one.
-    found = [("not_gated", "the run started without waiting for a steady temperature")]
+    found = gate_conditions(ticket.get("gate"))
     label = load_label(journal.first("pages") or {})
     against = settings.against(made)
     if ticket["knobs"].get("load") == "cold" and label != "cold":
@@ -281,10 +284,13 @@ def _run(spans: list[Phase]) -> Phase | None:
     return next((span for span in spans if span.name == "run"), None)
 
 
-def _edges(spans: list[Phase], requests: list[Request], lives: list[Life]) -> Edges:
-    """Every window whose energy will be asked about: the phases, and each request from sending to end."""
+def _edges(spans: list[Phase], requests: list[Request], lives: list[Life], *, sustained: bool) -> Edges:
+    """Every window whose energy will be asked about: the phases, and each request from sending to end; of a sustained
+    run also those that tell how its power drifts."""
+    run = _run(spans)
     windows = [(span.t0_ns, span.t1_ns) for span in spans] + [(r.t_send_ns, r.t_end_ns) for r in requests]
-    return Edges.of(windows, _run(spans), [(life.t0_ns, life.t1_ns) for life in lives])
+    windows += power_windows(run) if sustained and run is not None else []
+    return Edges.of(windows, run, [(life.t0_ns, life.t1_ns) for life in lives])
 
 
 def _signals(
@@ -370,6 +376,7 @@ def _manifest(
         "versions": ticket["versions"] | {"probe": begin.get("probe")},
         "conditions": ticket["conditions"]
         | {
+            "gate": ticket.get("gate"),
             "boot_id": begin.get("boot_id") or ticket["conditions"].get("boot_id"),
             "model_cached_bytes": pages.get("resident_bytes") if pages.get("status") == "ok" else None,
             "load": load_label(pages),

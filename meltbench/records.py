@@ -236,6 +236,17 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class Regime:
+    """A span of the record in which the device was in one state: idle, load, burst, throttled, recovery, sustained or
+    unload (meltbench.measure.regimes); ``cause`` says by what evidence."""
+
+    name: str
+    t0_ns: int
+    t1_ns: int
+    cause: str = ""
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything the store keeps of one run besides the raw evidence.
 
@@ -250,3 +261,4 @@ class RunRecord:
     requests: list[Request] = field(default_factory=list)
     measures: list[Measure] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
+    regimes: list[Regime] = field(default_factory=list)

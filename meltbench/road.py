@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from meltbench import gate as thermal
 from meltbench import models, settings, switches
 from meltbench.assemble import assemble, assemble_refused
 from meltbench.calibration.record import calibrated
 from meltbench.compose import LocalModel, check_engine, check_fit, compose, refused_ticket, settled
 from meltbench.controller import is_alive, this_process
 from meltbench.deadline import Deadline
-from meltbench.errors import DeadlineExceeded, DeviceError, MeltbenchError, ModelDamaged, StoreError, UserError
+from meltbench.errors import (
+    DeadlineExceeded,
+    DeviceError,
+    MeltbenchError,
+    ModelDamaged,
+    StoreError,
+    TargetBusy,
+    UserError,
+)
 from meltbench.models.gguf import read_gguf
 from meltbench.paths import state_dir
 from meltbench.probe import build
@@ -145,7 +154,10 @@ def run(plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecord]:
                 break
             if len(plan.cells) > 1:
                 watch.say(f"run {cell.rep + 1} of {len(plan.cells)}")
-            yield _one(ready, cell, store, watch, interrupts)
+            gated = _gate(ready, watch, interrupts)
+            if interrupts.finish:
+                break
+            yield _one(ready, cell, store, watch, interrupts, gated)
 
 
 def _calibrated(plan: Plan, site: Site, store: Store, watch: Watch) -> Plan:
@@ -164,7 +176,37 @@ def _refused(plan: Plan, cell: Cell, site: Site, store: Store, why: str, watch: 
     return record
 
 
-def _one(ready: Prepared, cell: Cell, store: Store, watch: Watch, interrupts: Interrupts) -> RunRecord:
+def _gate(ready: Prepared, watch: Watch, interrupts: Interrupts) -> dict[str, Any]:
+    """Wait for a steady temperature as the plan wants it, and say what came of it: a part of the run's conditions."""
+    profile, limit_s = ready.plan.profile, ready.plan.work.workload.gate_timeout_s
+    gate, probe = thermal.Gate(limit_s, profile.gate.target_c), ready.site.probe
+    asked = {"target_c": gate.target_c, "hold_s": gate.hold_s, "timeout_s": limit_s}
+    if not limit_s:
+        return asdict(thermal.Seen("off", 0.0)) | asked
+    if not probe.recover():
+        raise TargetBusy("the target is busy", hint="wait for that run, or `meltbench collect`")
+    files = thermal.globs(profile)
+    if not files or not thermal.there(probe.facts(files)):
+        return asdict(thermal.Seen("no_sensor", 0.0)) | asked
+
+    def look() -> float | None:
+        return thermal.hottest_c(probe.facts(files), profile)
+
+    def show(seen: thermal.Seen) -> None:
+        told = {"elapsed_ms": seen.waited_s * 1e3, "limit_ms": limit_s * 1e3, "said": seen.words}
+        watch.step({"state": "running", "op": "gate", "name": "gate", **told})
+
+    interrupts.waiting = True
+    seen = thermal.wait(gate, look, show, lambda: interrupts.finish)
+    interrupts.waiting = False
+    if seen.state == "timed_out":
+        watch.warn(f"not at a steady temperature after {seen.waited_s:.0f} s ({seen.words}): the run starts warm")
+    return asdict(seen) | asked
+
+
+def _one(
+    ready: Prepared, cell: Cell, store: Store, watch: Watch, interrupts: Interrupts, gated: dict[str, Any]
+) -> RunRecord:
     looking_on = {"controller": this_process()}
     folder = store.new_run({"plan_hash": ready.plan.hash} | looking_on)
     probe, where = ready.site.probe, ready.site.probe.folder(folder.run_id)
@@ -172,7 +214,7 @@ def _one(ready: Prepared, cell: Cell, store: Store, watch: Watch, interrupts: In
     try:
         todo = settings.plan(profile, probe.transport, facts.programs)
         job, ticket = compose(ready.plan, cell, folder.run_id, facts, ready.knobs, ready.model, where, todo)
-        ticket["folder"] = where
+        ticket |= {"folder": where, "gate": gated}
         folder.write_ticket(ticket | looking_on)
         switches.make(folder, profile)
         probe.start(job)

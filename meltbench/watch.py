@@ -35,6 +35,7 @@ class Interrupts:
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         self.count = 0
+        self.waiting = False  # before a run: there is none to finish
         self._old: dict[int, Any] = {}
 
     @property
@@ -61,7 +62,9 @@ class Interrupts:
 
     def _caught(self, number: int, _frame: FrameType | None) -> None:
         self.count += 2 if number == signal.SIGTERM else 1
-        if not self.abort:
+        if self.waiting:
+            self._watch.warn("stopping: no run is under way")
+        elif not self.abort:
             self._watch.warn("finishing this run, then stopping (Ctrl-C again to abort it)")
         elif self.count <= 3:
             self._watch.warn("aborting: stopping the engine and storing what there is")

@@ -19,21 +19,23 @@ if TYPE_CHECKING:
     from meltbench.engines.prompts import Ask
 
 MAX_LEVEL = 64
+GATE_HOLD_S = 60.0  # how long the thermal gate wants a steady temperature: less time to wait could only run out
 _KNOBS: dict[Kind, tuple[str, ...]] = {
-    "generate": ("idle_s", "timeout_s", "warmup", "repeat", "max_tokens", "concurrency"),
-    "chat": ("idle_s", "timeout_s", "warmup", "repeat", "max_tokens"),
-    "grid": ("idle_s", "timeout_s", "warmup", "repeat", "points"),
+    "generate": ("idle_s", "gate_timeout_s", "timeout_s", "warmup", "repeat", "max_tokens", "concurrency"),
+    "chat": ("idle_s", "gate_timeout_s", "timeout_s", "warmup", "repeat", "max_tokens"),
+    "grid": ("idle_s", "gate_timeout_s", "timeout_s", "warmup", "repeat", "points"),
     "sustained": (
-        *("idle_s", "timeout_s", "warmup", "max_tokens"),
+        *("idle_s", "gate_timeout_s", "timeout_s", "warmup", "max_tokens"),
         *("limit_s", "limit_temp_c", "limit_soc_percent"),
     ),
-    "idle": ("idle_s", "window_s"),
-    "exec": ("idle_s", "timeout_s"),
+    "idle": ("idle_s", "gate_timeout_s", "window_s"),
+    "exec": ("idle_s", "gate_timeout_s", "timeout_s"),
 }
 ASKED: tuple[Kind, ...] = ("generate", "chat", "grid", "sustained")  # kinds that need an engine
 SETTINGS = {key for keys in _KNOBS.values() for key in keys}
 _OF_ITEMS: tuple[Kind, ...] = ("generate", "chat", "sustained")
 _RANGES = {
+    "gate_timeout_s": (0, 7200),
     "idle_s": (0, 3600),
     "warmup": (0, 100),
     "repeat": (1, 10_000),
@@ -56,11 +58,13 @@ class Workload:
     ``exec`` meters a command. ``repeat`` passes over all items are timed after ``warmup`` requests, with
     ``concurrency`` requests under way at a time: one level after the other where there are several. ``timeout_s``
     bounds each request and the command of ``exec``, and the wait for an engine to be ready (at most five minutes).
+    ``gate_timeout_s`` bounds the wait for a steady temperature beforehand; 0: there is none.
     """
 
     title: str
     version: int
     kind: Kind
+    gate_timeout_s: float = 300.0
     idle_s: float = 10.0
     warmup: int = 1
     repeat: int = 1
@@ -86,6 +90,9 @@ class Workload:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise UserError(f"{where}: {name} = {value} is out of range", hint=f"give {low} to {high}")
+        if 0 < self.gate_timeout_s < GATE_HOLD_S:
+            said, hint = f"gate_timeout_s = {self.gate_timeout_s:g}", f"give {GATE_HOLD_S:g} or more, or 0 for no gate"
+            raise UserError(f"{where}: {said} is shorter than the {GATE_HOLD_S:g} s that a gate watches", hint=hint)
         if self.kind == "grid" and not self.points:
             raise DefinitionError(f"{where}: a grid needs points", hint="such as pp512,tg128")
         if self.kind in _OF_ITEMS and not self.items:

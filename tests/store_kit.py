@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from meltbench.records import AGAIN, OK, Measure, Phase, Reason, Request, RunRecord, Series, SourceStatus
+from meltbench.records import AGAIN, OK, Measure, Phase, Reason, Regime, Request, RunRecord, Series, SourceStatus
 from meltbench.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def record_of(run_id: str, seed: int = 0) -> RunRecord:
         ],
         sources=[SourceStatus("rapl", "ok", 1, 500), SourceStatus("psu", "denied", 2, 0, "/sys/b")],
         phases=[Phase("idle_before", 0, 10), Phase("decode", 10, 20, 1)],
+        regimes=[Regime("idle", 0, 10), Regime("throttled", 10, 20, "gpu0.thermal_slowdown")],
         requests=requests,
         measures=[
             Measure("ttft_s", dice.random(), "s", "median", n=4),

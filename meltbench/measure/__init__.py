@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from meltbench.measure.battery import battery_reasons, on_battery, under_voltage_reasons
@@ -19,6 +20,7 @@ from meltbench.measure.findings import (
 )
 from meltbench.measure.gauges import (
     frequency_measures,
+    gpu_memory_measures,
     load_measures,
     memory_measures,
     process_memory_measures,
@@ -28,11 +30,12 @@ from meltbench.measure.latency import OF_CACHE, count_measures, in_mode, latency
 from meltbench.measure.own_cpu import Life, cpu_within
 from meltbench.measure.points import points, unlike
 from meltbench.measure.ratios import RATIOS
+from meltbench.measure.regimes import Found, regimes
 from meltbench.measure.screening import Screened, most_w, screen_reasons, screened_total, without_refuted
-from meltbench.measure.sustained import sustained_measures
+from meltbench.measure.sustained import power_drift, sustained_measures
 from meltbench.measure.throttle import throttle_reasons
 from meltbench.measure.throughput import throughput
-from meltbench.measure.total import Designation, designated, rails
+from meltbench.measure.total import Designation, Total, designated, rails
 from meltbench.measure.validity import reason, state
 
 if TYPE_CHECKING:
@@ -85,17 +88,41 @@ class RunInputs:
     max_power_w: float | None = None
     screened: Sequence[Screened] = ()
 
+    @property
+    def run(self) -> Phase | None:
+        """The run's window; None where it was never seen."""
+        return next((phase for phase in self.phases if phase.name == "run"), None)
+
+    @cached_property
+    def given_total(self) -> Total:
+        """What the device's energy is made up of, by the profile and what was read."""
+        return designated(self.totals, self.sources, self.signals, self.gpus)
+
+    @cached_property
+    def total(self) -> Total:
+        """The same, unless its samples refute it."""
+        return screened_total(self.given_total, self.totals, self.screened)
+
+    @cached_property
+    def power_drift(self) -> Measure | None:
+        """Whether the power has settled; of sustained runs alone."""
+        return power_drift(self.total.rail, self.total.reason, self.run) if self.kind == "sustained" else None
+
+    @cached_property
+    def regimes(self) -> Found:
+        """Burst, throttled, sustained ...: the states the device went through."""
+        return regimes(self.kind, self.signals, self.phases, self.requests, self.power_drift)
+
 
 def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     """Every measure of a run, the reasons against its validity, and the state they come to."""
-    run = next((phase for phase in inputs.phases if phase.name == "run"), None)
-    given = designated(inputs.totals, inputs.sources, inputs.signals, inputs.gpus)
-    found_total = screened_total(given, inputs.totals, inputs.screened)
+    run, found_total = inputs.run, inputs.total
     measures = [
         *_served(inputs),
         *load_measures(inputs.signals, run, *_own_cpu(inputs, run), no_run=NO_RUN[inputs.kind]),
         *(process_memory_measures(inputs.signals, inputs.maxrss_bytes) if inputs.kind != "idle" else ()),
         *memory_measures(inputs.signals, run),
+        *gpu_memory_measures(inputs.signals, run, inputs.gpus),
         *energy_measures(
             found_total.rail,
             found_total.reason,
@@ -106,6 +133,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *_of_rails(inputs),
         *thermal_measures(inputs.signals, run),
         *frequency_measures(inputs.signals, run),
+        *(one for one in (inputs.power_drift, inputs.regimes.recovery) if one is not None),
     ]
     of_mode = {name for name, _ in RATIOS}
     measures = [in_mode([one], inputs.mode)[0] if one.name in of_mode else one for one in measures]
@@ -119,11 +147,11 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *sampler_reasons(inputs.streams),
         *source_reasons(inputs.sources),
         *frequency_reasons(inputs.signals, run),
-        *throttle_reasons(inputs.signals, run),
-        *battery_reasons(inputs.signals, run, on_battery(given, inputs.totals, inputs.signals)),
+        *throttle_reasons(inputs.regimes.throttled, run),
+        *battery_reasons(inputs.signals, run, on_battery(inputs.given_total, inputs.totals, inputs.signals)),
         *under_voltage_reasons(inputs.signals, run),
         *disagreements,
-        *screen_reasons(given, inputs.totals, inputs.screened),
+        *screen_reasons(inputs.given_total, inputs.totals, inputs.screened),
         *measure_reasons(measures, most_w(inputs.max_power_w, inputs.gpus)),
         *([reason("partial_total", found_total.partial)] if found_total.partial else []),
     ]

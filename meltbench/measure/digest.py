@@ -3,7 +3,8 @@
 Every window that will be asked about is known beforehand, for phases and requests are read before any sample. So a
 signal is taken block by block, and kept are: how many values it had and their extremes, in the run and in all; and the
 few samples around each edge of a window, with the sums up to them. A window's energy is then exact, a difference of
-two such sums, and memory grows with the number of windows alone.
+two such sums, and memory grows with the number of windows alone. Of temperatures, clocks and states a bounded course
+over time is kept beside.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from meltbench.errors import InternalError
 from meltbench.measure.counters import MAX_POWER_W, Unwrapper, middle_ns, usable
+from meltbench.measure.course import Course, Courser
 from meltbench.records import DENIED
 
 if TYPE_CHECKING:
@@ -100,7 +102,7 @@ class Digest:
     ``before``: the last value before the run. ``kept``: columns of the samples near edges, ``t`` (ns) and ``v`` first;
     ``place`` is a sample's position among all. Of an energy counter the samples are its updates, else its readings.
     ``readings`` counts all that had a value and rising time, ``updates`` those that changed it. ``resets``: pairs of
-    times (ns) between which nothing is known.
+    times (ns) between which nothing is known. ``course``: of a temperature, a clock or a state, how it went over time.
     """
 
     head: Series
@@ -113,6 +115,7 @@ class Digest:
     updates: int
     resets: tuple[tuple[int, int], ...]
     denied: bool
+    course: Course | None = None
 
     @property
     def name(self) -> str:
@@ -194,6 +197,8 @@ class Digester:
             self._counter = _Counter(head, times)
         elif head.unit == "W":
             self._gauge = _Gauge(times)
+        followed = head.kind == "state" or (head.kind == "gauge" and head.unit in ("degC", "Hz"))
+        self._courser = Courser() if followed else None
 
     def add(self, part: Series) -> None:
         """The next samples of the signal, later than all before."""
@@ -201,6 +206,8 @@ class Digester:
         good = np.isfinite(part.value)
         t, v = middle_ns(part)[good], part.value[good]
         self._whole = self._whole.joined(v)
+        if self._courser is not None and len(v):
+            self._courser.add(t, v)
         if (run := self._edges.run) is not None:
             inside = (t >= run.t0_ns) & (t <= run.t1_ns)
             self._run = self._run.joined(v[inside])
@@ -223,7 +230,7 @@ class Digester:
             kept, readings, updates = self._gauge.done(), self._gauge.readings, self._gauge.changes
         return Digest(
             self._head, self._whole, self._run, self._line, self._before, kept or _empty(), readings, updates, resets,
-            self._denied,
+            self._denied, None if self._courser is None else self._courser.done(),
         )  # fmt: skip
 
 

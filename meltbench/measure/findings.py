@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from meltbench.measure.validity import FOREIGN_CORES, LATE_SHARE, MISSED_SHARE, STEP_S, SUSPEND_S, reason
+from meltbench.measure.slowed import STICKY, flag_spans
+from meltbench.measure.validity import FOREIGN_CORES, LATE_SHARE, MISSED_SHARE, STEP_S, SUSPEND_S, SWAPPED_SHARE, reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,6 +55,30 @@ def clock_reasons(pairs: Sequence[ClockPair], boot_ids: Sequence[str] = ()) -> l
     return out
 
 
+def gate_conditions(gate: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What the thermal gate's outcome speaks against, as the ticket has it; None: of a version that had no gate.
+
+    A gate that ran out of time is told with what it saw, so that a reader can judge how warm the start was.
+    """
+    state = (gate or {}).get("state", "off")
+    if state == "off":
+        return [("not_gated", "the run started without waiting for a steady temperature")]
+    if state == "no_sensor":
+        return [("no_thermal_sensor", "no zone gave a temperature at the gate")]
+    if state != "timed_out":
+        return []
+    temp_c, slope, target_c = (_number(gate, key) for key in ("temp_c", "slope_c_per_min", "target_c"))
+    said = ["no temperature" if temp_c is None else f"{temp_c:.1f} degC"]
+    said += [] if target_c is None else [f"target {target_c:.1f} degC"]
+    said += [] if slope is None else [f"{slope:+.2f} degC/min"]
+    return [("warm_start", f"{', '.join(said)} after {_number(gate, 'waited_s') or 0:.0f} s of waiting")]
+
+
+def _number(told: Mapping[str, Any] | None, key: str) -> float | None:
+    value = (told or {}).get(key)
+    return float(value) if isinstance(value, int | float) else None
+
+
 def sampler_reasons(streams: Sequence[StreamStats]) -> list[Reason]:
     """Deadlines missed or met late by more than the table allows; the worst stream is named first."""
     bad = []
@@ -74,8 +99,18 @@ def source_reasons(sources: Sequence[SourceStatus]) -> list[Reason]:
     return joined("sensor_denied", denied) + joined("sensor_gated", gated)
 
 
+def _flagged(signals: Sequence[Digest], run: Phase | None, ending: str) -> list[str]:
+    """The flags of that name that were up in the run."""
+    return [
+        one.name
+        for one in signals
+        if run is not None and one.name.removesuffix(STICKY).endswith(ending)
+        if any(t0 < run.t1_ns and t1 > run.t0_ns for t0, t1 in flag_spans(one, run.t1_ns))
+    ]
+
+
 def frequency_reasons(signals: Sequence[Digest], run: Phase | None) -> list[Reason]:
-    """Policies whose cap lay below the hardware's maximum in the run."""
+    """Policies whose cap lay below the hardware's maximum in the run, and flags that say so."""
     if run is None:
         return []
     highest = {
@@ -89,7 +124,7 @@ def frequency_reasons(signals: Sequence[Digest], run: Phase | None) -> list[Reas
         if one.name.endswith(".max_hz") and policy in highest and one.run.n and one.run.low < highest[policy]:
             what = policy.removeprefix("cpufreq.")
             capped.append(f"{what}: {one.run.low / 1e9:.2f} GHz of {highest[policy] / 1e9:.2f} GHz")
-    return joined("frequency_capped", capped)
+    return joined("frequency_capped", capped + _flagged(signals, run, ".frequency_capped"))
 
 
 def request_reasons(requests: Sequence[Request], asked: Mapping[int, int]) -> list[Reason]:
@@ -116,6 +151,8 @@ def measure_reasons(measures: Sequence[Measure], max_power_w: float) -> list[Rea
     foreign = found.get(("foreign_cores", "run", ""))
     if foreign is not None and foreign.value is not None and foreign.value > FOREIGN_CORES:
         out.append(reason("background_load", f"others used {foreign.value:.2f} cores"))
+    held = found.get(("peak_held_bytes", "run", "process.rss_swap_bytes"))
+    out += _swapped(found.get(("swap_bytes", "run", "process.swap_bytes")), held)
     heat = found.get(("max_temp_c", "run", ""))
     if heat is not None and heat.value is None:
         out.append(reason("no_thermal_sensor", "no zone gave a temperature in the run"))
@@ -127,6 +164,14 @@ def measure_reasons(measures: Sequence[Measure], max_power_w: float) -> list[Rea
     if power is not None and power.value is not None and not 0 < power.value <= max_power_w:
         out.append(reason("implausible_power", f"{power.value:.3g} W over the run"))
     return out
+
+
+def _swapped(swap: Measure | None, held: Measure | None) -> list[Reason]:
+    """Memory of the process under test that its RSS does not show."""
+    if swap is None or held is None or swap.value is None or not held.value or swap.value <= SWAPPED_SHARE * held.value:
+        return []
+    mib = 2**20
+    return [reason("swapped", f"up to {swap.value / mib:.0f} of {held.value / mib:.0f} MiB lay in a swap or zram")]
 
 
 def _said(request: Request) -> str:

@@ -5,6 +5,7 @@ Every function takes the run's signals, digested, and gives measures; one that c
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from meltbench.measure.clocks import mean_clocks
@@ -24,9 +25,10 @@ MIN_SLOPE_SAMPLES = 10
 MIN_FOREIGN_S = 0.4
 NEAR_PEAK = 0.8  # of the peak RSS: Pss moves with RSS, so a reading there is within a fifth of the peak Pss
 _LOAD = (
-    *("process.cpu_s", "cpu.busy_s", "cpu.steal_s"),
+    *("process.cpu_s", "process.major_faults", "cpu.busy_s", "cpu.steal_s"),
     *(f"pressure.{what}.some_s" for what in ("cpu", "memory", "io")),
 )
+_GPU_MEMORY = re.compile(r"[a-z]{1,16}\.gpu\d{1,4}\.memory_bytes")
 # Measure and the series behind it.
 _PROCESS_MEMORY = (("pss_file_bytes", "process.pss_file_bytes"), ("swap_bytes", "process.swap_bytes"))
 _BY_RUSAGE = "largest resident set by rusage at exit"
@@ -48,8 +50,10 @@ def _extreme(signals: Sequence[Digest], name: str, phase: Phase | None, how: str
 def process_memory_measures(signals: Sequence[Digest], maxrss_bytes: int | None) -> list[Measure]:
     """Peaks of the process under test over its whole life.
 
+    ``peak_held_bytes`` is the largest VmRSS + VmSwap of one reading: with a swap or zram the resident part alone falls
+    while the process holds as much as before.
     ``peak_pss_bytes`` is the largest Pss + SwapPss of one reading: Pss alone hides what was swapped out. smaps_rollup
-    is read seldom, so it is None unless a reading fell where VmRSS + VmSwap were near the peak RSS.
+    is read seldom, so it is None unless a reading fell where VmRSS + VmSwap were near the most that was held.
     ``pss_file_bytes`` stands apart: mapped weights that the kernel could drop and read again.
     """
     peak, n = _extreme(signals, "process.hwm_bytes", None, "max")
@@ -66,13 +70,40 @@ def process_memory_measures(signals: Sequence[Digest], maxrss_bytes: int | None)
             scope="process",
             reason="no_reading: no VmHWM, and by rusage no more than the probe",
         )
-    out = [rss, _peak_pss(signals, rss.value)]
+    held = _extreme_bytes(signals, "peak_held_bytes", "process.rss_swap_bytes", "max", "process")
+    out = [rss, held, _peak_pss(signals, max((m.value for m in (rss, held) if m.value is not None), default=None))]
     return out + [_extreme_bytes(signals, name, source, "max", "process") for name, source in _PROCESS_MEMORY]
 
 
 def memory_measures(signals: Sequence[Digest], run: Phase | None) -> list[Measure]:
-    """The least memory the machine had left in the run."""
-    return [_extreme_bytes(signals, "memory_available_bytes", "memory.available_bytes", "min", "system", run)]
+    """The least memory the machine had left in the run, and how much less that was than the most it had around it.
+
+    ``memory_taken_bytes`` holds what a GPU took that shares the machine's memory, which no process's RSS does; mapped
+    weights are no part of it, because the kernel counts the page cache as available.
+    """
+    name = "memory.available_bytes"
+    least = _extreme_bytes(signals, "memory_available_bytes", name, "min", "system", run)
+    most, n = _extreme(signals, name, None, "max")
+    taken = None if least.value is None or most is None else most - least.value
+    of_all = Measure(
+        "memory_taken_bytes", taken, "B", "max", scope="system", source=name, n=n, reason=least.reason,
+        method="most available at any time less the least in the run",
+    )  # fmt: skip
+    return [least, of_all]
+
+
+def gpu_memory_measures(signals: Sequence[Digest], run: Phase | None, gpus: Sequence[str]) -> list[Measure]:
+    """Most memory of each GPU that was taken in the run, by whomever; none where the machine has no GPU."""
+    name, boards = "peak_gpu_memory_bytes", [one for one in signals if _GPU_MEMORY.fullmatch(one.name)]
+    out = [
+        Measure(name, seen.high, "B", "max", scope="system", source=one.name, n=seen.n)
+        for one in boards
+        if (seen := extent(one, run)).n
+    ]
+    if out or not (boards or gpus or any(one.name.startswith("gpu.") for one in signals)):
+        return out
+    why = "no_reading: no memory of a GPU was read; what shares the machine's own is in memory_taken_bytes"
+    return [Measure(name, None, "B", "max", scope="system", reason=why)]
 
 
 def _extreme_bytes(
@@ -182,6 +213,9 @@ def load_measures(
     out = [
         _of("cpu_s", own, "s", "process", known_by if known_s is not None else "sampled"),
         _of("wall_s", wall, "s"),
+        _of(
+            "major_faults", found["process.major_faults"], "1", "process", "pages read from a disk or a swap in the run"
+        ),
         _of("foreign_cores", _foreign(found["cpu.busy_s"], found["cpu.steal_s"], own, wall), "1", "system"),
     ]
     for what in ("cpu", "memory", "io"):

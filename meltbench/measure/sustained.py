@@ -6,21 +6,56 @@ Rates are the requests' own (``decode_tps``), so pauses and prefills between the
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from meltbench.measure.energy import window
 from meltbench.measure.latency import t95
 from meltbench.records import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meltbench.records import Request
+    from meltbench.measure.energy import Rail
+    from meltbench.records import Phase, Request
 
 WINDOW_S = 30.0
 SETTLED_PER_MIN = 0.01
 MIN_DRIFT_REQUESTS = 5
+POWER_WINDOWS = 10  # of the second half of a run
+_LEAST_SQUARES, _BAND = "least squares", "95 % t interval"
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Slope by minute relative to the mean, the half-width of its 95 % interval, and what they come to: ``settled`` or
+    ``drifting`` where the interval lies on one side of 1 % a minute, else ``undecided``."""
+
+    per_min: float
+    u_k2: float
+    label: Literal["settled", "drifting", "undecided"]
+
+
+def drift(t_s: Sequence[float], values: Sequence[float]) -> Drift | None:
+    """Least squares over values at these times; None for fewer than three, all of one time, or of mean 0."""
+    t_min, v = np.array(t_s, dtype=np.float64) / 60, np.array(values, dtype=np.float64)
+    if len(v) < 3 or t_min.min() == t_min.max() or v.mean() == 0:
+        return None
+    slope, u_k2 = _slope(t_min, v / v.mean())
+    label: Literal["settled", "drifting", "undecided"] = "undecided"
+    if abs(slope) + u_k2 < SETTLED_PER_MIN:
+        label = "settled"
+    elif abs(slope) - u_k2 > SETTLED_PER_MIN:
+        label = "drifting"
+    return Drift(slope, u_k2, label)
+
+
+def settling_s(run_s: float) -> float:
+    """How long the beginning and the end of a run are: 30 s, or a tenth of it where that is longer."""
+    return max(WINDOW_S, run_s / 10)
 
 
 def sustained_measures(requests: Sequence[Request]) -> list[Measure]:
@@ -35,7 +70,7 @@ def sustained_measures(requests: Sequence[Request]) -> list[Measure]:
         return [*_rates(None, None, why), _drift([], why)]
     start, end = min(r.t_send_ns for r in timed), max(r.t_end_ns for r in timed)
     run_s = (end - start) / 1e9
-    width_s = max(WINDOW_S, run_s / 10)
+    width_s = settling_s(run_s)
     burst = [r for r in timed if r.t_send_ns <= start + width_s * 1e9]
     early = {r.index for r in burst}
     late = [r for r in timed if r.t_end_ns >= end - width_s * 1e9 and r.index not in early]
@@ -66,22 +101,51 @@ def _drift(timed: Sequence[Request], why: str) -> Measure:
     its 95 % interval lie on one side of 1 % a minute.
     """
     name, unit = "decode_tps_drift_per_min", "1/min"
+    found: Drift | None = None
     if not why:
         middle = (min(r.t_send_ns for r in timed) + max(r.t_end_ns for r in timed)) / 2
         half = [r for r in timed if (r.t_send_ns + r.t_end_ns) / 2 >= middle]
+        t_s = [((r.t_send_ns + r.t_end_ns) / 2 - middle) / 1e9 for r in half]
         if len(half) < MIN_DRIFT_REQUESTS:
             why = f"short_run: {len(half)} requests in the second half, {MIN_DRIFT_REQUESTS} are needed"
-        elif len({r.t_send_ns + r.t_end_ns for r in half}) == 1:
+        elif (found := drift(t_s, [r.decode_tps or 0.0 for r in half])) is None:
             why = "no_reading: the requests of the second half were all made at one time"
-    if why:
+    if found is None:
         return Measure(name, None, unit, reason=why)
-    t_min = np.array([(r.t_send_ns + r.t_end_ns) / 2 - middle for r in half]) / 60e9
-    rate = np.array([r.decode_tps for r in half], dtype=np.float64)
-    slope, u_k2 = _slope(t_min, rate / rate.mean())
-    label = "settled" if abs(slope) + u_k2 < SETTLED_PER_MIN else "undecided"
-    label = "drifting" if abs(slope) - u_k2 > SETTLED_PER_MIN else label
-    method = f"{label}; least squares over the requests of the second half, relative to their mean; 95 % t interval"
-    return Measure(name, slope, unit, n=len(half), u_k2=u_k2, method=method)
+    method = f"{found.label}; {_LEAST_SQUARES} over the requests of the second half, relative to their mean; {_BAND}"
+    return Measure(name, found.per_min, unit, n=len(half), u_k2=found.u_k2, method=method)
+
+
+def power_windows(run: Phase) -> list[tuple[int, int]]:
+    """The windows of a sustained run, ns, whose energies tell how its power drifts."""
+    middle = (run.t0_ns + run.t1_ns) // 2
+    edges = [middle + (run.t1_ns - middle) * k // POWER_WINDOWS for k in range(POWER_WINDOWS + 1)]
+    return [(a, b) for a, b in pairwise(edges) if b > a]
+
+
+def power_drift(total: Rail | None, why: str, run: Phase | None) -> Measure:
+    """Slope of the total's power over the second half of the run, as that of the decode rate: one point a window.
+
+    A window without an energy is left out, and half of them must have one. ``why``: why there is no total.
+    """
+    name, unit = "power_drift_per_min", "1/min"
+    if total is None or run is None:
+        return Measure(name, None, unit, reason=why if total is None else "no_timed_request: no timed request was sent")
+    spans = power_windows(run)
+    found = [(span, window(total, *span)) for span in spans]
+    known = [(span, one.energy_j) for span, one in found if one.energy_j is not None]
+    slope = None
+    if len(known) >= POWER_WINDOWS // 2:
+        power_w = [joules / ((b - a) / 1e9) for (a, b), joules in known]
+        slope = drift([((a + b) / 2 - run.t0_ns) / 1e9 for (a, b), _ in known], power_w)
+    if slope is None:
+        first = next((one.reason for _, one in found if one.reason), "no_reading: the power is 0")
+        return Measure(name, None, unit, n=len(known), source=total.name, reason=first)
+    method = f"{slope.label}; {_LEAST_SQUARES} over {len(known)} windows of the second half, relative to their mean"
+    return Measure(
+        name, slope.per_min, unit, scope=total.scope, source=total.name, n=len(known), u_k2=slope.u_k2,
+        method=f"{method}; {_BAND}",
+    )  # fmt: skip
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Throttling that a device reports of itself."""
+"""What slowed the device within the run, as reasons against its validity."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from meltbench.measure.validity import reason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meltbench.measure.digest import Digest
-    from meltbench.records import Phase, Reason
+    from meltbench.records import Phase, Reason, Regime
+
+_MOST = 4
 
 
-def throttle_reasons(signals: Sequence[Digest], run: Phase | None) -> list[Reason]:
-    """GPUs whose driver named heat as the reason of a lower clock within the run (NVML's thermal slowdown bits)."""
-    hot = [
-        f"{one.name.split('.')[1]}: thermal slowdown"
-        for one in signals
-        if run is not None and one.name.endswith(".thermal_slowdown") and one.run.n and one.run.high > 0
-    ]
-    return [reason("throttled", ", ".join(hot[:4]))] if hot else []
+def throttle_reasons(throttled: Sequence[Regime], run: Phase | None) -> list[Reason]:
+    """One reason for all times in which the device was slowed: when, in seconds of the run, and by what evidence."""
+    if run is None or not throttled:
+        return []
+    told = []
+    for one in throttled[:_MOST]:
+        t0_s, t1_s = ((t - run.t0_ns) / 1e9 for t in (one.t0_ns, min(one.t1_ns, run.t1_ns)))
+        told.append(f"{t0_s:.0f}-{t1_s:.0f} s of the run: {one.cause}")
+    more = f", and {len(throttled) - _MOST} times more" if len(throttled) > _MOST else ""
+    return [reason("throttled", "; ".join(told) + more)]

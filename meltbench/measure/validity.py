@@ -38,6 +38,7 @@ SEEN_SHARE = 0.90
 # harm is bounded by 10 %, and it lies a decade above the probe's own use and the 10 ms tick over a run.
 FOREIGN_CORES = 0.10
 LOW_SOC_PERCENT = 20.0
+SWAPPED_SHARE = 0.01
 CROSS_CHECK_SHARE = 0.01  # two readers of one register; the gain, which is 5 %, is the same for both
 
 _TABLE: dict[str, tuple[str, State, str]] = {
@@ -106,6 +107,11 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "a timed request gave another number of tokens than it was made to give",
         "degraded",
         "Make the engine ignore the end-of-text token, or enlarge its context.",
+    ),
+    "swapped": (
+        f"more than {SWAPPED_SHARE:.0%} of what the process under test held was in a swap or zram",
+        "degraded",
+        "Its RSS hides that part, see peak_held_bytes; close other programs, or use a smaller model or context.",
     ),
     "sampler_starved": (
         f"a stream missed more than {MISSED_SHARE:.0%} of its deadlines or was late at more than {LATE_SHARE:.0%}",
@@ -178,17 +184,17 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "Wait longer, cool the device, or raise the gate's target.",
     ),
     "no_thermal_sensor": (
-        "no zone gave a temperature in the run",
+        "no zone gave a temperature at the thermal gate or in the run",
         "degraded",
         "Nothing to do on a virtual machine; elsewhere check that thermal zones are readable.",
     ),
     "throttled": (
-        "the target reports thermal throttling within the run",
+        "the target reported throttling within the run, or its cap, its clock or its token rate fell",
         "degraded",
-        "Cool the device, or report it as a sustained run.",
+        "Cool the device, or report it as a sustained run; its regimes say which samples are of which state.",
     ),
     "frequency_capped": (
-        "scaling_max_freq of a policy lay below the hardware's maximum in the run",
+        "scaling_max_freq of a policy lay below the hardware's maximum in the run, or a flag said that it was capped",
         "degraded",
         "Lift the cap (governor, power profile), or wait for the device to cool.",
     ),

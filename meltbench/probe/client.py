@@ -128,11 +128,12 @@ class Probe:
         if done.code not in (0,):
             raise DeviceError(f"meltprobe stop: {done.complaint()}")
 
-    def recover(self) -> None:
-        """Mend every run on this target whose probe died. While a job is running there is none to mend."""
+    def recover(self) -> bool:
+        """Mend every run on this target whose probe died. While a job is running there is none to mend: then False."""
         done = self.transport.run([self.path, "recover", self.root], Deadline.after(_CALL_S))
         if done.code not in (0, _BUSY):
             raise DeviceError(f"meltprobe recover: {done.complaint()}")
+        return done.code == 0
 
     def fetch(self, folder: str, destination: Path) -> None:
         """Bring a run's evidence: its job and its journal."""

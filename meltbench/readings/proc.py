@@ -68,6 +68,13 @@ def _of(find: Callable[[bytes], dict[bytes, float]], *keys: bytes) -> Callable[[
     return row
 
 
+def _status_row(raw: bytes) -> Row:
+    found = _status(raw)
+    peak, rss, swap = (found.get(key, NAN) for key in (b"VmHWM", b"VmRSS", b"VmSwap"))
+    # What goes to a swap or to zram leaves RSS: only the two of one text say what the process held.
+    return peak, rss, swap, rss + swap
+
+
 def _smaps_row(raw: bytes) -> Row:
     found = _smaps(raw)
     pss, swap_pss, pss_file, rss, swap = (found.get(k, NAN) for k in (b"Pss", b"SwapPss", b"Pss_File", b"Rss", b"Swap"))
@@ -86,14 +93,15 @@ def _cpu_seconds(ticks: bytes, user_hz: float) -> Row:
     return (t[0] + t[1] + t[2] + t[5] + t[6]) / user_hz, t[7] / user_hz
 
 
-def process_seconds(raw: bytes, user_hz: float) -> float:
-    """utime + stime of /proc/PID/stat: the name in brackets may itself hold brackets, blanks and line ends."""
-    if not _stat.match(raw):
-        return NAN
-    words = raw[raw.rfind(b")") + 1 :].split()
-    if len(words) < 13 or not all(w.isdigit() and len(w) <= 18 for w in words[11:13]):
-        return NAN
-    return (int(words[11]) + int(words[12])) / user_hz
+def process_row(raw: bytes, user_hz: float) -> Row:
+    """utime + stime, s, and majflt of /proc/PID/stat: pages that had to be read from a disk or a swap.
+
+    The name in brackets may itself hold brackets, blanks and line ends.
+    """
+    words = raw[raw.rfind(b")") + 1 :].split() if _stat.match(raw) else []
+    if len(words) < 13 or not all(w.isdigit() and len(w) <= 18 for w in (words[9], *words[11:13])):
+        return NAN, NAN
+    return (int(words[11]) + int(words[12])) / user_hz, float(int(words[9]))
 
 
 def _user_hz(options: Mapping[str, object]) -> float:
@@ -105,7 +113,7 @@ def _user_hz(options: Mapping[str, object]) -> float:
 
 
 def _procstat_row(user_hz: float) -> Callable[[bytes], Row]:
-    return lambda raw: (process_seconds(raw, user_hz),)
+    return lambda raw: process_row(raw, user_hz)
 
 
 def _single(
@@ -185,8 +193,9 @@ PROCMEM = _plain(
         Column("process.hwm_bytes", "B", "gauge", "process"),
         Column("process.rss_bytes", "B", "gauge", "process"),
         Column("process.swap_bytes", "B", "gauge", "process"),
+        Column("process.rss_swap_bytes", "B", "gauge", "process"),
     ],
-    _of(_status, b"VmHWM", b"VmRSS", b"VmSwap"),
+    _status_row,
 )
 # Walks every mapping with mmap_lock held: at most twice a second, or the sampler shows in the engine's speed.
 SMAPS = _plain(
@@ -219,7 +228,10 @@ PROCSTAT = Reader(
     (_PROCSTAT,),
     _single(
         _PROCSTAT,
-        [Column("process.cpu_s", "s", "counter", "process")],
+        [
+            Column("process.cpu_s", "s", "counter", "process"),
+            Column("process.major_faults", "1", "counter", "process"),
+        ],
         lambda options: _procstat_row(_user_hz(options)),
     ),
     frozenset({"user_hz"}),

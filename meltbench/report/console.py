@@ -40,7 +40,15 @@ _SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("cpu_s", "value"),
         ),
     ),
-    ("memory", (("peak_rss_bytes", "max"), ("peak_pss_bytes", "max"), ("memory_available_bytes", "min"))),
+    (
+        "memory",
+        (
+            ("peak_rss_bytes", "max"),
+            ("peak_pss_bytes", "max"),
+            ("peak_gpu_memory_bytes", "max"),
+            ("memory_available_bytes", "min"),
+        ),
+    ),
     (
         "energy",
         (
@@ -150,6 +158,8 @@ def print_run(console: Console, record: RunRecord, where: str, show: str) -> Non
     manifest = record.manifest
     if ended_by := _ended_by(manifest):
         console.print(f"  ended by   {_escape(ended_by)}", highlight=False)
+    if told := regimes_line(record):
+        console.print(f"  regimes    {_escape(told)}", highlight=False)
     print_validity(console, record)
     console.print()
     if manifest.get("failure"):
@@ -166,6 +176,25 @@ def _ended_by(manifest: dict[str, Any]) -> str | None:
     return None if found is None else printable(str(found))
 
 
+_AROUND = ("idle", "load", "unload")
+_MAX_REGIMES = 8
+
+
+def regimes_line(record: RunRecord) -> str | None:
+    """The states that the device went through under load, in seconds of the run; None where it was one burst."""
+    run = next((phase for phase in record.phases if phase.name == "run"), None)
+    found = [one for one in record.regimes if one.name not in _AROUND]
+    if run is None or {one.name for one in found} <= {"burst"}:
+        return None
+    told = [
+        f"{printable(one.name)} {(one.t0_ns - run.t0_ns) / 1e9:.0f}-{(one.t1_ns - run.t0_ns) / 1e9:.0f} s"
+        for one in found
+    ]
+    return ", ".join(told[:_MAX_REGIMES]) + (
+        f" and {len(told) - _MAX_REGIMES} more" if len(told) > _MAX_REGIMES else ""
+    )
+
+
 def markdown_run(record: RunRecord) -> str:
     """The same in Markdown, without where it is stored: for an issue or a forum, where nobody has that folder."""
     lines = [f"**{printable(title(record.manifest))}**", ""]
@@ -173,6 +202,8 @@ def markdown_run(record: RunRecord) -> str:
         lines.append(markdown(run_sheet(record)))
     if ended_by := _ended_by(record.manifest):
         lines += [f"ended by: {ended_by}", ""]
+    if told := regimes_line(record):
+        lines += [f"regimes: {told}", ""]
     lines.append(f"validity: {record.manifest.get('validity')}")
     lines += [f"- {reason.code}: {printable(reason.detail)}" for reason in record.reasons]
     if record.manifest.get("failure"):

@@ -21,6 +21,7 @@ def as_json(record: RunRecord, where: str) -> dict[str, Any]:
         "measures": [asdict(measure) for measure in record.measures],
         "reasons": [asdict(reason) for reason in record.reasons],
         "phases": [asdict(phase) for phase in record.phases if phase.request is None],
+        "regimes": [asdict(regime) for regime in record.regimes],
         "sources": [asdict(source) for source in record.sources],
         "requests": requests,
     }

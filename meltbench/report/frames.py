@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench.errors import StoreError, UnknownName, UserError
 from meltbench.store import schema, tables
+from meltbench.store.labels import regimes_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +75,8 @@ def samples(
         connection.execute("CREATE VIEW samples AS FROM read_parquet('{}')".format(str(path).replace("'", "''")))
         connection.register("chosen", chosen)
         found = _condensed(connection, max_points) if max_points else _every(connection)
+        regimes = tables.read_table(folder, whole, schema.REGIMES)
+        found = found.append_column("regime", regimes_at(found["t_ns"].to_numpy(), regimes))
         return with_seconds(_pandas(found), origin_ns)
     except duckdb.Error as error:
         why = str(error).splitlines()[0]

@@ -11,6 +11,7 @@ _UNKNOWN = "it is not known"
 _NO_ENGINE = "no engine was asked for (exec, idle)"
 _NEVER = "the model was refused before it could be read"
 _UNTOLD = "the target does not tell"
+_UNGATED = "too little was read for it"
 # Columns of these tables that may be null, and when; a table's other columns never are.
 _NULLS = {
     "measures": {
@@ -23,6 +24,7 @@ _NULLS = {
     },
     "phases": {"request": "always: the spans of requests are in the store"},
     "reasons": {},
+    "regimes": {},
     "sources": {},
     "requests": dict.fromkeys(
         (
@@ -147,6 +149,15 @@ RUN = Document(
         Key("conditions.programs", "list", "Programs of the target that its sources need and it has."),
         Key("conditions.unreadable", "object", "Files that could not be read, and why."),
         Key("conditions.unreadable.*", "text", "denied, error ..."),
+        Key("conditions.gate", "object", "What the thermal gate saw.", "the run was refused, or its version had none"),
+        Key("conditions.gate.state", "text", "passed, timed_out, no_sensor, or off."),
+        Key("conditions.gate.waited_s", "number", "How long the run waited."),
+        Key("conditions.gate.temp_c", "number", "Hottest zone at its end.", _UNGATED),
+        Key("conditions.gate.slope_c_per_min", "number", "Its slope over the hold.", _UNGATED),
+        Key("conditions.gate.quantum_c", "number", "The smallest step the sensor was seen to make.", _UNGATED),
+        Key("conditions.gate.target_c", "number", "What the device profile wants.", "it wants none"),
+        Key("conditions.gate.hold_s", "number", "How long the temperature had to be steady."),
+        Key("conditions.gate.timeout_s", "number", "How long the run would have waited."),
         Key(
             *("conditions.model_cached_bytes", "integer", "Of the model in the page cache when the engine started."),
             "there was no model, or it could not be told",
@@ -163,6 +174,7 @@ RUN = Document(
         *_of_table(schema.MEASURES),
         *_of_table(schema.REASONS),
         *_of_table(schema.PHASES),
+        *_of_table(schema.REGIMES),
         *_of_table(schema.SOURCES),
         *_of_table(schema.REQUESTS),
     ),

@@ -66,6 +66,9 @@ class Steps:
         told, told_limit = _number(status.get("elapsed_ms")), _number(status.get("limit_ms"))
         if told is not None and told_limit:  # requests in a circle: the device knows better
             elapsed, limit = told / 1e3, told_limit / 1e3
+        if op == "gate" and limit:
+            said = f"{status['said']}; " if status.get("said") else ""
+            return Look(words, f"{said}{_seconds(elapsed)} of at most {_seconds(limit)}", min(elapsed / limit, 1.0))
         done, of = _number(status.get("done")) or 0, _number(status.get("of")) or 0
         if of and op == "http":
             at = min(int(done) + 1, int(of))

@@ -26,6 +26,10 @@ It is stored in DuckDB's v1.2.0 format, which DuckDB 1.2 and newer read. Open it
 
     duckdb -readonly data/meltbench.duckdb "FROM runs_wide"
     duckdb -c "FROM 'data/runs/RUN_ID/samples.parquet' JOIN 'data/runs/RUN_ID/series.parquet' USING (series)"
+    duckdb -c "FROM 'RUN/samples.parquet' s ASOF JOIN 'RUN/regimes.parquet' r ON s.t0_ns >= r.t0_ns"
+
+The last, with a run's folder for RUN, gives each sample the regime of its time (burst, throttled ...). An export's
+`samples.parquet`, and `Run.samples()` in Python, have it as the column `regime`.
 
 Columns that end in `_ns` are CLOCK_BOOTTIME nanoseconds of the target. A missing number is null, never 0. Text is
 free of control characters (they stand as visible escapes such as `\\x1b`); the evidence has the bytes as they came.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from meltbench.errors import StoreError, UnknownName, UserError
 from meltbench.store import arrow, fs, index, llama_bench, rows, schema, tables, views
+from meltbench.store.labels import regimes_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ FORMATS: tuple[Format, ...] = ("parquet", "csv", "llama-bench", "llama-bench-jso
 EXPORTABLE = (*(view.name for view in views.VIEWS), *(table.name for table in rows.INDEXED))
 _ROWS = 1 << 18  # that get the name of their run at once
 _HINT = "free space or choose another place"
+_REGIME = schema.Column("regime", "VARCHAR", "Name of the regime at its time; null where none covers it.")
 # A program reading CSV takes a cell that starts like this for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -159,12 +161,17 @@ def _join(store: Store, run_ids: Sequence[str], table: schema.Table, folder: Pat
     """Write one file with the rows of all runs, a run at a time."""
     import pyarrow.parquet as pq
 
-    wanted = arrow.schema_of((schema.RUN_ID, *table.columns))
+    more = (_REGIME,) if table is schema.SAMPLES else ()
+    wanted = arrow.schema_of((schema.RUN_ID, *table.columns, *more))
     with pq.ParquetWriter(folder / f"{table.name}.parquet", wanted, compression="zstd") as writer:
         for run_id in run_ids:
             path = store.folder(run_id).path
-            content = tables.read_table(path, tables.read_manifest(path), table)
+            whole = tables.read_manifest(path)
+            content, regimes = (tables.read_table(path, whole, one) for one in (table, schema.REGIMES))
             for start in range(0, content.num_rows, _ROWS):
                 part = content.slice(start, _ROWS)
                 named = part.append_column("run_id", arrow.of_list([run_id] * part.num_rows, "VARCHAR"))
+                if more:
+                    t0, t1 = (part[name].to_numpy() for name in ("t0_ns", "t1_ns"))
+                    named = named.append_column(_REGIME.name, regimes_at(t0 + (t1 - t0) // 2, regimes))
                 writer.write_table(named.select(wanted.names))

@@ -33,7 +33,8 @@ class Column:
 class Table:
     """One table. ``parquet`` is its file in the run folder, None for what comes from the manifest.
 
-    ``indexed`` is False for the two tables that stay in Parquet because they are large.
+    ``indexed`` is False for the two tables that stay in Parquet because they are large. ``later``: runs stored by an
+    earlier version have no such file, and no row.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Table:
     columns: tuple[Column, ...]
     parquet: str | None = None
     indexed: bool = True
+    later: bool = False
 
 
 RUN_ID = Column("run_id", "VARCHAR", "The run: UTC start, then six hex digits; also the name of its folder.")
@@ -153,6 +155,20 @@ PHASES = Table(
         Column("request", "INTEGER", "Request of a prefill or decode phase, else null.", "request"),
     ),
     parquet="phases.parquet",
+)
+
+REGIMES = Table(
+    "regimes",
+    "States the device went through, one after the other without a gap: the regime of a sample is that of its time.",
+    (
+        _seq("regime"),
+        Column("name", "VARCHAR", "idle, load, burst, throttled, recovery, sustained or unload.", "name"),
+        Column("t0_ns", "BIGINT", "Start.", "t0_ns"),
+        Column("t1_ns", "BIGINT", "End.", "t1_ns"),
+        Column("cause", "VARCHAR", "By what evidence.", "cause"),
+    ),
+    parquet="regimes.parquet",
+    later=True,
 )
 
 MEASURES = Table(
@@ -283,7 +299,7 @@ FILES = Table(
     ),
 )
 
-TABLES = (RUNS, REQUESTS, PHASES, MEASURES, REASONS, SOURCES, SERIES, FILES, SAMPLES, TOKENS)
+TABLES = (RUNS, REQUESTS, PHASES, REGIMES, MEASURES, REASONS, SOURCES, SERIES, FILES, SAMPLES, TOKENS)
 
 
 def index_columns(table: Table) -> tuple[Column, ...]:

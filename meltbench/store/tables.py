@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from meltbench.errors import InternalError, StoreError
 from meltbench.paths import sha256_of
-from meltbench.records import STATUSES, Measure, Phase, Reason, Request, RunRecord, Series, SourceStatus
+from meltbench.records import STATUSES, Measure, Phase, Reason, Regime, Request, RunRecord, Series, SourceStatus
 from meltbench.store import arrow, fs, manifest, schema
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def write_record(folder: Path, record: RunRecord) -> None:
         columns = {
             schema.REQUESTS: _columns(schema.REQUESTS, record.requests),
             schema.PHASES: _columns(schema.PHASES, record.phases),
+            schema.REGIMES: _columns(schema.REGIMES, record.regimes),
             schema.MEASURES: _columns(schema.MEASURES, [_finite(measure) for measure in record.measures]),
             schema.REASONS: _columns(schema.REASONS, record.reasons),
             schema.SOURCES: _columns(schema.SOURCES, record.sources),
@@ -187,6 +188,8 @@ def read_table(folder: Path, whole: dict[str, Any], table: schema.Table) -> pa.T
 
     name = str(table.parquet)
     path = folder / name
+    if table.later and name not in whole["files"]:
+        return arrow.table(table.columns, {column.name: [] for column in table.columns})
     with fs.explained(f"read {path}", hint=_HINT):
         raw = path.read_bytes()
     listed = whole["files"].get(name, {}).get("sha256")
@@ -225,6 +228,7 @@ def read_record(folder: Path, *, signals: bool = True) -> RunRecord:
         series=[] if samples is None else _read_series(rows(schema.SERIES), samples),
         sources=[SourceStatus(**row) for row in rows(schema.SOURCES)],
         phases=[Phase(**row) for row in rows(schema.PHASES)],
+        regimes=[Regime(**row) for row in rows(schema.REGIMES)],
         requests=_read_requests(rows(schema.REQUESTS), tokens),
         measures=[Measure(**row) for row in rows(schema.MEASURES)],
         reasons=[Reason(**row) for row in rows(schema.REASONS)],

@@ -13,6 +13,7 @@ from store_kit import add_run, open_run, record_of, store_at
 import meltbench
 from meltbench.api import _text
 from meltbench.errors import StoreError, UnknownName, UserError
+from meltbench.records import Regime
 
 
 def one(tmp_path) -> meltbench.Run:
@@ -80,11 +81,17 @@ def test_samples_are_chosen_by_name_or_pattern_and_condensed(tmp_path):
     zones = [series(f"thermal.{k}", t + 5, t * (k + 1), kind="gauge", unit="degC") for k in range(2)]
     zones.append(series("thermal.[odd]", t[:2], t[:2], kind="gauge", unit="degC"))
     zones[0].value[7] = np.nan
-    store.commit(folder, replace(record_of(folder.run_id), series=zones, phases=[phase("idle_before", 5, 6)]))
+    spans = [Regime("burst", 10 * SECOND, 30 * SECOND), Regime("throttled", 30 * SECOND, 40 * SECOND, "a flag")]
+    record = replace(record_of(folder.run_id), series=zones, phases=[phase("idle_before", 5, 6)], regimes=spans)
+    store.commit(folder, record)
     run = meltbench.Store(tmp_path).run()
     every = run.samples("thermal.0")
+    shown = every["regime"].fillna("none")
+    # The record's regimes reach from 10 to 40 s, and a span ends where the next begins.
+    assert shown.value_counts().to_dict() == {"burst": 200, "throttled": 100, "none": 700}
+    assert (shown[every["t_ns"].between(10 * SECOND, 30 * SECOND - 1)] == "burst").all()
     assert (len(every), every["value"].isna().sum(), every["t_s"].iloc[10]) == (1000, 1, 1.0)
-    assert list(every.columns) == ["series", "name", "unit", "t_ns", "t_s", "value", "status"]
+    assert list(every.columns) == ["series", "name", "unit", "t_ns", "t_s", "value", "status", "regime"]
     assert len(run.samples("thermal.?")) == 2000
     assert len(run.samples()) == 2002
     assert len(run.samples("thermal.[odd]")) == 2
@@ -93,6 +100,10 @@ def test_samples_are_chosen_by_name_or_pattern_and_condensed(tmp_path):
     assert few["n"].sum() == 1999
     assert (few["low"] <= few["value"]).all()
     assert (few["value"] <= few["high"]).all()
+    assert set(few["regime"].dropna()) == {"burst", "throttled"}
+    assert run.regimes[["name", "t0_s", "duration_s", "cause"]].to_dict("records")[1] == {
+        "name": "throttled", "t0_s": 25.0, "duration_s": 10.0, "cause": "a flag",
+    }  # fmt: skip
     second = few[few["name"] == "thermal.1"]
     assert second["value"].iloc[0] == pytest.approx(9.9, abs=0.3)
     assert int(few["t_ns"].iloc[0]) > 5 * SECOND
@@ -105,10 +116,11 @@ def test_samples_are_chosen_by_name_or_pattern_and_condensed(tmp_path):
 def test_a_run_without_samples_or_phases_has_empty_frames(tmp_path):
     store = store_at(tmp_path)
     folder = open_run(store)
-    empty = replace(record_of(folder.run_id), series=[], phases=[], requests=[], measures=[], reasons=[], sources=[])
+    lists = ("series", "phases", "requests", "measures", "reasons", "sources", "regimes")
+    empty = replace(record_of(folder.run_id), **{name: [] for name in lists})
     store.commit(folder, empty)
     run = meltbench.Store(tmp_path).run()
-    for name in ("measures", "requests", "tokens", "phases", "series", "reasons", "sources"):
+    for name in ("measures", "requests", "tokens", "phases", "series", "reasons", "sources", "regimes"):
         assert len(getattr(run, name)) == 0
     assert len(run.samples()) == len(run.samples(max_points=5)) == 0
     assert run.plot().to_json()

@@ -1,18 +1,14 @@
-"""pyRAPL against powercap, and what a GPU says of its heat."""
+"""pyRAPL against powercap."""
 
 import numpy as np
 import pytest
 from evidence_kit import digests, phase, series
 
-from meltbench.measure import crosscheck, throttle
+from meltbench.measure import crosscheck
 
 
 def cross_check(parts, run):
     return crosscheck.cross_check(digests(parts, run), run)
-
-
-def throttle_reasons(parts, run):
-    return throttle.throttle_reasons(digests(parts, run), run)
 
 
 RUN = phase("run", 5, 25)
@@ -77,14 +73,3 @@ def test_domains_are_compared_with_their_like_and_nothing_without_pyrapl():
     assert cross_check([powercap()], RUN) == ([], [])
     assert cross_check([pyrapl()], RUN) == ([], [])
     assert cross_check(both, None) == ([], [])
-
-
-def hot(values):
-    return series("nvml.gpu1.thermal_slowdown", np.arange(len(values)) * 3.0, values, kind="state", unit="1")
-
-
-def test_heat_within_the_run_slows_a_gpu():
-    (why,) = throttle_reasons([hot([0, 0, 1, 1, 0, 0, np.nan, 0, 0, 0])], RUN)
-    assert (why.code, why.state, why.detail) == ("throttled", "degraded", "gpu1: thermal slowdown")
-    assert throttle_reasons([hot([1] + [0] * 8 + [1])], RUN) == []
-    assert throttle_reasons([hot([1] * 9)], None) == []

@@ -7,6 +7,7 @@ import pytest
 from evidence_kit import digests, phase, series
 
 from meltbench.measure import gauges
+from meltbench.measure.findings import measure_reasons
 
 RUN = phase("run", 10, 20)
 T = np.arange(0, 30, 0.5)
@@ -85,6 +86,63 @@ def test_peak_pss_of_an_engine_stands_though_smaps_is_read_ten_times_as_seldom()
     assert peak_pss(seen, 170_000_000).value == 1.63e8
 
 
+def test_trap_40_what_goes_to_zram_is_still_held_by_the_process():
+    """RSS falls from 1000 to 600 while the swap grows from 0 to 700, and smaps_rollup is read at both ends."""
+    rss, swap = np.linspace(1000, 600, 60), np.linspace(0, 700, 60)
+    parts = [gauge("process.hwm_bytes", np.full(60, 1000.0)), gauge("process.rss_bytes", rss)]
+    parts += [gauge("process.swap_bytes", swap), gauge("process.rss_swap_bytes", rss + swap)]
+    got = by(process_memory_measures([*parts, *smaps([0, 29], [900.0, 1250.0], [1000.0, 1300.0])], None))
+    assert got["peak_rss_bytes", "max", ""].value == 1000
+    assert got["peak_held_bytes", "max", "process.rss_swap_bytes"].value == 1300
+    assert got["peak_pss_bytes", "max", ""].value == 1250
+    early = by(process_memory_measures([*parts, *smaps([0], [900.0], [1000.0])], None))
+    assert early["peak_pss_bytes", "max", ""].reason.startswith("low_coverage")
+    measures = process_memory_measures(parts, None)
+    (why,) = measure_reasons(measures, 100.0)
+    assert (why.code, why.state) == ("swapped", "degraded")
+    assert (
+        measure_reasons(
+            process_memory_measures([*parts[:2], gauge("process.swap_bytes", swap / 100), parts[3]], None), 100.0
+        )
+        == []
+    )
+
+
+def test_memory_of_a_gpu_is_of_each_board_and_of_the_run():
+    boards = [
+        gauge(f"{name}.memory_bytes", np.where((T > 12) & (T < 13), top, 1e9))
+        for name, top in (("nvml.gpu0", 7e9), ("amd.gpu1", 3e9))
+    ]
+    boards[0].value[:3] = 9e9
+    got = by(gauges.gpu_memory_measures(digests(boards, RUN), RUN, []))
+    assert {source: m.value for (_, _, source), m in got.items()} == {
+        "nvml.gpu0.memory_bytes": 7e9,
+        "amd.gpu1.memory_bytes": 3e9,
+    }
+    assert gauges.gpu_memory_measures([], RUN, []) == []
+
+
+@pytest.mark.parametrize("parts", [[gauge("gpu.hz", T * 0 + 3e8, "Hz")], [gauge("nvml.gpu0.memory_bytes", T * np.nan)]])
+def test_a_gpu_that_shares_the_machines_memory_has_none_of_its_own(parts):
+    (got,) = gauges.gpu_memory_measures(digests(parts, RUN), RUN, [])
+    assert (got.value, got.reason.partition(":")[0]) == (None, "no_reading")
+    # What it took is seen in what the machine had left: 3 GB less in the run than in the idle windows.
+    left = np.where((T > 9) & (T < 21), 2e9, 5e9)
+    assert (
+        by(memory_measures([gauge("memory.available_bytes", left)], RUN))[
+            "memory_taken_bytes", "max", "memory.available_bytes"
+        ].value
+        == 3e9
+    )
+
+
+def test_pages_read_again_from_a_disk_are_counted():
+    faults = series("process.major_faults", T, np.where(T > 15, 900.0, 100.0), unit="1")
+    got = {m.name: m for m in load_measures([faults], RUN)}
+    assert (got["major_faults"].value, got["major_faults"].unit) == (800, "1")
+    assert {m.name: m for m in load_measures([], RUN)}["major_faults"].reason.startswith("no_reading")
+
+
 def test_least_available_memory_is_of_the_run_alone():
     values = np.full(60, 5e9)
     values[2], values[30] = 1e9, 2e9
@@ -94,7 +152,7 @@ def test_least_available_memory_is_of_the_run_alone():
 
 def test_trap_44_unread_memory_is_none_and_not_zero():
     got = [*process_memory_measures([], 0), *memory_measures([], RUN)]
-    assert len(got) == 5
+    assert len(got) == 7
     assert all(m.value is None and m.reason for m in got)
 
 

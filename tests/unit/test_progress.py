@@ -14,7 +14,7 @@ JSON = st.recursive(
     st.lists,
     max_leaves=3,
 )
-KEYS = ("state", "step", "steps", "op", "name", "done", "of", "elapsed_ms", "limit_ms")
+KEYS = ("state", "step", "steps", "op", "name", "done", "of", "elapsed_ms", "limit_ms", "said")
 
 
 class Clock:
@@ -51,6 +51,13 @@ def test_requests_are_counted_and_each_step_has_a_clock_of_its_own() -> None:
 def test_a_circle_of_requests_has_the_devices_own_clock() -> None:
     state = {"op": "http", "name": "requests", "done": 7, "of": 0, "elapsed_ms": 12_000, "limit_ms": 60_000}
     assert Steps().look(state) == Look("answering requests", "7 requests, 12 s of 1 min 00 s, 48 s left", 0.2)
+
+
+def test_the_gate_tells_the_temperature_and_how_long_it_waits_at_most() -> None:
+    state = {"op": "gate", "name": "gate", "elapsed_ms": 30_500, "limit_ms": 300_000, "said": "51.2 °C, -0.8 °C/min"}
+    look = Steps().look(state)
+    assert look.words == "waiting for a steady temperature"
+    assert look.detail == "51.2 °C, -0.8 °C/min; 30 s of at most 5 min 00 s"
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), JSON))

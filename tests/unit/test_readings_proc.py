@@ -25,6 +25,7 @@ def test_memory_of_the_process():
         "process.hwm_bytes": 1204880 * KIB,
         "process.rss_bytes": 1190016 * KIB,
         "process.swap_bytes": 20480 * KIB,
+        "process.rss_swap_bytes": (1190016 + 20480) * KIB,
     }
 
 
@@ -45,8 +46,8 @@ def test_trap_38_smaps_is_read_at_most_twice_a_second():
 
 def test_processor_time_of_a_name_with_brackets_and_blanks():
     text = (FIXTURES / "stat_engine.txt").read_bytes()
-    assert values("procstat", "/proc/4120/stat", text) == {"process.cpu_s": 200.0}
-    assert values("procstat", "/proc/4120/stat", text, {"user_hz": 1000}) == {"process.cpu_s": 20.0}
+    assert values("procstat", "/proc/4120/stat", text) == {"process.cpu_s": 200.0, "process.major_faults": 12}
+    assert values("procstat", "/proc/4120/stat", text, {"user_hz": 1000})["process.cpu_s"] == 20.0
 
 
 def test_procstat_does_not_take_the_machines_own_stat():
@@ -99,7 +100,7 @@ def test_a_process_that_ended_leaves_gaps():
     series, status = read("src", "procstat", [stream("/proc/4120/stat", [text, errno.ESRCH, b""])], {})
     assert series[0].words == ["ok", "absent", "unparsed"]
     assert np.isnan(series[0].value[1:]).all()
-    assert status.detail == "1 unparsed, 1 absent"
+    assert status.detail == "2 unparsed, 2 absent"  # of each of its two series
 
 
 def test_a_stream_that_was_never_read_says_so():

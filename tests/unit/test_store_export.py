@@ -46,6 +46,9 @@ def test_parquet_has_every_table_and_all_samples(tmp_path):
     rows = {path.stem: pq.read_table(path).num_rows for path in made}
     assert rows["runs"] == rows["runs_wide"] == 2
     assert (rows["samples"], rows["tokens"], rows["requests"], rows["series"]) == (2 * 502, 2 * 64, 8, 4)
+    samples = pq.read_table(tmp_path / "out" / "samples.parquet")
+    assert samples.column_names[-2:] == ["status", "regime"]
+    assert rows["regimes"] == 4
     with pytest.raises(UserError, match="not an empty folder"):
         export(store, store.run_ids(), "parquet", tmp_path / "out")
     with pytest.raises(UserError, match="--out"):

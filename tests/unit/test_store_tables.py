@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from store_kit import add_run, open_run, record_of, store_at
 
 from meltbench.errors import InternalError, StoreError
-from meltbench.records import STATUSES, Measure, Phase, Reason, Request, RunRecord, Series, SourceStatus
+from meltbench.records import STATUSES, Measure, Phase, Reason, Regime, Request, RunRecord, Series, SourceStatus
 from meltbench.store import manifest, read_record, schema, tables
 from meltbench.store.index import rebuild
+from meltbench.store.verifying import verify
 
 anything = st.text(alphabet=st.characters(codec=None), max_size=30)
 int64 = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -242,10 +243,28 @@ def test_a_run_stored_before_requests_had_points_is_read_and_indexed(tmp_path, m
     assert rebuild(store).notes == ()
 
 
+def test_a_run_stored_before_there_were_regimes_is_read_and_indexed(tmp_path, monkeypatch):
+    store = store_at(tmp_path)
+    with monkeypatch.context() as earlier:
+        write = tables._write
+        earlier.setattr(tables, "_write", lambda where, table, made: None if table.later else write(where, table, made))
+        folder = add_run(store)
+    assert not (folder.path / "regimes.parquet").exists()
+    assert read_record(folder.path).regimes == []
+    assert rebuild(store).notes == ()
+    assert verify(store) == []
+    # A run that had some, and lost the file, is damaged.
+    later = add_run(store, 1)
+    (later.path / "regimes.parquet").unlink()
+    with pytest.raises(StoreError, match=r"regimes\.parquet"):
+        read_record(later.path)
+
+
 def test_every_field_of_a_record_has_a_column():
     for table, kind, apart in (
         (schema.REQUESTS, Request, {"token_t_ns", "token_n"}),
         (schema.PHASES, Phase, set()),
+        (schema.REGIMES, Regime, set()),
         (schema.MEASURES, Measure, set()),
         (schema.REASONS, Reason, set()),
         (schema.SOURCES, SourceStatus, set()),
