@@ -11,8 +11,9 @@ from evidence_kit import SECOND, digests, phase, request, series
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meltbench.measure.battery import under_voltage_reasons
 from meltbench.measure.breaks import FALSE_ALARMS, breaks, levels
-from meltbench.measure.findings import flag_reasons, frequency_reasons
+from meltbench.measure.findings import frequency_reasons
 from meltbench.measure.regimes import regimes
 from meltbench.measure.throttle import throttle_reasons
 from meltbench.records import Measure
@@ -128,10 +129,10 @@ def test_trap_24_a_flag_that_stays_up_counts_where_it_rises_within_the_run():
     for old in (flag(sticky, 60, (-99, 999)), flag(sticky, 60, (65, 999))):
         assert found(60, asked(lambda t: 50.0, 60), [old], kind="generate").throttled == ()
     low = [flag("throttled.under_voltage", 60, (20, 21)), flag("throttled.under_voltage_since_boot", 60, (20, 999))]
-    (why,) = flag_reasons(digests(low, run), run)
+    (why,) = under_voltage_reasons(digests(low, run), run)
     assert (why.code, why.state) == ("under_voltage", "invalid")
-    assert why.detail == "throttled.under_voltage, throttled.under_voltage_since_boot"
-    assert flag_reasons(digests([flag("throttled.under_voltage_since_boot", 60, (-99, 999))], run), run) == []
+    assert why.detail == "throttled: in the run"
+    assert under_voltage_reasons(digests([flag("throttled.under_voltage_since_boot", 60, (-99, 999))], run), run) == []
     capped = frequency_reasons(digests([flag("throttled.frequency_capped", 60, (20, 30))], run), run)
     assert [(one.code, one.detail) for one in capped] == [("frequency_capped", "throttled.frequency_capped")]
 
