@@ -12,10 +12,12 @@ from meltbench.measure.digest import Edges, digest
 from meltbench.measure.findings import (
     clock_reasons,
     frequency_reasons,
+    gate_conditions,
     request_reasons,
     sampler_reasons,
     source_reasons,
 )
+from meltbench.measure.sustained import power_windows
 from meltbench.measure.validity import TABLE, reason, state, table_markdown
 from meltbench.records import SourceStatus
 
@@ -150,7 +152,8 @@ def evidence(**more):
     """A run on that machine; ``series`` are other signals than its own."""
     phases = more.get("phases", PHASES)
     run = next((one for one in phases if one.name == "run"), None)
-    edges = Edges.of([(one.t0_ns, one.t1_ns) for one in phases], run)
+    windows = power_windows(run) if more.get("kind") == "sustained" else []
+    edges = Edges.of([(one.t0_ns, one.t1_ns) for one in phases] + windows, run)
     given = {
         "signals": [digest(one, edges) for one in more.pop("series", sound())],
         "sources": [SourceStatus("rapl", "ok", 1, 400)],
@@ -204,6 +207,17 @@ def test_an_energy_source_that_gave_nothing_says_why(status, code, reasons):
     assert (codes(found), verdict) == (reasons, "degraded")
 
 
+def flag(name):
+    """A flag of the platform that is up for three seconds of the run."""
+    return series(name, T, (T > 15) & (T < 18), kind="state", unit="1")
+
+
+def swapping():
+    """A process that holds 2 GB, of which up to 100 MB are in zram."""
+    names = ("process.swap_bytes", "process.rss_swap_bytes")
+    return [series(n, [12, 20], v, kind="gauge", unit="B") for n, v in zip(names, ([0, 1e8], [2e9, 2e9]), strict=True)]
+
+
 def replaced(name, values):
     return [one if one.name != name else series(name, T, values, source=one.source, wrap=one.wrap) for one in sound()]
 
@@ -212,7 +226,13 @@ def replaced(name, values):
     ("given", "code", "verdict"),
     [
         ({"failure": ("oom_killed", "the kernel killed the engine")}, "oom_killed", "invalid"),
-        ({"conditions": [("not_gated", "quick runs have no gate")]}, "not_gated", "degraded"),
+        ({"conditions": gate_conditions({"state": "off"})}, "not_gated", "degraded"),
+        ({"conditions": gate_conditions({"state": "timed_out", "temp_c": 61.0})}, "warm_start", "degraded"),
+        ({"conditions": gate_conditions({"state": "no_sensor"})}, "no_thermal_sensor", "degraded"),
+        ({"series": [*sound(), flag("nvml.gpu0.thermal_slowdown")]}, "throttled", "degraded"),
+        ({"series": [*sound(), flag("throttled.frequency_capped")]}, "frequency_capped", "degraded"),
+        ({"series": [*sound(), flag("throttled.under_voltage")]}, "under_voltage", "invalid"),
+        ({"series": [*sound(), *swapping()]}, "swapped", "degraded"),
         ({"clocks": pairs((1, 1, 1), (39, 30, 39))}, "suspended", "invalid"),
         ({"boot_ids": ["a1", "b2"]}, "device_rebooted", "invalid"),
         ({"asked": {0: 64}}, "truncated_output", "degraded"),
@@ -235,6 +255,21 @@ def test_each_finding_reaches_the_verdict(given, code, verdict):
     assert code in codes(reasons)
     assert found == verdict
     assert len(set(codes(reasons))) == len(reasons)
+
+
+def test_regimes_and_recovery_are_of_the_same_run():
+    given = evidence(series=[*sound(), flag("nvml.gpu0.thermal_slowdown")])
+    measures, reasons, _ = measure_run(given)
+    assert [one.name for one in given.regimes.regimes] == [
+        *("idle", "load", "burst", "throttled", "burst", "unload", "idle")
+    ]  # fmt: skip
+    assert value(measures, "recovery_s").reason.startswith("no_reading")  # two requests tell no pace
+    (why,) = [one for one in reasons if one.code == "throttled"]
+    assert why.detail.startswith("5-8 s of the run: nvml.gpu0.thermal_slowdown; soc at 41.5 degC, +0.5 since the start")
+    assert not [m for m in measure_run(evidence())[0] if m.name in ("recovery_s", "power_drift_per_min")]
+    long = measure_run(evidence(kind="sustained"))[0]
+    assert value(long, "recovery_s").reason.startswith("not_throttled")
+    assert value(long, "power_drift_per_min").value == pytest.approx(0, abs=1e-6)
 
 
 def test_a_run_of_nothing_gives_reasons_and_no_numbers():
