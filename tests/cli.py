@@ -39,7 +39,7 @@ class Bench:
         return {**os.environ, **own, **self.env}
 
     def start(self, *args: str) -> subprocess.Popen[str]:
-        if args[0] in ("run", "exec") and not self.gated:
+        if args[0] in ("run", "exec") and not self.gated and not any("gate_timeout_s" in word for word in args):
             args = (args[0], "--set", "gate_timeout_s=0", *args[1:])
         argv = [*self.prefix, sys.executable, "-m", "meltbench", *args]
         return subprocess.Popen(

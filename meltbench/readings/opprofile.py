@@ -119,7 +119,7 @@ def _column(name: str) -> Column:
 
 def _told(source: str, streams: Sequence[Stream], sink: Sink, absent: str) -> tuple[list[Series], Sighting]:
     series = sink.series(source)
-    return series, sighting(source, streams if series else [], series, absent=absent)
+    return series, sighting(source, streams, series, absent=absent)
 
 
 GGML_PROFILE = Reader("ggml_profile", (), parse_ggml)

@@ -55,10 +55,11 @@ _SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("energy_j", "value"),
             ("net_energy_j", "value"),
             ("mean_power_w", "value"),
+            ("power_drift_per_min", "value"),
             ("j_per_output_token", "ratio_of_sums"),
         ),
     ),
-    ("heat", (("start_temp_c", "value"), ("max_temp_c", "max"))),
+    ("heat", (("start_temp_c", "value"), ("max_temp_c", "max"), ("recovery_s", "value"))),
 )
 
 

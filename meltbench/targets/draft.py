@@ -210,7 +210,7 @@ def _text(value: object) -> str:
 
 
 def _remark(words: str) -> str:
-    return f"# {words}"
+    return f"# {' '.join(words.split())}"  # a line of its own, whatever a device called itself
 
 
 def known(sources: Sequence[Source], others: Sequence[Source]) -> list[Source]:

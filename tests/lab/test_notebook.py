@@ -18,7 +18,8 @@ from cli import Bench, heed_interrupts
 import meltbench
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("default_model", "probe_binary")]
-SHORT = {"idle_s": 0.3, "max_tokens": 16}
+UNGATED = {"gate_timeout_s": 0}  # a machine with thermal zones would be waited for
+SHORT = {**UNGATED, "idle_s": 0.3, "max_tokens": 16}
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +68,9 @@ def test_it_works_in_a_worker_thread() -> None:
     found: list[meltbench.Runs] = []
 
     def work() -> None:
-        found.append(meltbench.run(workload="grid", settings={"idle_s": 0.3, "repeat": 1, "points": ["pp32", "tg8"]}))
+        found.append(
+            meltbench.run(workload="grid", settings={**UNGATED, "idle_s": 0.3, "repeat": 1, "points": ["pp32", "tg8"]})
+        )
 
     thread = threading.Thread(target=work)
     thread.start()

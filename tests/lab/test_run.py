@@ -99,7 +99,17 @@ def test_every_option_changes_the_plan(bench: Bench) -> None:
     options = (
         *(
             ("--set", f"{key}=77")
-            for key in ("idle_s", "warmup", "repeat", "max_tokens", "timeout_s", "ctx", "batch", "ubatch")
+            for key in (
+                "idle_s",
+                "gate_timeout_s",
+                "warmup",
+                "repeat",
+                "max_tokens",
+                "timeout_s",
+                "ctx",
+                "batch",
+                "ubatch",
+            )
         ),
         ("--set", "load=cold"),
         ("--set", "cache_ram_mib=none"),

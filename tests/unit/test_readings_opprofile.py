@@ -66,7 +66,7 @@ def test_a_log_without_a_profile_is_no_zero():
     for name in ("ggml_profile", "tvm_profile"):
         found, told = read(name, b"Log start\nnothing of the kind\n")
         assert not found
-        assert told.status == "absent"
+        assert told.status == "unparsed"
 
 
 @given(st.binary(max_size=400), st.integers(0, 400))

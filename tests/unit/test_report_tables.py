@@ -9,9 +9,9 @@ from rich.console import Console
 from store_kit import add_run, open_run, record_of, store_at
 
 from meltbench.errors import StoreError
-from meltbench.records import Measure
+from meltbench.records import Measure, Phase, Regime
 from meltbench.report import listing
-from meltbench.report.console import markdown_run, run_sheet
+from meltbench.report.console import markdown_run, regimes_line, run_sheet
 from meltbench.report.jsondoc import render_docs
 from meltbench.report.listing import listing_sheets, read_rows
 from meltbench.report.sheet import MISSING, Column, Sheet, markdown, plain_table, print_sheet, rich_table
@@ -184,3 +184,17 @@ def test_a_run_of_another_mode_has_its_rows_under_their_own_names():
 def test_docs_json_md_is_what_the_code_says(pytestconfig: pytest.Config):
     path = pytestconfig.rootpath / "docs" / "json.md"
     assert path.read_text(encoding="utf-8") == render_docs(), "write render_docs() of meltbench.report.jsondoc to it"
+
+
+def test_the_states_under_load_are_one_line_in_seconds_of_the_run():
+    second = 10**9
+    spans = [("idle", 0, 10), ("burst", 10, 130), ("throttled", 130, 190), ("sustained", 190, 610), ("idle", 610, 620)]
+    regimes = [Regime(name, a * second, b * second, "why") for name, a, b in spans]
+    record = replace(record_of("r"), phases=[Phase("run", 10 * second, 610 * second)], regimes=regimes)
+    told = "burst 0-120 s, throttled 120-180 s, sustained 180-600 s"
+    assert regimes_line(record) == told
+    assert f"regimes: {told}\n" in markdown_run(record)
+    assert regimes_line(replace(record, regimes=regimes[:2])) is None
+    assert regimes_line(replace(record, phases=[])) is None
+    flapping = [Regime("burst" if n % 2 else "throttled", (10 + n) * second, (11 + n) * second) for n in range(20)]
+    assert str(regimes_line(replace(record, regimes=flapping))).endswith("and 12 more")

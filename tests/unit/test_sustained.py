@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from evidence_kit import request
+from evidence_kit import phase, request, series
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meltbench.measure.sustained import sustained_measures
+from meltbench.measure.digest import Edges, digest
+from meltbench.measure.energy import rail_of
+from meltbench.measure.sustained import drift, power_drift, power_windows, sustained_measures
 from meltbench.records import Request
 
 
@@ -78,6 +80,47 @@ def test_a_short_run_has_reasons_and_no_numbers(requests, said):
     assert {m.value for m in found} == {None}
     assert all(m.reason.startswith(said) for m in found[:3])
     assert found[3].reason.startswith(said[:9])
+
+
+RUN = phase("run", 100, 700)
+
+
+def total(power_w, until_s=900):
+    """A counter of a power that is given by the second of the run."""
+    t = np.arange(0, until_s, 0.5)
+    joules = np.cumsum([power_w(one - 100) * 0.5 for one in t])
+    edges = Edges.of(power_windows(RUN), RUN)
+    return rail_of(digest(series("rapl.package-0", t, joules), edges))
+
+
+@pytest.mark.parametrize(
+    ("power_w", "slope", "label"),
+    [
+        (lambda t: 10.0 + 5 * (t < 200), 0.0, "settled"),
+        (lambda t: 10.0 - 0.006 * (t - 450), -0.036, "drifting"),
+        (lambda t: 10.0 + 3 * ((t // 60) % 2), None, "undecided"),
+    ],
+)
+def test_the_drift_of_the_power_is_that_of_the_second_half(power_w, slope, label):
+    found = power_drift(total(power_w), "", RUN)
+    assert found.method.startswith(f"{label}; least squares over 10 windows")
+    assert (found.n, found.unit, found.source) == (10, "1/min", "rapl.package-0")
+    if slope is not None:
+        assert found.value == pytest.approx(slope, abs=0.001)
+
+
+def test_power_without_evidence_has_a_reason_and_no_drift():
+    assert power_drift(None, "no_energy_source: none", RUN).reason == "no_energy_source: none"
+    assert power_drift(total(lambda t: 9.0), "", None).reason.startswith("no_timed_request")
+    cut = power_drift(total(lambda t: 9.0, until_s=500), "", RUN)
+    assert (cut.value, cut.reason.partition(":")[0]) == (None, "low_coverage")
+    assert power_drift(total(lambda t: 0.0), "", RUN).value is None
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0], [0.0] * 9])
+def test_too_little_has_no_drift(values):
+    assert drift(range(len(values)), values) is None
+    assert drift([3.0] * 9, [1.0] * 9) is None
 
 
 @settings(max_examples=200)

@@ -12,11 +12,13 @@ from meltbench.measure.digest import Edges, digest
 from meltbench.measure.findings import (
     clock_reasons,
     frequency_reasons,
+    gate_conditions,
     request_reasons,
     sampler_reasons,
     source_reasons,
 )
 from meltbench.measure.screening import Screen
+from meltbench.measure.sustained import power_windows
 from meltbench.measure.validity import TABLE, reason, state, table_markdown
 from meltbench.records import SourceStatus
 
@@ -151,7 +153,8 @@ def evidence(**more):
     """A run on that machine; ``series`` are other signals than its own."""
     phases = more.get("phases", PHASES)
     run = next((one for one in phases if one.name == "run"), None)
-    edges = Edges.of([(one.t0_ns, one.t1_ns) for one in phases], run)
+    windows = power_windows(run) if more.get("kind") == "sustained" else []
+    edges = Edges.of([(one.t0_ns, one.t1_ns) for one in phases] + windows, run)
     given = {
         "signals": [digest(one, edges) for one in more.pop("series", sound())],
         "sources": [SourceStatus("rapl", "ok", 1, 400)],
@@ -203,6 +206,17 @@ def test_an_energy_source_that_gave_nothing_says_why(status, code, reasons):
     measures, found, verdict = measure_run(given)
     assert value(measures, "energy_j").reason.partition(":")[0] == code
     assert (codes(found), verdict) == (reasons, "degraded")
+
+
+def flag(name):
+    """A flag of the platform that is up for three seconds of the run."""
+    return series(name, T, (T > 15) & (T < 18), kind="state", unit="1")
+
+
+def swapping():
+    """A process that holds 2 GB, of which up to 100 MB are in zram."""
+    names = ("process.swap_bytes", "process.rss_swap_bytes")
+    return [series(n, [12, 20], v, kind="gauge", unit="B") for n, v in zip(names, ([0, 1e8], [2e9, 2e9]), strict=True)]
 
 
 def replaced(name, values):
@@ -274,8 +288,11 @@ CASES = [
     ("bridged_readings", screened(on_battery(power=np.where(np.abs(T - 20) < 0.05, 900.0, 2 + NOISE)), 15.0)),
     ("partial_total", {"series": [*sound(), series("rapl.package-0.dram", [], [], source="rapl")]}),
     ("background_load", {"series": replaced("cpu.busy_s", 2.2 * T)}),
-    ("not_gated", {"conditions": [("not_gated", "quick runs have no gate")]}),
-    ("warm_start", {"conditions": [("warm_start", "44.1 degC after 600 s of waiting")]}),
+    ("not_gated", {"conditions": gate_conditions({"state": "off"})}),
+    ("warm_start", {"conditions": gate_conditions({"state": "timed_out", "temp_c": 61.0})}),
+    ("no_thermal_sensor", {"conditions": gate_conditions({"state": "no_sensor"})}),
+    ("swapped", {"series": [*sound(), *swapping()]}),
+    ("frequency_capped", {"series": [*sound(), flag("throttled.frequency_capped")]}),
     ("no_thermal_sensor", {"series": [one for one in sound() if one.unit != "degC"]}),
     ("throttled", {"series": [*sound(), gauge("nvml.gpu0.thermal_slowdown", T > 20, "1", "state")]}),
     (
@@ -314,6 +331,21 @@ def test_each_finding_reaches_the_verdict_with_its_state_and_advice(code, given)
 
 def test_every_reason_can_be_provoked():
     assert {code for code, _ in CASES} == set(TABLE)
+
+
+def test_regimes_and_recovery_are_of_the_same_run():
+    given = evidence(series=[*sound(), flag("nvml.gpu0.thermal_slowdown")])
+    measures, reasons, _ = measure_run(given)
+    assert [one.name for one in given.regimes.regimes] == [
+        *("idle", "load", "burst", "throttled", "burst", "unload", "idle")
+    ]  # fmt: skip
+    assert value(measures, "recovery_s").reason.startswith("no_reading")  # two requests tell no pace
+    (why,) = [one for one in reasons if one.code == "throttled"]
+    assert why.detail.startswith("5-8 s of the run: nvml.gpu0.thermal_slowdown; soc at 41.5 degC, +0.5 since the start")
+    assert not [m for m in measure_run(evidence())[0] if m.name in ("recovery_s", "power_drift_per_min")]
+    long = measure_run(evidence(kind="sustained"))[0]
+    assert value(long, "recovery_s").reason.startswith("not_throttled")
+    assert value(long, "power_drift_per_min").value == pytest.approx(0, abs=1e-6)
 
 
 def test_a_run_of_nothing_gives_reasons_and_no_numbers():
