@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pytest
-from store_kit import add_run, dump, store_at
+from store_kit import add_run, dump, open_run, record_of, store_at
 
 from meltbench.errors import StoreError
+from meltbench.measure.validity import TABLE
 from meltbench.paths import sha256_of
 from meltbench.store import index, rows, schema, views
 from meltbench.store.docs import render_docs
@@ -145,6 +147,19 @@ def test_a_path_with_quotes_and_stars_is_no_trouble(tmp_path):
     store = store_at(tmp_path / "it's [a] *", runs=2)
     with index.opened(store) as connection:
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+
+
+def test_runs_are_chosen_by_the_reasons_against_them(tmp_path):
+    store = store_at(tmp_path, runs=1)
+    clean = open_run(store)
+    store.commit(clean, replace(record_of(clean.run_id), reasons=[]))
+    store.ingest(clean.run_id)
+    with index.opened(store) as connection:
+        columns = [row[0] for row in connection.execute("DESCRIBE idx.run_reasons").fetchall()]
+        against = connection.execute("SELECT run_id FROM run_reasons WHERE sensor_denied AND NOT charging").fetchall()
+        none = connection.execute("SELECT run_id, not_gated FROM run_reasons WHERE NOT sensor_denied").fetchall()
+    assert set(TABLE) <= set(columns)
+    assert (against, none) == ([(store.run_ids()[0],)], [(clean.run_id, False)])
 
 
 def test_every_column_of_the_index_is_commented(tmp_path):
