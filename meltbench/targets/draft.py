@@ -210,7 +210,7 @@ def _text(value: object) -> str:
 
 
 def _remark(words: str) -> str:
-    return f"# {' '.join(words.split())}"  # a line of its own, whatever a device called itself
+    return "# " + "".join(c if c.isprintable() else " " for c in words)  # one line, whatever a device calls itself
 
 
 def known(sources: Sequence[Source], others: Sequence[Source]) -> list[Source]:
