@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from meltbench.measure.costs import NO_RUN, SERVED, energy_measures, rail_measures
+from meltbench.measure.costs import NO_RUN, SERVED, energy_measures, rail_measures, too_much, without
 from meltbench.measure.counters import MAX_GPU_POWER_W, MAX_POWER_W
 from meltbench.measure.crosscheck import cross_check
 from meltbench.measure.findings import (
@@ -26,12 +26,13 @@ from meltbench.measure.gauges import (
 )
 from meltbench.measure.latency import OF_CACHE, count_measures, in_mode, latency_measures, load_measure, point_measures
 from meltbench.measure.own_cpu import Life, cpu_within
+from meltbench.measure.per_request import with_energy
 from meltbench.measure.points import points, unlike
-from meltbench.measure.ratios import RATIOS
+from meltbench.measure.ratios import NET_RATIOS, RATIOS
 from meltbench.measure.sustained import sustained_measures
 from meltbench.measure.throttle import throttle_reasons
 from meltbench.measure.throughput import throughput
-from meltbench.measure.total import Designation, designated, rails
+from meltbench.measure.total import TOTAL, Designation, designated, rails
 from meltbench.measure.validity import reason, state
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from meltbench.measure.digest import Digest
     from meltbench.records import Measure, Phase, Reason, Request, SourceStatus, State
 
-__all__ = ["Designation", "RunInputs", "StreamStats", "measure_run"]
+__all__ = ["Designation", "RunInputs", "StreamStats", "measure_run", "request_energies"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ class RunInputs:
     gpus: Sequence[str] = ()
     max_power_w: float | None = None
 
+    @property
+    def most_w(self) -> float:
+        """Power beyond the device; where its profile does not say, beyond any machine in scope with so many GPUs."""
+        return self.max_power_w or MAX_POWER_W + MAX_GPU_POWER_W * len(self.gpus)
+
 
 def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     """Every measure of a run, the reasons against its validity, and the state they come to."""
@@ -98,12 +104,13 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
             inputs.phases,
             inputs.requests,
             kind=inputs.kind,
+            max_power_w=inputs.most_w,
         ),
         *_of_rails(inputs),
         *thermal_measures(inputs.signals, run),
         *frequency_measures(inputs.signals, run),
     ]
-    of_mode = {name for name, _ in RATIOS}
+    of_mode = {name for name, _ in (*RATIOS, *NET_RATIOS)}
     measures = [in_mode([one], inputs.mode)[0] if one.name in of_mode else one for one in measures]
     checked, disagreements = cross_check(inputs.signals, run)
     measures += checked
@@ -117,7 +124,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *frequency_reasons(inputs.signals, run),
         *throttle_reasons(inputs.signals, run),
         *disagreements,
-        *measure_reasons(measures, inputs.max_power_w or MAX_POWER_W + MAX_GPU_POWER_W * len(inputs.gpus)),
+        *measure_reasons(measures),
         *([reason("partial_total", found_total.partial)] if found_total.partial else []),
     ]
     first: dict[str, Reason] = {}
@@ -159,8 +166,20 @@ def _own_cpu(inputs: RunInputs, run: Phase | None) -> tuple[float | None, str]:
 
 def _of_rails(inputs: RunInputs) -> list[Measure]:
     """The energy of every signal by itself: parts of the total and what lies outside of it, never to be added up."""
-    return [
-        measure
-        for rail in rails(inputs.signals)
-        for measure in rail_measures(rail, inputs.phases, inputs.requests, kind=inputs.kind)
-    ]
+    seconds = next((phase.duration_s for phase in inputs.phases if phase.name == "run"), 0.0)
+    out: list[Measure] = []
+    for rail in rails(inputs.signals):
+        found = rail_measures(rail, inputs.phases, inputs.requests, kind=inputs.kind)
+        out += without(found, too_much(found[0], seconds, inputs.most_w))
+    return out
+
+
+def request_energies(inputs: RunInputs, measures: Sequence[Measure]) -> list[Request]:
+    """The requests of a run with the energy of each, from the designated total. ``measures``: those of the run, for
+    where its total cannot be true that of a request is none either."""
+    total = designated(inputs.totals, inputs.sources, inputs.signals, inputs.gpus)
+    gross = next((m for m in measures if (m.name, m.phase, m.source) == ("energy_j", "run", TOTAL)), None)
+    said = (gross.reason or "") if gross is not None else ""
+    bad = said if said.startswith("implausible_power") else ""
+    rail = None if bad else total.rail
+    return with_energy(inputs.requests, rail, bad or total.reason, gross is not None and gross.value is not None)

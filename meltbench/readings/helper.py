@@ -58,6 +58,7 @@ class Collected:
     path: str
     klass: str | None
     update_s: float = 0.0
+    window_s: float | None = 0.0
     t0_ns: list[int] = field(default_factory=list)
     t1_ns: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
@@ -78,7 +79,7 @@ class Collected:
         value = np.array(self.values, dtype=np.float64)
         return Series(
             c.name, c.unit, c.kind, source, c.scope, t0, t1, value, status,
-            path=self.path, klass=self.klass, update_s=self.update_s,
+            path=self.path, klass=self.klass, update_s=self.update_s, window_s=self.window_s,
         )  # fmt: skip
 
 
@@ -130,9 +131,16 @@ class Sink:
 
     found: dict[str, Collected] = field(default_factory=dict)
 
-    def at(self, column: Column, path: str = "", klass: str | None = None, update_s: float = 0.0) -> Collected:
+    def at(
+        self,
+        column: Column,
+        path: str = "",
+        klass: str | None = None,
+        update_s: float = 0.0,
+        window_s: float | None = 0.0,
+    ) -> Collected:
         """The samples of one series so far."""
-        return self.found.setdefault(column.name, Collected(column, path, klass, update_s))
+        return self.found.setdefault(column.name, Collected(column, path, klass, update_s, window_s))
 
 
 def parse_lines(

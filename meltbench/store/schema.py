@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 
 SqlType = Literal["VARCHAR", "BIGINT", "INTEGER", "DOUBLE", "TIMESTAMP"]
 
@@ -135,6 +135,21 @@ REQUESTS = Table(
         Column("engine_prefill_tps", "DOUBLE", "Prefill rate the engine reports.", "engine_prefill_tps"),
         Column("engine_decode_s", "DOUBLE", "Decode time the engine reports, s.", "engine_decode_s"),
         Column("engine_decode_tps", "DOUBLE", "Decode rate the engine reports.", "engine_decode_tps"),
+        Column(
+            "energy_j",
+            "DOUBLE",
+            "Energy from sending to end by the designated total, J; null with a reason.",
+            "energy_j",
+            later=True,
+        ),
+        Column("energy_u_k2_j", "DOUBLE", "Its expanded uncertainty at k = 2, J.", "energy_u_k2_j", later=True),
+        Column(
+            "energy_reason",
+            "VARCHAR",
+            "Why there is no energy_j, and which window around the request has one; empty where it is there.",
+            "energy_reason",
+            later=True,
+        ),
         Column("stop_reason", "VARCHAR", "Why generation stopped.", "stop_reason"),
         Column("detail", "VARCHAR", "What went wrong, when something did.", "detail"),
         Column("answer", "VARCHAR", "Text of the answer, at most 65,536 characters.", "answer", indexed=False),
