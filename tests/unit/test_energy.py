@@ -170,7 +170,7 @@ def test_the_bound_of_the_clock_costs_what_moving_the_window_by_it_does():
     exact, off = energy(one, step), energy(replace(one, clock_bound_s=0.3), step)
     assert off.value == exact.value
     moved = max(abs(true_energy(wave, 10 + by, 30 + by) - true_energy(wave, 10, 30)) for by in (-0.3, 0.3))
-    assert off.u_k2**2 - exact.u_k2**2 == pytest.approx((2 * moved / np.sqrt(3)) ** 2, rel=0.05)
+    assert off.u_k2**2 - exact.u_k2**2 == pytest.approx((2 * moved / np.sqrt(3)) ** 2, rel=0.2)
     steady = energy(replace(counter_of(SHAPES["constant"]), clock_bound_s=0.3), step)
     assert steady.u_k2 == pytest.approx(energy(counter_of(SHAPES["constant"]), step).u_k2, rel=1e-3)
 
