@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     Columns = dict[str, npt.NDArray[Any]]
 
 HARMONICS = (1, 2, 3, 4)
-LOCKED = 0.9  # R from which on the rest of the cycle is as good as unseen
+LOCKED = 0.6  # R of readings that see little more than half of each cycle, one part of it after the other
+_BLIND = 0.9  # R from which on the rest is unseen however few they are
+_CHANCE = 1e-3
 MIN_CYCLES = 3  # of fewer, a window is a part of a cycle rather than a sample of many
 _FINE = 8  # readings in a cycle that leave nothing to alias in the harmonics above
 _PAUSE = 3  # times the usual cycle: what is longer is a pause between cycles
@@ -74,21 +76,27 @@ class Beat:
 
         ``sums`` run up to each row, the window's readings are those after ``first`` up to ``last``.
         """
-
-        def within(name: str) -> Any:
-            column = sums[f"{self.what}.{name}"]
-            return column[last] - (column[first] if first >= 0 else 0.0)
-
-        n = float(within("n"))
+        n = self._within("n", sums, first, last).real
         if n * period_s < MIN_CYCLES * self.period_s or n < HARMONICS[-1]:
             return 0.0
-        r = {h: min(abs(complex(within(str(h)))) / n, 1.0) for h in HARMONICS}
-        if (worst := max(r, key=r.__getitem__)) and r[worst] > LOCKED:
-            seen = "one place of each alone" if worst == 1 else f"the same {worst} places of each alone"
-            return f"aliased_gauge: values every {period_s:.3g} s see of {self.what} every {self.period_s:.3g} s {seen}"
-        spread = math.sqrt(max(float(within("vv")) / n - (float(within("v")) / n) ** 2, 0.0))
-        # The amplitude is what the readings spread by, as far as they see all of the cycle; harmonics fall as 1/h.
+        r = {h: min(abs(self._within(str(h), sums, first, last)) / n, 1.0) for h in HARMONICS}
+        by_chance = math.sqrt(-math.log(_CHANCE) / n)  # the R that n readings at random have once in so many windows
+        if locked := [h for h in HARMONICS if r[h] > min(max(LOCKED, by_chance), _BLIND)]:
+            seen = "one place" if locked[0] == 1 else f"the same {locked[0]} places"
+            often = f"values every {period_s:.3g} s, {self.what} every {self.period_s:.3g} s"
+            return f"aliased_gauge: {often}: it sees {seen} of each, and not the rest"
+        # The amplitude is what the readings spread by, here or anywhere in the run; harmonics of bursts fall as 1/h.
+        spread = max(self._spread(sums, first, last), self._spread(sums, -1, len(sums["t"]) - 1))
         return spread * max(r[h] / (h * math.sqrt(1 - r[h] ** 2)) for h in HARMONICS) * n * period_s
+
+    def _within(self, name: str, sums: Columns, first: int, last: int) -> complex:
+        column = sums[f"{self.what}.{name}"]
+        return complex(column[last]) - (complex(column[first]) if first >= 0 else 0.0)
+
+    def _spread(self, sums: Columns, first: int, last: int) -> float:
+        """The standard deviation of the power in cycles."""
+        n, v, vv = (self._within(name, sums, first, last).real for name in ("n", "v", "vv"))
+        return math.sqrt(max(vv / n - (v / n) ** 2, 0.0))
 
 
 def beats(requests: Sequence[Request]) -> tuple[Beat, ...]:
