@@ -17,7 +17,8 @@ from meltbench.compose import ENGINE
 from meltbench.engines import Process, ProgramEngine, ServerEngine, protocol
 from meltbench.engines.checks import checked
 from meltbench.engines.prompts import Ask, Sent
-from meltbench.measure import Designation, RunInputs, StreamStats, measure_run
+from meltbench.measure import Designation, RunInputs, StreamStats, measure_run, request_energies
+from meltbench.measure.beats import beats
 from meltbench.measure.digest import Digester, Edges
 from meltbench.measure.findings import gate_conditions
 from meltbench.measure.outcome import Outcome, outcome
@@ -73,7 +74,7 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
         series=[signal.head for signal in signals],
         sources=sources,
         phases=spans,
-        requests=requests,
+        requests=request_energies(inputs, measures),
         measures=measures,
         reasons=reasons,
         regimes=list(inputs.regimes.regimes),
@@ -290,7 +291,7 @@ def _edges(spans: list[Phase], requests: list[Request], lives: list[Life], *, su
     run = _run(spans)
     windows = [(span.t0_ns, span.t1_ns) for span in spans] + [(r.t_send_ns, r.t_end_ns) for r in requests]
     windows += power_windows(run) if sustained and run is not None else []
-    return Edges.of(windows, run, [(life.t0_ns, life.t1_ns) for life in lives])
+    return Edges.of(windows, run, [(life.t0_ns, life.t1_ns) for life in lives], beats(requests))
 
 
 def _signals(
@@ -300,9 +301,11 @@ def _signals(
     digesters: dict[tuple[str, str, str], Digester] = {}
     places: dict[tuple[str, str, str], int] = {}
     seen: dict[str, Sighting] = {}
-    for slices in _slices(
-        journal, [Source.of(one["name"], one["reader"], one.get("options", {})) for one in ticket["sources"]]
-    ):
+    sources = [
+        Source.of(one["name"], one["reader"], one.get("options", {}), gain_limit=one.get("gain_limit"))
+        for one in ticket["sources"]
+    ]
+    for slices in _slices(journal, sources):
         parts: list[tuple[int, Series]] = []
         for source, streams in slices:
             series, sighting = source.read(streams, again=source.name in seen)

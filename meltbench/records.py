@@ -172,6 +172,7 @@ class Request:
     ``prefill_source`` "client_side". ``token_t_ns`` and ``token_n``: arrival and count of each chunk that
     carried tokens; ``n_in`` counts prompt tokens evaluated plus those found in the cache (``n_cached``). ``point``
     names the requests that it may be condensed with, see ``Ask``; empty where those of the run are alike.
+    ``energy_j``: of the designated total from sending to end, with its u (k = 2); None for ``energy_reason``.
     """
 
     index: int
@@ -200,6 +201,9 @@ class Request:
     token_t_ns: tuple[int, ...] = ()
     token_n: tuple[int, ...] = ()
     point: str = ""
+    energy_j: float | None = None
+    energy_u_k2_j: float | None = None
+    energy_reason: str = ""
 
 
 @dataclass(frozen=True)

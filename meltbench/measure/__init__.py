@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from meltbench.measure.battery import battery_reasons, on_battery, under_voltage_reasons
-from meltbench.measure.costs import NO_RUN, SERVED, energy_measures, rail_measures
+from meltbench.measure.costs import NO_RUN, SERVED, energy_measures, rail_measures, too_much, without
 from meltbench.measure.crosscheck import cross_check
 from meltbench.measure.findings import (
     StreamStats,
@@ -28,14 +28,15 @@ from meltbench.measure.gauges import (
 )
 from meltbench.measure.latency import OF_CACHE, count_measures, in_mode, latency_measures, load_measure, point_measures
 from meltbench.measure.own_cpu import Life, cpu_within
+from meltbench.measure.per_request import with_energy
 from meltbench.measure.points import points, unlike
-from meltbench.measure.ratios import RATIOS
+from meltbench.measure.ratios import NET_RATIOS, RATIOS
 from meltbench.measure.regimes import Found, regimes
 from meltbench.measure.screening import Screened, most_w, screen_reasons, screened_total, without_refuted
 from meltbench.measure.sustained import power_drift, sustained_measures
 from meltbench.measure.throttle import throttle_reasons
 from meltbench.measure.throughput import throughput
-from meltbench.measure.total import Designation, Total, designated, rails
+from meltbench.measure.total import TOTAL, Designation, Total, designated, rails
 from meltbench.measure.validity import reason, state
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from meltbench.measure.digest import Digest
     from meltbench.records import Measure, Phase, Reason, Request, SourceStatus, State
 
-__all__ = ["Designation", "RunInputs", "StreamStats", "measure_run"]
+__all__ = ["Designation", "RunInputs", "StreamStats", "measure_run", "request_energies"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,11 @@ class RunInputs:
         """Burst, throttled, sustained ...: the states the device went through."""
         return regimes(self.kind, self.signals, self.phases, self.requests, self.power_drift)
 
+    @property
+    def most_w(self) -> float:
+        """Power beyond the device; where its profile does not say, beyond any machine in scope with so many GPUs."""
+        return most_w(self.max_power_w, self.gpus)
+
 
 def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     """Every measure of a run, the reasons against its validity, and the state they come to."""
@@ -129,13 +135,14 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
             inputs.phases,
             inputs.requests,
             kind=inputs.kind,
+            max_power_w=inputs.most_w,
         ),
         *_of_rails(inputs),
         *thermal_measures(inputs.signals, run),
         *frequency_measures(inputs.signals, run),
         *(one for one in (inputs.power_drift, inputs.regimes.recovery) if one is not None),
     ]
-    of_mode = {name for name, _ in RATIOS}
+    of_mode = {name for name, _ in (*RATIOS, *NET_RATIOS)}
     measures = [in_mode([one], inputs.mode)[0] if one.name in of_mode else one for one in measures]
     checked, disagreements = cross_check(inputs.signals, run)
     measures = without_refuted([*measures, *checked], inputs.screened)
@@ -152,7 +159,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *under_voltage_reasons(inputs.signals, run),
         *disagreements,
         *screen_reasons(inputs.given_total, inputs.totals, inputs.screened),
-        *measure_reasons(measures, most_w(inputs.max_power_w, inputs.gpus)),
+        *measure_reasons(measures),
         *([reason("partial_total", found_total.partial)] if found_total.partial else []),
     ]
     first: dict[str, Reason] = {}
@@ -194,8 +201,20 @@ def _own_cpu(inputs: RunInputs, run: Phase | None) -> tuple[float | None, str]:
 
 def _of_rails(inputs: RunInputs) -> list[Measure]:
     """The energy of every signal by itself: parts of the total and what lies outside of it, never to be added up."""
-    return [
-        measure
-        for rail in rails(inputs.signals)
-        for measure in rail_measures(rail, inputs.phases, inputs.requests, kind=inputs.kind)
-    ]
+    seconds = next((phase.duration_s for phase in inputs.phases if phase.name == "run"), 0.0)
+    out: list[Measure] = []
+    for rail in rails(inputs.signals):
+        found = rail_measures(rail, inputs.phases, inputs.requests, kind=inputs.kind)
+        out += without(found, too_much(found[0], seconds, inputs.most_w))
+    return out
+
+
+def request_energies(inputs: RunInputs, measures: Sequence[Measure]) -> list[Request]:
+    """The requests of a run with the energy of each, from the designated total. ``measures``: those of the run, for
+    where its total cannot be true that of a request is none either."""
+    total = designated(inputs.totals, inputs.sources, inputs.signals, inputs.gpus)
+    gross = next((m for m in measures if (m.name, m.phase, m.source) == ("energy_j", "run", TOTAL)), None)
+    said = (gross.reason or "") if gross is not None else ""
+    bad = said if said.startswith("implausible_power") else ""
+    rail = None if bad else total.rail
+    return with_energy(inputs.requests, rail, bad or total.reason, gross is not None and gross.value is not None)

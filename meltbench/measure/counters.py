@@ -105,6 +105,6 @@ def difference(counter: Digest, t0_ns: int, t1_ns: int) -> float | str:
         return "counter_reset: the counter was reset inside the window"
     for edge in (t0_ns, t1_ns):
         if (k := int(np.searchsorted(t, edge))) > 0 and t[k] != edge:
-            counter.check_neighbours(counter.kept, k)
+            counter.check_neighbours(k)
     low, high = np.interp([t0_ns, t1_ns], t, v).tolist()
     return float(high - low)

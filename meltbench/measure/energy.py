@@ -1,10 +1,9 @@
 """Energy of a window: the difference of a counter, or the trapezoid of a gauge, interpolated at both edges.
 
-Uncertainty (k = 2): u^2 = (gain E)^2 + sum over edges (d |P_left - P_right|)^2 + alias^2, with
-gain = class limit / sqrt(3) and d = clock offset bound + width of the stamp + the most that interpolating within one
-interval between updates can displace a step of power. An edge of a counter adds (P width)^2 / 12 for scatter. The
-repetition term s^2/n of the full formula is 0 here: one window is measured once, and the spread between runs belongs
-to the analysis of runs.
+Uncertainty (k = 2): u^2 = (gain E)^2 + edges^2 + clock^2 + alias^2. gain = limit / sqrt(3). The edges: see
+meltbench.measure.edges. The clock: what moving the window by the bound of its offset does, over sqrt(3). The
+repetition term s^2/n of the full formula is 0 here: one window is measured once, and the spread between runs belongs to
+the analysis of runs.
 """
 
 from __future__ import annotations
@@ -15,23 +14,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from meltbench.measure.digest import Digest, digest
+from meltbench.measure.digest import Digest, digest, displaced_s
+from meltbench.measure.edges import SQRT3, area, at, between, both, counter_edge, gauge_edge
 from meltbench.records import Measure
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from meltbench.measure.digest import Columns
     from meltbench.records import Phase, Scope, Series
-
-    Ints = npt.NDArray[np.int64]
-    Floats = npt.NDArray[np.float64]
 
 GAIN_LIMIT = {"A": 0.01, "B": 0.05, "C": 0.10, "D": 0.20}  # E, a model or an estimate, has no limit to state
 MIN_GAUGE_UPDATES = 10
 MIN_COVERAGE = 0.9
-STEADY_SHARE = 0.99  # of readings that are new; polling at 97 ms a register of 100 ms repeats 3 % of its values
-TRAILING = "_average"  # what the name of a gauge ends in that says the mean of the time before it was read
+# Of the square of what leaving out each sample does to the sum: as much as power that is new in every sample scatters
+# (its second difference has 3/2 of its variance); four times what power that steps between two samples does.
+_ROUGH_SHARE = 2 / 3
 
 
 @dataclass(frozen=True)
@@ -43,18 +38,44 @@ class Rail:
     klass: str | None
     parts: tuple[Digest, ...]
 
+    @property
+    def gain(self) -> float | None:
+        """Relative standard uncertainty of the gain: the largest limit of its parts / sqrt(3), each its own where it
+        has one and else that of its class; None where one has none (a model, an estimate, an unknown class)."""
+        limits = [part.head.gain_limit or GAIN_LIMIT.get(part.head.klass or "") for part in self.parts]
+        known = [limit for limit in limits if limit is not None]
+        return max(known) / SQRT3 if known and len(known) == len(limits) else None
+
+    def u_k2(self, value: float, *parts: float) -> float | None:
+        """u at k = 2 of a value, from the gain and the parts (in its unit, k = 1) that do not depend on each other."""
+        return None if self.gain is None else 2 * math.hypot(self.gain * value, *parts)
+
 
 @dataclass(frozen=True)
 class Window:
-    """What was found for one window; ``reason`` is set exactly when ``energy_j`` is None."""
+    """What was found for one window; ``reason`` is set exactly when ``energy_j`` is None.
+
+    ``shift_j``: what it has more when the clock of the samples was off by its bound, either way.
+    """
 
     energy_j: float | None
     reason: str | None
     u_edge_j: float = 0.0
     u_alias_j: float = 0.0
+    shift_j: tuple[float, float] = (0.0, 0.0)
     n: int = 0
     coverage: float | None = None
     method: str = ""
+
+    @property
+    def u_clock_j(self) -> float:
+        """The standard uncertainty (J) that comes of the clock: one offset for both edges."""
+        return max(map(abs, self.shift_j)) / SQRT3
+
+    @property
+    def parts_j(self) -> tuple[float, float, float]:
+        """All of u but the gain, at k = 1."""
+        return self.u_edge_j, self.u_clock_j, self.u_alias_j
 
 
 def rail_of(signal: Digest) -> Rail:
@@ -67,206 +88,156 @@ def prepare(series: Series) -> Rail:
     return rail_of(digest(series))
 
 
-def window(rail: Rail, t0_ns: int, t1_ns: int, clock_bound_s: float = 0.0) -> Window:
+def window(rail: Rail, t0_ns: int, t1_ns: int) -> Window:
     """The energy from t0 to t1, or the reason why the evidence is too short for it."""
     if t1_ns <= t0_ns:
         return Window(None, "low_coverage: the window is empty")
-    found = [_part(part, t0_ns, t1_ns, clock_bound_s) for part in rail.parts]
+    found = [_part(part, t0_ns, t1_ns) for part in rail.parts]
     missing = [(part, one) for part, one in zip(rail.parts, found, strict=True) if one.energy_j is None]
     if missing:
         part, one = missing[0]
         # Of one signal alone its name is the rail's already.
         return one if len(found) == 1 else replace(one, reason=f"{one.reason} ({part.name})")
+    return added(found, found[0].method)
+
+
+def added(found: list[Window], method: str) -> Window:
+    """The sum of windows that have an energy: parts of a rail, or spans one after the other.
+
+    Steps of power are seen by all parts alike, and smearing has one sign in every span, so edges add up; so does what
+    one clock does. What the choice of samples does is each window's own.
+    """
     return Window(
-        sum(one.energy_j or 0.0 for one in found), None,
-        sum(one.u_edge_j for one in found),  # all parts see the same steps of power at an edge, with one sign
+        sum(one.energy_j or 0.0 for one in found),
+        None,
+        sum(one.u_edge_j for one in found),
         math.hypot(*(one.u_alias_j for one in found)),
-        min(one.n for one in found), min(one.coverage or 0.0 for one in found), found[0].method,
-    )  # fmt: skip
+        (sum(one.shift_j[0] for one in found), sum(one.shift_j[1] for one in found)),
+        min(one.n for one in found),
+        min(one.coverage or 0.0 for one in found),
+        method,
+    )
 
 
-def _part(part: Digest, t0: int, t1: int, clock_s: float) -> Window:
-    if part.name.endswith(TRAILING):
-        return Window(None, f"trailing_average: {part.name} is the mean of the time before each reading")
-    if part.head.kind == "counter":
-        return _counter_window(part, t0, t1, clock_s)
-    return _gauge_window(part, t0, t1, clock_s)
+def _part(part: Digest, t0: int, t1: int, *, sharp: bool = True) -> Window:
+    """``sharp``: the edges are moments of their own; else the first and last samples, and no clock matters to them."""
+    head = part.head
+    if head.klass == "D" and not head.calibration and head.gain_limit is None:
+        why = f"relative only, {head.source} was not calibrated on this device: meltbench devices calibrate NAME"
+        return Window(None, f"uncalibrated_sensor: {why}")
+    if head.kind == "counter":
+        return _counter_window(part, t0, t1, sharp=sharp)
+    if head.window_s is None:
+        return Window(
+            None, f"trailing_average: {part.name} is a mean of the time before each reading, nobody knows how long"
+        )
+    if t1 - t0 < 2 * head.window_s * 1e9:
+        took = f"the window has {(t1 - t0) / 1e9:.3g} s, {2 * head.window_s:.3g} s are needed"
+        return Window(None, f"trailing_average: {part.name} is a mean of {head.window_s:.3g} s, {took}")
+    return _gauge_window(part, t0, t1, sharp=sharp)
 
 
-def _counter_window(counter: Digest, t0: int, t1: int, clock_s: float) -> Window:
-    t, v, place = (counter.kept[name] for name in ("t", "v", "place"))
+def _counter_window(counter: Digest, t0: int, t1: int, *, sharp: bool) -> Window:
+    t, place = counter.kept["t"], counter.kept["place"]
     method = "counter difference, interpolated at both edges"
     if not len(t):
         return Window(None, "stale_sensor: the counter never changed", method=method)
+    bound = round(displaced_s(counter.head) * 1e9) if sharp else 0
     first, last = int(np.searchsorted(t, t0, "left")), int(np.searchsorted(t, t1, "right")) - 1
     n = int(place[last] - place[first]) + 1 if first <= last else 0
-    if t0 < t[0] or t1 > t[-1]:
+    if t0 - bound < t[0] or t1 + bound > t[-1]:
         return Window(None, "low_coverage: no counter update on both sides of both edges", n=n, method=method)
     # A window shorter than the time between updates tells of its surroundings and not of itself.
-    around = [_between(counter, edge) for edge in (t0, t1)] if len(t) > 1 else []
-    apart = max((int(t[k] - t[k - 1]) for k in around), default=0)
+    apart = max(int(t[k] - t[k - 1]) for k in (between(counter, t0), between(counter, t1)))
     if n < 1:
         return Window(None, "low_coverage: no counter update inside the window", n=0, method=method)
     if t1 - t0 < apart:
         words = f"low_coverage: {apart / 1e9:.2g} s between updates, the window has {(t1 - t0) / 1e9:.2g} s"
         return Window(None, words, n=n, method=method)
-    enclosing = int(t[np.searchsorted(t, t0, "right") - 1]), int(t[np.searchsorted(t, t1, "left")])
+    enclosing = (
+        int(t[np.searchsorted(t, t0 - bound, "right") - 1]),
+        int(t[np.searchsorted(t, t1 + bound, "left")]),
+    )
     if counter.reset_within(*enclosing):
         return Window(None, "counter_reset: the counter was reset inside the window", n=n, method=method)
-    edges = [_counter_edge(counter, edge, clock_s) for edge in (t0, t1)]
-    low, high = (_at(t, v, k, edge) for k, edge in zip(around, (t0, t1), strict=True))
-    if high < low:
+    energy = at(counter, "v", t1) - at(counter, "v", t0)
+    if energy < 0:
         return Window(None, "counter_reset: the counter ran backwards", n=n, method=method)
-    return Window(high - low, None, math.hypot(*edges), 0.0, n, 1.0, method)
+    shift = tuple(at(counter, "v", t1 + by) - at(counter, "v", t0 + by) - energy for by in (-bound, bound))
+    edges = both(counter_edge(counter, t0), counter_edge(counter, t1))
+    return Window(energy, None, edges, 0.0, (shift[0], shift[1]), n, 1.0, method)
 
 
-def _at(t: Ints, v: Floats, k: int, edge: int) -> float:
-    """The counter at an edge that lies between updates k-1 and k."""
-    return float(np.interp(edge, t[k - 1 : k + 1], v[k - 1 : k + 1]))
-
-
-def _counter_edge(counter: Digest, edge: int, clock_s: float) -> float:
-    """The uncertainty of one edge, from the mean powers of the intervals beside the one the edge lies in.
-
-    d |P_left - P_right| for all that displaces the edge, and P x width / sqrt(12) for stamps that scatter: unlike
-    an offset common to both edges, scatter stretches the window, which costs energy at constant power too.
-    """
-    t, v = counter.kept["t"], counter.kept["v"]
-    k = _between(counter, edge)  # the edge lies between updates k-1 and k
-    span = (t[k] - t[k - 1]) / 1e9
-    share = (edge - t[k - 1]) / 1e9 / span
-    power = np.diff(v[max(k - 2, 0) : k + 2]) / (np.diff(t[max(k - 2, 0) : k + 2]) / 1e9)
-    width = max(_stamp_s(counter, i) for i in (k - 1, k)) + counter.head.update_s
-    d = clock_s + width + share * (1 - share) * span
-    return math.hypot(d * float(power.max() - power.min()), float(power.max()) * width / math.sqrt(12))
-
-
-def _stamp_s(counter: Digest, i: int) -> float:
-    """Seconds in which update ``i`` really happened.
-
-    Repeated values: the register is slower than, or as slow as, the readings, and a change is up to one of them old.
-    """
-    slow = counter.updates < STEADY_SHARE * (counter.readings - 1)
-    return float(counter.kept["stamp_s"][i] + (counter.kept["since_s"][i] if slow else 0.0))
-
-
-def _between(signal: Digest, edge: int) -> int:
-    """k so that the edge lies between kept samples k-1 and k, which were neighbours. There are two or more."""
-    t = signal.kept["t"]
-    k = int(np.clip(np.searchsorted(t, edge, "right"), 1, len(t) - 1))
-    signal.check_neighbours(signal.kept, k)
-    return k
-
-
-def _gauge_window(gauge: Digest, t0: int, t1: int, clock_s: float) -> Window:
+def _gauge_window(gauge: Digest, t0: int, t1: int, *, sharp: bool) -> Window:
     kept, method = gauge.kept, "trapezoid of power, interpolated at both edges"
     t = kept["t"]
-    if not len(t) or t0 < t[0] or t1 > t[-1]:
+    bound = round(displaced_s(gauge.head) * 1e9) if sharp else 0
+    if not len(t) or t0 - bound < t[0] or t1 + bound > t[-1]:
         return Window(None, "low_coverage: no sample on both sides of both edges", method=method)
-    if len(t) > 1:
-        for edge in (t0, t1):
-            _between(gauge, edge)
+    for edge in (t0, t1):
+        between(gauge, edge)
     a, b = int(np.searchsorted(t, t0, "left")), int(np.searchsorted(t, t1, "right"))
     # A change into the first sample inside counts: its value is new to the window.
     fresh = int(kept["changes"][b - 1] - kept["changes"][max(a - 1, 0)]) if b > a else 0
     if fresh < MIN_GAUGE_UPDATES:
         words = f"stale_sensor: {fresh} fresh values in the window, {MIN_GAUGE_UPDATES} are needed"
         return Window(None, words, n=fresh, method=method)
-    coverage = 1.0 - (_gaps_until(gauge, t1) - _gaps_until(gauge, t0)) / ((t1 - t0) / 1e9)
+    coverage = 1.0 - (at(gauge, "gaps", t1) - at(gauge, "gaps", t0)) / ((t1 - t0) / 1e9)
     if coverage < MIN_COVERAGE:
         return Window(None, f"low_coverage: {coverage:.0%} of the window", n=fresh, coverage=coverage, method=method)
-    energy = _area(gauge, kept, "area", t1) - _area(gauge, kept, "area", t0)
-    # Half the difference between every other sample and the rest: what the choice of instants does to the sum.
-    halves = [_area(gauge, half, "own", t1) - _area(gauge, half, "own", t0) for half in gauge.halves]
-    edges = [_gauge_edge(gauge, edge, clock_s, side) for side, edge in enumerate((t0, t1))]
-    alias = abs(halves[0] - halves[1]) / 2
-    return Window(energy, None, math.hypot(*edges), alias, fresh, coverage, method)
+    missed = [beat.missed(kept, a - 1, b - 1, gauge.period_s) for beat in gauge.beats]
+    if refused := [one for one in missed if isinstance(one, str)]:
+        return Window(None, refused[0], n=fresh, coverage=coverage, method=method)
+    energy = area(gauge, t1) - area(gauge, t0)
+    shift = tuple(area(gauge, t1 + by) - area(gauge, t0 + by) - energy for by in (-bound, bound))
+    rough = math.sqrt(_ROUGH_SHARE * max(float(kept["rough"][b - 1] - kept["rough"][min(a + 1, b - 1)]), 0.0))
+    rough *= max(0.0, 1 - (gauge.head.window_s or 0.0) / gauge.period_s)  # what a mean covers is not between samples
+    # Both tell of the same: what lies between the samples.
+    alias = max(rough, *(one for one in missed if not isinstance(one, str)), 0.0)
+    alias = math.hypot(alias, gauge.quantum_w / math.sqrt(12) * (t1 - t0) / 1e9)  # all may be rounded the same way
+    edges = both(gauge_edge(gauge, t0, end=False), gauge_edge(gauge, t1, end=True)) if sharp else 0.0
+    return Window(energy, None, edges, alias, (shift[0], shift[1]), fresh, coverage, method)
 
 
-def _area(gauge: Digest, rows: Columns, sums: str, edge: int) -> float:
-    """Energy (J) of the polyline through these samples from the first to the edge, constant beyond its ends.
-
-    Equal values in a row are kept, or constant power would be 0 J. ``sums`` names the column of the sums up to each.
-    """
-    t, v, area = (rows[name] for name in ("t", "v", sums))
-    k = int(np.searchsorted(t, edge, "right")) - 1
-    if k < 0:
-        return float(area[0] - (t[0] - edge) / 1e9 * v[0])
-    step = float(edge - t[k]) / 1e9
-    if k == len(t) - 1 or step == 0:
-        return float(area[k] + step * v[k])
-    gauge.check_neighbours(rows, k + 1, 1 if sums == "area" else 2)
-    power = np.interp(edge, t[k : k + 2], v[k : k + 2])
-    return float(area[k] + step * (v[k] + power) / 2)
-
-
-def _gaps_until(gauge: Digest, edge: int) -> float:
-    """Seconds of long pauses between samples from the first of them to the edge."""
-    t, gaps, long = (gauge.kept[name] for name in ("t", "gaps", "long"))
-    k = int(np.searchsorted(t, edge, "right")) - 1
-    under_way = k + 1 < len(t) and bool(long[k + 1])
-    return float(gaps[k]) + (float((edge - t[k]) / 1e9) if under_way else 0.0)
-
-
-def _gauge_edge(gauge: Digest, edge: int, clock_s: float, side: int) -> float:
-    t, v, stamp = (gauge.kept[name] for name in ("t", "v", "stamp_s"))
-    k = _between(gauge, edge)
-    span = (t[k] - t[k - 1]) / 1e9
-    share = (edge - t[k - 1]) / 1e9 / span
-    inner = share if side else 1 - share  # the part of the interval inside the window
-    d = clock_s + float(max(stamp[k - 1], stamp[k])) + inner * inner * span / 2
-    return float(d * abs(v[k] - v[k - 1]))
-
-
-def gain_u(klass: str | None) -> float | None:
-    """Relative standard uncertainty of the gain: the class limit / sqrt(3); None for a model or an unknown class."""
-    limit = GAIN_LIMIT.get(klass or "")
-    return None if limit is None else limit / math.sqrt(3)
-
-
-def combine_k2(klass: str | None, energy_j: float, *parts_j: float) -> float | None:
-    """u at k = 2 from the gain and the parts that do not depend on each other."""
-    gain = gain_u(klass)
-    return None if gain is None else 2 * math.hypot(gain * energy_j, *parts_j)
-
-
-def energy(source: Series | Rail, phase: Phase, *, clock_bound_s: float = 0.0) -> Measure:
-    """The gross energy of one phase in joules, None with a named reason where evidence is short.
-
-    ``clock_bound_s`` bounds the offset between the clocks of the samples and of the phase: 0 when both were
-    stamped by the probe on one clock.
-    """
+def energy(source: Series | Rail, phase: Phase) -> Measure:
+    """The gross energy of one phase in joules, None with a named reason where evidence is short."""
     rail = source if isinstance(source, Rail) else prepare(source)
-    found = window(rail, phase.t0_ns, phase.t1_ns, clock_bound_s)
-    u = None if found.energy_j is None else combine_k2(rail.klass, found.energy_j, found.u_edge_j, found.u_alias_j)
+    return of_window(rail, window(rail, phase.t0_ns, phase.t1_ns), phase.name)
+
+
+def of_window(rail: Rail, found: Window, phase: str) -> Measure:
+    """What was found for a window as a measure of its phase."""
+    u = None if found.energy_j is None else rail.u_k2(found.energy_j, *found.parts_j)
     return Measure(
-        "energy_j", found.energy_j, "J", phase=phase.name, scope=rail.scope, source=rail.name, n=found.n, u_k2=u,
+        "energy_j", found.energy_j, "J", phase=phase, scope=rail.scope, source=rail.name, n=found.n, u_k2=u,
         method=found.method, reason=found.reason, klass=rail.klass, coverage=found.coverage,
     )  # fmt: skip
 
 
-def mean_power(rail: Rail, t0_ns: int, t1_ns: int, clock_bound_s: float = 0.0) -> tuple[float, float, int] | str:
+def mean_power(rail: Rail, t0_ns: int, t1_ns: int) -> tuple[float, float, int] | str:
     """Mean power (W), its standard uncertainty without gain, and updates over the window's inner updates.
 
     For idle windows, whose edges are the first and last thing recorded: power needs no exact edge, energy does.
     """
-    found = [_mean_power(replace(rail, parts=(part,)), t0_ns, t1_ns, clock_bound_s) for part in rail.parts]
+    found = [_mean_power(part, t0_ns, t1_ns) for part in rail.parts]
     known = [one for one in found if not isinstance(one, str)]
     if len(known) < len(found):
         return next(one for one in found if isinstance(one, str))
     return sum(one[0] for one in known), sum(one[1] for one in known), min(one[2] for one in known)
 
 
-def _mean_power(rail: Rail, t0_ns: int, t1_ns: int, clock_bound_s: float) -> tuple[float, float, int] | str:
-    t = rail.parts[0].kept["t"]
-    inside = t[(t >= t0_ns) & (t <= t1_ns)]
+def _mean_power(part: Digest, t0_ns: int, t1_ns: int) -> tuple[float, float, int] | str:
+    # What its neighbours may reach of the window, by the clock or by a trailing mean, is left out.
+    reach = round((displaced_s(part.head) + (part.head.window_s or 0.0) / 2) * 1e9)
+    t = part.kept["t"]
+    inside = t[(t >= t0_ns + reach) & (t <= t1_ns - reach)]
     if len(inside) < 2:
         return "low_coverage: fewer than two updates in the idle window"
     a, b = int(inside[0]), int(inside[-1])
     if (b - a) < 0.5 * (t1_ns - t0_ns):
         return f"low_coverage: updates span {(b - a) / (t1_ns - t0_ns):.0%} of the idle window"
-    found = window(rail, a, b, clock_bound_s)
+    found = _part(part, a, b, sharp=False)
     if found.energy_j is None:
         return found.reason or ""
     seconds = (b - a) / 1e9
-    return found.energy_j / seconds, math.hypot(found.u_edge_j, found.u_alias_j) / seconds, found.n
+    return found.energy_j / seconds, math.hypot(*found.parts_j) / seconds, found.n

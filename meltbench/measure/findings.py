@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     ClockPair = tuple[int, int, int]
 
 MIN_EXPECTED = 20  # readings; of fewer, a share says nothing
-_ENERGY_CODES = ("low_coverage", "stale_sensor", "counter_reset", "sensor_unreadable")
+_ENERGY_CODES = (
+    *("low_coverage", "stale_sensor", "counter_reset", "sensor_unreadable", "uncalibrated_sensor", "trailing_average"),
+    *("aliased_gauge", "implausible_power"),
+)
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def request_reasons(requests: Sequence[Request], asked: Mapping[int, int]) -> li
     return failed + joined("truncated_output", short)
 
 
-def measure_reasons(measures: Sequence[Measure], max_power_w: float) -> list[Reason]:
+def measure_reasons(measures: Sequence[Measure]) -> list[Reason]:
     """What the numbers themselves speak against: background load, heat unseen, short or implausible energy."""
     found = {(one.name, one.phase, one.source): one for one in reversed(measures)}
     out: list[Reason] = []
@@ -156,13 +159,11 @@ def measure_reasons(measures: Sequence[Measure], max_power_w: float) -> list[Rea
     heat = found.get(("max_temp_c", "run", ""))
     if heat is not None and heat.value is None:
         out.append(reason("no_thermal_sensor", "no zone gave a temperature in the run"))
-    energy, power = found.get(("energy_j", "run", "total")), found.get(("mean_power_w", "run", "total"))
+    energy = found.get(("energy_j", "run", "total"))
     if energy is not None and energy.reason is not None:
         code, _, words = energy.reason.partition(": ")
         if code in _ENERGY_CODES:
             out.append(reason(code, words))
-    if power is not None and power.value is not None and not 0 < power.value <= max_power_w:
-        out.append(reason("implausible_power", f"{power.value:.3g} W over the run"))
     return out
 
 

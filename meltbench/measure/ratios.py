@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meltbench.measure.energy import energy
+from meltbench.measure.per_request import overlapping
 from meltbench.measure.points import incomplete, points, unlike
 from meltbench.measure.sums import like, summed
 from meltbench.records import Phase
@@ -31,6 +32,8 @@ RATIOS = (
     ("tokens_per_joule", "token/J"),
     ("edp_js", "J.s"),
 )
+NET_RATIOS = tuple((f"net_{name}", unit) for name, unit in RATIOS[:3])
+_NET_METHOD = "net energy of the run over sums of its timed requests; prompt tokens with cached ones"
 _RUN_METHOD = "energy of the run over sums of its timed requests; prompt tokens with cached ones"
 _LEVEL_METHOD = "energy of the level, first sending to last end, over sums of its requests"
 _POINT_METHOD = "energy of the point's requests over their sums; prompt tokens without cached ones"
@@ -44,9 +47,25 @@ def run_ratios(gross: Measure, requests: Sequence[Request], method: str = _RUN_M
     return _ratios(gross, timed, why, method, cached=True)
 
 
-def point_costs(
-    rail: Rail, gross: Measure, requests: Sequence[Request], clock_bound_s: float, kind: Kind = "grid"
-) -> list[Measure]:
+def net_ratios(net: Measure, requests: Sequence[Request], why: str) -> list[Measure]:
+    """Net energy of a run of like requests by token and by request; ``why`` there are none."""
+    timed = [request for request in requests if request.role == "timed"]
+    lacking = incomplete(timed) if timed else "no_timed_request: nothing to divide by"
+    why = why or net.reason or lacking
+    blank = replace(net, value=None, u_k2=None, stat="ratio_of_sums", n=len(timed), method=_NET_METHOD)
+    if net.value is None or why:
+        return [replace(blank, name=name, unit=unit, reason=why) for name, unit in NET_RATIOS]
+    out = []
+    for (name, unit), share in zip(NET_RATIOS, _values(1.0, timed, cached=True), strict=False):
+        one = replace(blank, name=name, unit=unit)
+        if isinstance(share, str):
+            out.append(replace(one, reason=share))
+        else:
+            out.append(replace(one, value=net.value * share, u_k2=None if net.u_k2 is None else net.u_k2 * share))
+    return out
+
+
+def point_costs(rail: Rail, gross: Measure, requests: Sequence[Request], kind: Kind = "grid") -> list[Measure]:
     """Ratios of the run where its requests are alike; of each point the energy and its ratios, under its name as phase.
 
     Requests of a level of concurrency overlap, so its energy is that of one window: first sending to last end.
@@ -60,27 +79,15 @@ def point_costs(
         timed = [r for r in requests if r.point == point and r.role == "timed"]
         good = [r for r in timed if r.status == "ok"]
         if kind == "generate":
-            cost = _level_energy(rail, point, timed, requests, clock_bound_s)
+            cost = _level_energy(rail, point, timed, requests)
             out += [cost, *run_ratios(cost, timed, _LEVEL_METHOD)]
             continue
-        cost = _point_energy(rail, point, good, shared, clock_bound_s)
+        cost = _point_energy(rail, point, good, shared)
         out += [cost, *_ratios(cost, good, "", _POINT_METHOD, cached=False)]
     return out
 
 
-def overlapping(requests: Sequence[Request]) -> set[int]:
-    """Indices of the requests during which another one ran, of whatever role."""
-    found: set[int] = set()
-    last: Request | None = None  # the one that ends last of all sent so far
-    for request in sorted(requests, key=lambda r: r.t_send_ns):
-        if last is not None and last.t_end_ns > request.t_send_ns:
-            found |= {last.index, request.index}
-        if last is None or request.t_end_ns > last.t_end_ns:
-            last = request
-    return found
-
-
-def _point_energy(rail: Rail, point: str, good: Sequence[Request], shared: set[int], clock_bound_s: float) -> Measure:
+def _point_energy(rail: Rail, point: str, good: Sequence[Request], shared: set[int]) -> Measure:
     why = ""
     if not good:
         why = "no_timed_request: none succeeded"
@@ -88,17 +95,15 @@ def _point_energy(rail: Rail, point: str, good: Sequence[Request], shared: set[i
         why = "overlapping_requests: requests ran at the same time and share their energy"
     if why:
         return like(rail, "energy_j", "J", reason=why, phase=point)
-    return summed(rail, point, [(r.t_send_ns, r.t_end_ns) for r in good], f"requests of {point}", clock_bound_s)
+    return summed(rail, point, [(r.t_send_ns, r.t_end_ns) for r in good], f"requests of {point}")
 
 
-def _level_energy(
-    rail: Rail, point: str, timed: Sequence[Request], requests: Sequence[Request], clock_bound_s: float
-) -> Measure:
+def _level_energy(rail: Rail, point: str, timed: Sequence[Request], requests: Sequence[Request]) -> Measure:
     t0, t1 = min(r.t_send_ns for r in timed), max(r.t_end_ns for r in timed)
     if any(r.point != point and r.t_send_ns < t1 and r.t_end_ns > t0 for r in requests):
         why = "overlapping_requests: another level ran at the same time and shares its energy"
         return like(rail, "energy_j", "J", reason=why, phase=point)
-    return energy(rail, Phase(point, t0, t1), clock_bound_s=clock_bound_s)
+    return energy(rail, Phase(point, t0, t1))
 
 
 def _ratios(energy: Measure, requests: Sequence[Request], why: str, method: str, *, cached: bool) -> list[Measure]:

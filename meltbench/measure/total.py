@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from meltbench.measure.energy import TRAILING, Rail, rail_of
+from meltbench.measure.energy import Rail, rail_of
 from meltbench.readings.rapl import PACKAGE
 
 if TYPE_CHECKING:
@@ -88,9 +88,10 @@ def total(signals: Sequence[Digest], one: Designation, gpus: Sequence[str] = ())
     if any(signal.name.startswith("rapl.") for signal in own):
         boards = {one.name: one for one in signals if _GPU.fullmatch(one.name)}  # by name: two sources may read one
         return _rapl(own, list(boards.values()), gpus)
-    steady = [rail for rail in rails(own) if not rail.name.endswith(TRAILING)]
-    counters = [rail for rail in steady if rail.parts[0].head.kind == "counter"]
-    found = counters or steady  # counter first, gauge second
+    every = rails(own)
+    counters = [rail for rail in every if rail.parts[0].head.kind == "counter"]
+    of_now = [rail for rail in every if rail.parts[0].head.window_s == 0]
+    found = counters or of_now or every  # counter first, gauge second, and of those a trailing mean last
     if len(found) == 1:
         return Total(replace(found[0], name=TOTAL, scope=one.scope or found[0].scope), "", one.partial)
     names = ", ".join(rail.name for rail in found[:8])

@@ -153,8 +153,23 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "degraded",
         "Read the domains by hand; look for a second zone of the same name, or a counter that jumps.",
     ),
+    "uncalibrated_sensor": (
+        "the energy source is a fuel gauge or a PMIC of unknown unit, sign and gain on this very device",
+        "degraded",
+        "Calibrate it once (meltbench devices calibrate NAME), or state a gain_limit and its source in the profile.",
+    ),
+    "trailing_average": (
+        "the energy source gives means of the time before each reading, longer than half the run or of unknown length",
+        "degraded",
+        "Choose a source that gives the power of now or an energy counter, or make the run longer.",
+    ),
+    "aliased_gauge": (
+        "the energy source was read in step with the tokens or the requests, so that it saw only a part of each",
+        "degraded",
+        "Read the source at another period in the device profile, one that shares no multiple with theirs.",
+    ),
     "implausible_power": (
-        "mean power is not above zero or beyond what the machine can draw, or more than 10% of the samples are",
+        "mean power is not above zero, below idling, or beyond the machine, or over 10% of samples are: no energy is shown",
         "invalid",
         "Check the unit, sign and scale of the source in the device profile.",
     ),

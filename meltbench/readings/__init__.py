@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from meltbench.errors import UnknownName
@@ -62,23 +62,31 @@ READERS: dict[str, Reader] = {
 class Source:
     """One source of a run: its reader with the options of the device profile, checked.
 
+    ``gain_limit``: relative limit of the gain error of its energies and powers, where the profile knows one better
+    founded than its class's. ``calibration``: the record behind its unit, sign and scale, by the option of that name,
+    which every source may have.
     Raises UnknownName for a reader or an option that does not exist: both come from a definition, not from the target.
     """
 
     name: str
     reader: Reader
     options: Mapping[str, object]
+    gain_limit: float | None = None
+    calibration: str = ""
 
     @classmethod
-    def of(cls, name: str, reader_name: str, options: Mapping[str, object]) -> Source:
+    def of(
+        cls, name: str, reader_name: str, options: Mapping[str, object], *, gain_limit: float | None = None
+    ) -> Source:
         """The source of that name, read by the reader of that name."""
         reader = READERS.get(reader_name)
         if reader is None:
             raise UnknownName("reader", reader_name, READERS)
-        for option in options:
+        own = {key: value for key, value in options.items() if key != "calibration" or key in reader.options}
+        for option in own:
             if option not in reader.options:
-                raise UnknownName(f"option of reader {reader_name}", option, reader.options)
-        return cls(name, reader, options)
+                raise UnknownName(f"option of reader {reader_name}", option, [*reader.options, "calibration"])
+        return cls(name, reader, own, gain_limit, str(options.get("calibration", "")))
 
     def whole(self, stream: Stream) -> bool:
         """Whether a stream is given whole with each slice: it is read at transitions alone."""
@@ -92,6 +100,7 @@ class Source:
         result is samples or a status. Raises DefinitionError for an option's value.
         """
         series, seen = self.reader.parse(self.name, streams, self.options)
+        series = [self._known(one) for one in series]
         if not again:
             return series, seen
         told = {stream.path for stream in streams if self.whole(stream)}
@@ -99,6 +108,13 @@ class Source:
         paths = {one.path for one in old}  # one text may hold several signals, or many samples
         readings = sum(len(stream.readings) for stream in streams if stream.path in paths)
         return [one for one in series if one.path not in told], seen.without(old, readings)
+
+    def _known(self, one: Series) -> Series:
+        """With what the profile and a calibration know of the source."""
+        if one.unit not in ("J", "W"):
+            return one
+        limit = one.gain_limit if self.gain_limit is None else self.gain_limit
+        return replace(one, gain_limit=limit, calibration=one.calibration or self.calibration)
 
 
 def read(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast, get_args
 
 from meltbench.errors import DefinitionError
@@ -53,6 +54,7 @@ _INTERVAL = PathSpec(_CHIP + "power*_average_interval", periodic=False)
 _OPTIONS = frozenset({"chip", "scope", "power_class", "energy_class"})
 # The range that is lost where nobody reads in time; it tells measure.counters after which pause a reading says nothing.
 _RANGES_J = {"i915": 2.0**32 / 2**14, "xe": 2.0**32 / 2**14}
+_LONGEST_MS = 600_000  # of an average; what a driver says beyond it is not believed
 _odd = re.compile(r"[^A-Za-z0-9_.+-]")
 Key = tuple[str, str, str]  # hwmon number, power or energy, number of the input
 
@@ -60,7 +62,7 @@ Key = tuple[str, str, str]  # hwmon number, power or energy, number of the input
 def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
     """``hwmon.CHIP.LABEL.power`` and ``.power_average`` in watts, ``.energy`` in joules; without a label ``power1`` ...
 
-    A ``power_average`` is a trailing mean: what a phase cost leaks into the next one, so no energy is made of it.
+    A ``power_average`` is a trailing mean, of the length that its interval says: what a phase cost leaks into the next.
     Values keep their sign: a rail that is fed back reads below 0, and one without a load 0. A counter below 0 is none.
     """
     scope, classes, only = _read(options)
@@ -73,6 +75,7 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
         if stream.status == "denied" or (groups[1].isdigit() and only in (None, chips.get(groups[0])))
     ]
     names = _names(found, chips, streams)
+    windows = {folder(s.path) + groups[1]: last_int(s) for groups, s in matching(_INTERVAL, streams)}
     series = []
     for what, groups, stream in found:
         if not len(stream.readings):
@@ -80,10 +83,14 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
         kind: Kind = "counter" if what == "energy" else "gauge"
         column = Column(names[_key(what, groups), what], "J" if what == "energy" else "W", kind, scope)
         wrap = _RANGES_J.get(chips.get(groups[0], "")) if kind == "counter" else None
-        series.append(_series(source, stream, column, classes[what], wrap))
+        one = _series(source, stream, column, classes[what], wrap)
+        if what == "power_average":
+            ms = windows.get(folder(stream.path) + groups[1])
+            one = replace(one, window_s=ms / 1000 if ms is not None and 0 < ms <= _LONGEST_MS else None)
+        series.append(one)
     mine = [stream for _, _, stream in found]
     absent = f"no power or energy input{'' if only is None else f' of a chip named {only}'} below /sys/class/hwmon"
-    return series, sighting(source, mine, series, absent=absent, note=_intervals(streams, names))
+    return series, sighting(source, mine, series, absent=absent)
 
 
 def _series(source: str, stream: Stream, column: Column, klass: str, wrap: float | None) -> Series:
@@ -124,17 +131,6 @@ def _names(
 
 def _word(text: str | None) -> str:
     return _odd.sub("_", text or "")
-
-
-def _intervals(streams: Sequence[Stream], names: Mapping[tuple[Key, str], str]) -> str:
-    """What the drivers say of the length of their means."""
-    spans = {folder(s.path) + groups[1]: last_int(s) for groups, s in matching(_INTERVAL, streams)}
-    out = []
-    for groups, stream in matching(_VALUES["power_average"], streams):
-        ms, name = spans.get(folder(stream.path) + groups[1]), names.get((_key("power", groups), "power_average"))
-        if ms is not None and name is not None:
-            out.append(f"{name} is a mean of {ms} ms")
-    return "; ".join(out[:16])
 
 
 def _read(options: Mapping[str, object]) -> tuple[Scope, dict[str, str], str | None]:

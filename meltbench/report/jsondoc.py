@@ -33,7 +33,11 @@ _NULLS = {
             "stop_reason",
         ),
         "there was none, or the engine did not say",
-    ),
+    )
+    | {
+        "energy_j": "there is a reason, or an earlier version measured it",
+        "energy_u_k2_j": "there is no energy, or its uncertainty is not known",
+    },
 }
 
 

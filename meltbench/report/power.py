@@ -57,10 +57,12 @@ def _rail(found: list[Series]) -> Rail | None:
 def _gauge(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:
     """The gauge of power with the widest scope, and its name with it; parts are never added up. -1: there is none.
 
-    A trailing mean (``_average``) stands behind a gauge that shows what is.
+    A trailing mean stands behind a gauge that shows what is.
     """
-    gauges = connection.execute("SELECT series, name, scope FROM series WHERE kind = 'gauge' AND unit = 'W'").fetchall()
-    found = sorted((name.endswith("_average"), _rank(scope), number, name, scope) for number, name, scope in gauges)
+    gauges = connection.execute(
+        "SELECT coalesce(window_s <> 0, true), series, name, scope FROM series WHERE kind = 'gauge' AND unit = 'W'"
+    ).fetchall()
+    found = sorted((trails, _rank(scope), number, name, scope) for trails, number, name, scope in gauges)
     return (found[0][2], f"{found[0][3]}, {found[0][4]}") if found else (-1, "")
 
 

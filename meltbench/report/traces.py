@@ -72,13 +72,19 @@ def read_traces(folder: Path, record: RunRecord, buckets: int = 400) -> Traces:
     try:
         for table, path in paths.items():
             quoted = str(path).replace("'", "''")
-            connection.execute(f"CREATE VIEW {table.name} AS FROM read_parquet('{quoted}')")
+            connection.execute(f"CREATE VIEW {table.name} AS FROM read_parquet('{quoted}'){_lacking(table)}")
         return _traces(connection, record, max(1, min(buckets, MAX_BUCKETS)))
     except duckdb.Error as error:
         why = str(error).splitlines()[0]
         raise StoreError(f"the samples of {record.run_id} cannot be read: {why}", hint="meltbench verify") from error
     finally:
         connection.close()
+
+
+def _lacking(table: schema.Table) -> str:
+    """SQL that gives a table the columns that runs of an earlier version lack, as null."""
+    later = ", ".join(f"NULL::{column.type} AS {column.name}" for column in table.columns if column.later)
+    return f" UNION ALL BY NAME SELECT {later} WHERE false" if later else ""
 
 
 def _traces(connection: duckdb.DuckDBPyConnection, record: RunRecord, buckets: int) -> Traces:

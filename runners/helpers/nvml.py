@@ -69,6 +69,7 @@ class Gpu:
             put(key, lambda field=field: self.field(field))
         if line["power_mw"] is None:  # older drivers; whether that is a mean or of now depends on the GPU
             put("usage_mw", lambda: n.nvmlDeviceGetPowerUsage(h))
+            put("compute", self.compute)
         put("temp_c", lambda: n.nvmlDeviceGetTemperature(h, n.NVML_TEMPERATURE_GPU))
         put("memory_bytes", lambda: n.nvmlDeviceGetMemoryInfo(h).used)
         put("sm_mhz", lambda: n.nvmlDeviceGetClockInfo(h, n.NVML_CLOCK_SM))
@@ -87,6 +88,11 @@ class Gpu:
             return round(found.value.dVal)
         wide = found.valueType == n.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
         return int(found.value.ullVal if wide else found.value.uiVal)
+
+    def compute(self) -> int:
+        """Ten times the compute capability: 80 is a GA100, 86 the next of its generation."""
+        major, minor = self.nvml.nvmlDeviceGetCudaComputeCapability(self.handle)
+        return 10 * int(major) + int(minor)
 
     def throttle(self) -> int:
         """Why the clock is lower than it could be, as bits; drivers before 535 know it by its old name alone."""

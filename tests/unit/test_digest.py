@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from meltbench.errors import InternalError
 from meltbench.measure.counters import difference
-from meltbench.measure.digest import BESIDE, Digester, Edges, digest
+from meltbench.measure.digest import Digester, Edges, digest
 from meltbench.measure.energy import energy, prepare, rail_of
+from meltbench.measure.rows import BESIDE
 
 RANGE_J = 300.0
 

@@ -72,6 +72,17 @@ def test_trap_27_power_of_an_older_driver_is_kept_apart_and_never_passes_for_pow
     found, _ = nvml([old])
     assert "nvml.gpu0.power" not in found
     assert found["nvml.gpu0.usage_average"].value.tolist() == [70.0]
+    assert found["nvml.gpu0.usage_average"].window_s is None
+
+
+@pytest.mark.parametrize(
+    ("compute", "window_s"), [(75, 0.0), (80, 0.0), (86, 1.0), (90, 1.0), (None, None), ("9", None)]
+)
+def test_trap_27_what_power_usage_is_a_mean_of_depends_on_the_gpu(compute, window_s):
+    found, _ = nvml([GPU | {"power_mw": None, "usage_mw": 70000, "compute": compute}])
+    assert found["nvml.gpu0.usage_average"].window_s == window_s
+    assert found["nvml.gpu0.power_average"].window_s == 1.0
+    assert found["nvml.gpu0.power"].window_s == 0.0
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "9", True, 2**60, [], {}])

@@ -46,13 +46,24 @@ def test_input_average_and_energy_of_one_chip_are_three_series_in_si_units():
     assert found["hwmon.amdgpu.PPT.power"].value.tolist() == [42.0, 43.5]
     assert found["hwmon.amdgpu.energy1"].value.tolist() == [1.0, 5.0]
     assert found["hwmon.amdgpu.energy1"].wrap is None
-    assert status.status == "ok"
-    assert status.detail == "hwmon.amdgpu.PPT.power_average is a mean of 1000 ms"
+    assert (status.status, status.detail) == ("ok", "")
+    assert {name: one.window_s for name, one in found.items()} == {
+        "hwmon.amdgpu.PPT.power": 0.0,
+        "hwmon.amdgpu.PPT.power_average": 1.0,
+        "hwmon.amdgpu.energy1": 0.0,
+    }
 
 
 def test_trap_36_a_driver_with_an_average_alone_gives_no_power_of_now():
     found, _ = got(chip(0, b"power_meter\n", power1_average=ints([7_000_000])))
     assert list(found) == ["hwmon.power_meter.power1_average"]
+    assert found["hwmon.power_meter.power1_average"].window_s is None
+
+
+@pytest.mark.parametrize(("said", "window_s"), [(b"50\n", 0.05), (b"0\n", None), (b"-5\n", None), (b"1 s\n", None)])
+def test_trap_36_the_length_of_an_average_is_what_the_driver_says_or_unknown(said, window_s):
+    found, _ = got(chip(0, b"amdgpu\n", power1_average=ints([7_000_000]), power1_average_interval=said))
+    assert found["hwmon.amdgpu.power1_average"].window_s == window_s
 
 
 def test_equal_names_are_counted_in_order_of_their_numbers_and_inputs_keep_their_averages():

@@ -177,14 +177,13 @@ def board(name, watts, **more):
 
 
 def test_rule_1_another_source_than_rapl_gives_its_one_rail_and_a_counter_goes_before_a_gauge():
-    gauges = [
-        board("hwmon.ina238.VIN.power", 12.0, source="board"),
-        board("hwmon.x.VIN.power_average", 3.0, source="board"),
-    ]
+    mean = board("hwmon.x.VIN.power_average", 3.0, source="board")
+    gauges = [board("hwmon.ina238.VIN.power", 12.0, source="board"), replace(mean, window_s=1.0)]
     parts = [digest(one) for one in gauges]
     found = total_of(parts, Designation("board"))
     assert joules(found) == pytest.approx(240.2, rel=1e-3)
     assert found.rail.name == "total"
+    assert joules(total_of(parts[1:], Designation("board"))) == pytest.approx(60.2, rel=1e-3)
     counter = series("hwmon.ina238.VIN.energy", T, 11 * T, source="board")
     assert joules(total_of([*parts, digest(counter)], Designation("board"))) == pytest.approx(220)
 
@@ -197,6 +196,6 @@ def test_of_several_rails_none_is_the_total_unless_the_profile_says_which():
     assert total_of([], Designation("board")).reason == "no_energy_source: none was read"
 
 
-def test_trap_36_a_trailing_mean_is_not_integrated():
-    mean = digest(board("hwmon.amdgpu.PPT.power_average", 50.0))
+def test_trap_36_a_trailing_mean_of_unknown_length_is_not_integrated():
+    mean = digest(replace(board("hwmon.amdgpu.PPT.power_average", 50.0), window_s=None))
     assert energy(rail_of(mean), phase("run", 5, 25)).reason.startswith("trailing_average")
