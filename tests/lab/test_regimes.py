@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import duckdb
 import pytest
 from cli import Bench
@@ -46,3 +49,35 @@ def test_a_cap_that_falls_is_a_regime_of_the_run_of_its_samples_and_a_reason(ben
     shown = bench.run("show", "last").stdout
     assert "regimes    burst 0-" in shown
     assert "throttled " in bench.run("show", "last", "--markdown").stdout
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("default_model", "capped")
+def test_the_power_of_a_sustained_run_has_a_drift(bench: Bench) -> None:
+    zone = bench.home / "sys/class/powercap/intel-rapl:0"
+    zone.mkdir(parents=True)
+    range_uj = 262_143_328_850
+    texts = {"name": "package-0", "max_energy_range_uj": range_uj, "energy_uj": 0}
+    for name, text in texts.items():
+        (zone / name).write_text(f"{text}\n")
+    stop = threading.Event()
+
+    def count() -> None:
+        with (zone / "energy_uj").open("r+b", buffering=0) as counter:
+            while not stop.wait(0.001):
+                counter.seek(0)
+                counter.write(b"%-14d\n" % (int(time.clock_gettime(time.CLOCK_BOOTTIME) * 6e6) % range_uj))
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    sets = ("--set", "idle_s=1", "--set", "limit_s=8", "--set", "max_tokens=16")
+    try:
+        (run,) = bench.json("run", "--workload", "sustained", "--device", "made", *sets)
+    finally:
+        stop.set()
+        thread.join()
+    found = {one["name"]: one for one in run["measures"] if one["phase"] == "run"}
+    drift = found["power_drift_per_min"]
+    assert drift["reason"] is None
+    assert drift["source"] == found["mean_power_w"]["source"]
+    assert abs(drift["value"]) <= drift["u_k2"] + 0.01
