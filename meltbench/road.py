@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from meltbench import models
+from meltbench import host, models
 from meltbench.assemble import assemble, assemble_refused
 from meltbench.calibration.record import calibrated
 from meltbench.compose import LocalModel, check_engine, check_fit, compose, refused_ticket, settled
@@ -59,6 +59,7 @@ class Prepared:
     site: Site
     model: LocalModel | None
     knobs: dict[str, Scalar]
+    recorder: host.Recorder | None
 
 
 def reach(kind: str, workdir: str | None, watch: Watch) -> Probe:
@@ -121,7 +122,7 @@ def prepare(plan: Plan, site: Site, watch: Watch) -> Prepared:
     knobs = settled(plan, site.facts, model)
     if model is not None:
         check_fit(plan, model, knobs, site.facts)
-    return Prepared(plan, site, model, knobs)
+    return Prepared(plan, site, model, knobs, host.Recorder.meet(plan.profile, site.facts, watch))
 
 
 def run(plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecord]:
@@ -170,7 +171,11 @@ def _one(ready: Prepared, cell: Cell, store: Store, watch: Watch, interrupts: In
     try:
         job, ticket = compose(ready.plan, cell, folder.run_id, ready.site.facts, ready.knobs, ready.model, where)
         ticket["folder"] = where
+        if ready.recorder is not None:
+            ticket["host"] = ready.recorder.told(folder.run_id)
         folder.write_ticket(ticket | looking_on)
+        if ready.recorder is not None:
+            ready.recorder.begin(folder.run_id, ticket["longest_s"], probe, folder.evidence)
         probe.start(job)
     except BaseException:
         _give_up(store, folder.run_id, probe, where)
@@ -184,7 +189,15 @@ def _give_up(store: Store, run_id: str, probe: Probe, where: str) -> None:
     if probe.started(where):
         return
     probe.forget(where)
-    store.discard(store.folder(run_id))
+    _discard(store, run_id)
+
+
+def _discard(store: Store, run_id: str) -> None:
+    """Remove a run that was never started, and what the controller began to record beside it."""
+    folder = store.folder(run_id)
+    if (told := folder.ticket().get("host")) is not None:
+        host.abandon(told, run_id)
+    store.discard(folder)
 
 
 class _Pauses:
@@ -237,15 +250,21 @@ def bring_in(store: Store, run_id: str, probe: Probe, watch: Watch) -> RunRecord
     """Fetch the evidence of an ended run, turn it into numbers, commit it, and only then forget it on the target."""
     folder = store.folder(run_id)
     ticket = folder.ticket()
+    told = ticket.get("host")
     try:
+        if told is not None:
+            host.finish(told, run_id, probe, folder.evidence, watch)
         probe.fetch(ticket["folder"], folder.evidence)
     except DeviceError as error:
         error.hint = f"the run is safe on the target; when that is mended: {store.command('collect', run_id)}"
         raise
     journal = read_journal(folder.evidence / "journal")
-    record = store.commit(folder, lambda keep: assemble(ticket, journal, keep))
+    hosted = host.Hosted.of(ticket, journal, folder.evidence)
+    record = store.commit(folder, lambda keep: assemble(ticket, journal, keep, hosted))
     _index(store, run_id, watch)
     probe.forget(ticket["folder"])
+    if told is not None:
+        host.forget(told, run_id)
     return record
 
 
@@ -301,7 +320,7 @@ def _collect_one(store: Store, run_id: str, watch: Watch, interrupts: Interrupts
         if not probe.has(where):
             raise DeviceError("the target has nothing of it", hint=f"if it never will again, remove {folder.path}")
         probe.forget(where)
-        store.discard(folder)
+        _discard(store, run_id)
         watch.say(f"{run_id} was never started: removed")
         return None
     if not wait and state != "ended":

@@ -14,6 +14,7 @@ from made_gauge import Dialect
 from meltbench.calibration import record
 from meltbench.calibration.job import CHARGE_S, QUICK, Design, compose_alone, compose_steps
 from meltbench.errors import StoreError, UserError
+from meltbench.host import Hosted
 from meltbench.probe.journal import parse_journal
 from meltbench.store import open_store
 from meltbench.targets.facts import parse
@@ -63,13 +64,13 @@ def ticket(profile: Profile = PHONE) -> dict[str, object]:
 
 def made(dialect: Dialect = Dialect(), profile: Profile = PHONE) -> dict[str, object]:  # noqa: B008
     alone = parse_journal(evidence(dialect, alone=True))
-    return record.made(ticket(profile), parse_journal(evidence(dialect)), alone)
+    return record.made(ticket(profile), parse_journal(evidence(dialect)), Hosted(), alone)
 
 
 def save(tmp_path: Path, **more: object) -> record.Kept:
-    raw = tmp_path / "journal"
-    raw.write_bytes(evidence(Dialect()))
-    return record.save(open_store(tmp_path / "data"), made() | more, raw)
+    (tmp_path / "evidence").mkdir()
+    (tmp_path / "evidence" / "journal").write_bytes(evidence(Dialect()))
+    return record.save(open_store(tmp_path / "data"), made() | more, tmp_path / "evidence")
 
 
 def test_a_record_holds_what_a_run_needs_and_is_the_same_when_it_is_made_again() -> None:
@@ -87,7 +88,7 @@ def test_a_record_holds_what_a_run_needs_and_is_the_same_when_it_is_made_again()
 
 
 def test_a_self_test_shows_the_units_in_force_and_judges_none() -> None:
-    found = record.tested(ticket(), parse_journal(evidence(Dialect("mA", -1, noise_a=0.0))))
+    found = record.tested(ticket(), parse_journal(evidence(Dialect("mA", -1, noise_a=0.0))), Hosted())
     assert "gauges" not in found
     (power,) = [one for one in found["sensors"] if one["series"] == "battery.power"]
     assert power["load"] == pytest.approx(3.4e-3, rel=0.02)  # as the profile's uA have it
