@@ -24,6 +24,7 @@ from meltbench.host import FOLDER, SYNC
 from meltbench.paths import sha256_of
 from meltbench.readings import Source as Reading
 from meltbench.store import fs, manifest
+from meltbench.store.folder import RUN_ID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from meltbench.targets.profile import Profile, Source
     from meltbench.watch import Watch
 
-ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}", re.ASCII)
 _IDENTITY = re.compile(r"[0-9a-f]{16}", re.ASCII)
 # What a calibration finds of a gauge. The other options say which gauge it is.
 FOUND = frozenset({"current_unit", "charge_unit", "voltage_unit", "discharge_sign", "scale", "calibration"})
@@ -152,7 +152,7 @@ def _folder(store: Store, identity: str) -> Path:
 def kept(store: Store, identity: str) -> list[Kept]:
     """The records of a device, oldest first. Raises StoreError for one that is damaged."""
     folder = _folder(store, identity)
-    names = sorted(path.stem for path in folder.glob("*.json") if ID.fullmatch(path.stem))
+    names = sorted(path.stem for path in folder.glob("*.json") if RUN_ID.fullmatch(path.stem))
     return [_read(folder, name) for name in names]
 
 
