@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from meltbench.compose import ENGINE
 from meltbench.engines import Process, ProgramEngine, ServerEngine, protocol
 from meltbench.engines.checks import checked
 from meltbench.engines.prompts import Ask, Sent
+from meltbench.host import Hosted
 from meltbench.measure import Designation, RunInputs, StreamStats, measure_run, request_energies
 from meltbench.measure.beats import beats
 from meltbench.measure.digest import Digester, Edges
@@ -45,8 +47,12 @@ _BLOCK_ROWS = 1 << 17  # of readings that are in memory at once
 _NO_CHUNKS = Readings.of(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), [])
 
 
-def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
-    """Everything the store keeps of a run, from its evidence; its samples go to ``keep``, a block at a time."""
+def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep, hosted: Hosted | None = None) -> RunRecord:
+    """Everything the store keeps of a run, from its evidence; its samples go to ``keep``, a block at a time.
+
+    ``hosted``: what the controller recorded beside it; without it such sources were not read.
+    """
+    hosted = hosted or Hosted.of(ticket, journal, None)
     log = engine_log(ticket, journal)
     engine = _identity(ticket, log)
     requests, asked, loaded_ns = _requests(ticket, journal)
@@ -54,7 +60,7 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
     lives = _lives(journal)
     screen = Screen(most_w(ticket.get("max_power_w"), _outside(ticket, engine)), _run(spans))
     edges = _edges(spans, requests, lives, sustained=ticket["workload"]["kind"] == "sustained")
-    signals, sources = _signals(ticket, journal, edges, screen, keep)
+    signals, sources = _signals(ticket, journal, hosted, edges, screen, keep)
     # What a program does of its own accord, to warm up or to fill a context, was not asked for.
     roles = {entry["role"] for entry in ticket["asks"]}
     wanted = [request for request in requests if request.role in roles]
@@ -63,10 +69,8 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep) -> RunRecord:
         n_asked = max(len(requests), sum(entry["role"] == "warmup" for entry in ticket["asks"]) + 1)
     verdict = outcome(journal.events, wanted, n_asked, ENGINE, ticket["workload"]["kind"], log)
     made = settings.judge(settings.from_ticket(ticket), journal)
-    inputs = replace(
-        _inputs(ticket, journal, requests, asked, signals, sources, spans, lives, verdict, engine, made),
-        screened=screen.done(),
-    )
+    inputs = _inputs(ticket, journal, requests, asked, signals, sources, spans, lives, verdict, engine, made)
+    inputs = replace(inputs, screened=screen.done(), conditions=[*inputs.conditions, *hosted.conditions])
     measures, reasons, state = measure_run(inputs)
     return RunRecord(
         run_id=ticket["run_id"],
@@ -295,20 +299,24 @@ def _edges(spans: list[Phase], requests: list[Request], lives: list[Life], *, su
 
 
 def _signals(
-    ticket: dict[str, Any], journal: Journal, edges: Edges, screen: Screen, keep: Keep
+    ticket: dict[str, Any], journal: Journal, hosted: Hosted, edges: Edges, screen: Screen, keep: Keep
 ) -> tuple[list[Digest], list[SourceStatus]]:
     """The run's signals and what was seen of their sources, with no more than a block of samples in memory."""
     digesters: dict[tuple[str, str, str], Digester] = {}
     places: dict[tuple[str, str, str], int] = {}
     seen: dict[str, Sighting] = {}
-    sources = [
+    every = [
         Source.of(one["name"], one["reader"], one.get("options", {}), gain_limit=one.get("gain_limit"))
         for one in ticket["sources"]
     ]
-    for slices in _slices(journal, sources):
+    target = _slices(journal, [source for source in every if source.name not in hosted.names])
+    host = _slices(hosted.journal, [source for source in every if source.name in hosted.names])
+    for slices in chain(target, host):
         parts: list[tuple[int, Series]] = []
         for source, streams in slices:
             series, sighting = source.read(streams, again=source.name in seen)
+            if source.name in hosted.names:
+                series, sighting = hosted.placed(series, sighting)
             seen[source.name] = seen[source.name] + sighting if source.name in seen else sighting
             passed = [screen.take(one) for one in series]
             implausible = sum(int(np.count_nonzero(one.status == IMPLAUSIBLE)) for one in passed)

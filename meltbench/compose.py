@@ -22,6 +22,7 @@ from meltbench.probe.job import Job, Until
 from meltbench.readings import READERS
 from meltbench.spec import Scalar, digest
 from meltbench.targets.facts import rooted
+from meltbench.targets.profile import Roots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -175,13 +176,18 @@ def compose(
     return job, _ticket(plan, cell, run_id, facts, knobs, model, asks) | more
 
 
-def channels(job: Job, profile: Profile, facts: Facts, *, has_process: bool) -> None:
-    """What is read on the target by the sources of its profile; ``has_process``: of the one under test, too."""
-    roots = profile.roots
+def channels(job: Job, profile: Profile, facts: Facts, *, has_process: bool, host: bool = False) -> None:
+    """What is read on the target by the sources of its profile; ``has_process``: of the one under test, too.
+
+    ``host``: instead what is read on the controller, whose ``facts`` they are then, and whose /sys is its own.
+    """
+    roots = Roots() if host else profile.roots
     offset = 0
     for source in profile.source:
+        if source.host != host:
+            continue
         helper = READERS[source.reader].helper
-        if helper is not None and wanted(helper, profile, facts):
+        if helper is not None and wanted(helper, profile, facts, host=host):
             script = catalog.builtin_root() / "runners" / "helpers" / f"{helper.script}.py"
             # -P: the folder of the script is no place to import from. The period is the helper's to keep.
             words = helper.words(source.period_ms, source.options)
@@ -203,10 +209,10 @@ def channels(job: Job, profile: Profile, facts: Facts, *, has_process: bool) -> 
             offset += 1_300_000
 
 
-def wanted(helper: Helper, profile: Profile, facts: Facts) -> bool:
-    """Whether the target has what a helper reads: for what is not there no process is started."""
+def wanted(helper: Helper, profile: Profile, facts: Facts, *, host: bool = False) -> bool:
+    """Whether the target, or the ``host``, has what a helper reads: for what is not there no process is started."""
     # The controller's own Python is the target's on this target alone, the only one there is yet.
-    here = profile.target == "local" and (not helper.own_sys or profile.roots.sys.rstrip("/") == "/sys")
+    here = host or (profile.target == "local" and (not helper.own_sys or profile.roots.sys.rstrip("/") == "/sys"))
     installed = helper.package is None or importlib.util.find_spec(helper.package) is not None
     there = not helper.fact or any(one.startswith(helper.begins) for one in getattr(facts, helper.fact))
     return here and installed and there

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meltbench import gate as thermal
-from meltbench import models, settings, switches
+from meltbench import host, models, settings, switches
 from meltbench.assemble import assemble, assemble_refused
 from meltbench.calibration.record import calibrated
 from meltbench.compose import LocalModel, check_engine, check_fit, compose, refused_ticket, settled
@@ -68,6 +68,7 @@ class Prepared:
     site: Site
     model: LocalModel | None
     knobs: dict[str, Scalar]
+    recorder: host.Recorder | None
 
 
 def reach(kind: str, workdir: str | None, watch: Watch) -> Probe:
@@ -131,7 +132,7 @@ def prepare(plan: Plan, site: Site, watch: Watch) -> Prepared:
     knobs = settled(plan, site.facts, model)
     if model is not None:
         check_fit(plan, model, knobs, site.facts)
-    return Prepared(plan, site, model, knobs)
+    return Prepared(plan, site, model, knobs, host.Recorder.meet(plan.profile, site.facts, watch))
 
 
 def run(plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecord]:
@@ -215,8 +216,12 @@ def _one(
         todo = settings.plan(profile, probe.transport, facts.programs)
         job, ticket = compose(ready.plan, cell, folder.run_id, facts, ready.knobs, ready.model, where, todo)
         ticket |= {"folder": where, "gate": gated}
+        if ready.recorder is not None:
+            ticket["host"] = ready.recorder.told(folder.run_id)
         folder.write_ticket(ticket | looking_on)
         switches.make(folder, profile)
+        if ready.recorder is not None:
+            ready.recorder.begin(folder.run_id, ticket["longest_s"], probe, folder.evidence)
         probe.start(job)
     except BaseException:
         _give_up(store, folder.run_id, probe, where, profile, watch)
@@ -231,7 +236,15 @@ def _give_up(store: Store, run_id: str, probe: Probe, where: str, profile: Profi
         return
     probe.forget(where)
     switches.put_back(store.folder(run_id), profile, watch)
-    store.discard(store.folder(run_id))
+    _discard(store, run_id)
+
+
+def _discard(store: Store, run_id: str) -> None:
+    """Remove a run that was never started, and what the controller began to record beside it."""
+    folder = store.folder(run_id)
+    if (told := folder.ticket().get("host")) is not None:
+        host.abandon(told, run_id)
+    store.discard(folder)
 
 
 class _Pauses:
@@ -285,15 +298,21 @@ def bring_in(store: Store, run_id: str, probe: Probe, watch: Watch, profile: Pro
     folder = store.folder(run_id)
     switches.put_back(folder, profile, watch)  # before the commit: what is stored never changes
     ticket = folder.ticket()
+    told = ticket.get("host")
     try:
+        if told is not None:
+            host.finish(told, run_id, probe, folder.evidence, watch)
         probe.fetch(ticket["folder"], folder.evidence)
     except DeviceError as error:
         error.hint = f"the run is safe on the target; when that is mended: {store.command('collect', run_id)}"
         raise
     journal = read_journal(folder.evidence / "journal")
-    record = store.commit(folder, lambda keep: assemble(ticket, journal, keep))
+    hosted = host.Hosted.of(ticket, journal, folder.evidence)
+    record = store.commit(folder, lambda keep: assemble(ticket, journal, keep, hosted))
     _index(store, run_id, watch)
     probe.forget(ticket["folder"])
+    if told is not None:
+        host.forget(told, run_id)
     return record
 
 
@@ -378,7 +397,7 @@ def _collect_from(
         if not probe.has(where):
             raise DeviceError("the target has nothing of it", hint=f"if it never will again, remove {folder.path}")
         probe.forget(where)
-        store.discard(folder)
+        _discard(store, run_id)
         watch.say(f"{run_id} was never started: removed")
         return None
     if not wait and state != "ended":

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import meltbench
+from meltbench import host
 from meltbench.calibration import record
 from meltbench.calibration.battery import STEP_W
 from meltbench.calibration.job import compose_alone, compose_steps
 from meltbench.errors import DeviceError, Interrupted
+from meltbench.host import Hosted, Recorder
 from meltbench.probe.journal import read_journal
 from meltbench.road import meet
 from meltbench.store import find_store
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from meltbench.targets.profile import Profile
     from meltbench.watch import Watch
 
+_SLACK_S = 600.0  # of a recording on the controller beside steps whose loads begin late
 _LOOK_S = 1.0  # looking costs the target a fork
 _UNIQUE_W = 299.0  # units lie a thousand apart: with a limit below 1000 times 0.3 W one of them fits at most
 
@@ -39,14 +42,16 @@ def calibrate(name: str, design: Design, store: Store, watch: Watch) -> record.K
     profile, definition = profiles.load(name)
     site = meet(profile, watch, [source.reader for source in profile.source])
     with tempfile.TemporaryDirectory(prefix="meltbench-") as folder:
-        journal, alone = Path(folder) / "journal", Path(folder) / "alone"
-        _run(site.probe, compose_steps(design, _run_id(), profile, site.facts, site.probe.path), journal, watch)
+        watched, alone = Path(folder) / "watched", Path(folder) / "alone"
+        _watched(site, profile, design, watched, watch)
         if design.same:
             watch.say("the equal loads once more with nothing read: what watching costs")
             _run(site.probe, compose_alone(design, _run_id(), site.probe.path), alone, watch)
         ticket = _ticket(name, definition.sha256, profile, site, design)
-        bare = read_journal(alone) if design.same else None
-        return record.save(store, record.made(ticket, read_journal(journal), bare), journal)
+        journal = read_journal(watched / "journal")
+        hosted = Hosted.of(ticket, journal, watched)
+        bare = read_journal(alone / "journal") if design.same else None
+        return record.save(store, record.made(ticket, journal, hosted, bare), watched)
 
 
 def selftest(name: str, design: Design, data: str | None, watch: Watch) -> dict[str, Any]:
@@ -56,9 +61,11 @@ def selftest(name: str, design: Design, data: str | None, watch: Watch) -> dict[
     known = _store(data)
     profile = record.calibrated(profile, site.facts, known, watch) if known is not None else profile
     with tempfile.TemporaryDirectory(prefix="meltbench-") as folder:
-        journal = Path(folder) / "journal"
-        _run(site.probe, compose_steps(design, _run_id(), profile, site.facts, site.probe.path), journal, watch)
-        return record.tested(_ticket(name, definition.sha256, profile, site, design), read_journal(journal))
+        watched = Path(folder) / "watched"
+        _watched(site, profile, design, watched, watch)
+        ticket = _ticket(name, definition.sha256, profile, site, design)
+        journal = read_journal(watched / "journal")
+        return record.tested(ticket, journal, Hosted.of(ticket, journal, watched))
 
 
 def _store(data: str | None) -> Store | None:
@@ -89,7 +96,23 @@ def _run_id() -> str:
     return f"cal-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
 
 
-def _run(probe: Probe, job: Job, destination: Path, watch: Watch) -> None:
+def _watched(site: Site, profile: Profile, design: Design, where: Path, watch: Watch) -> None:
+    """The load steps with all sources read, those of the controller too."""
+    recorder = Recorder.meet(profile, site.facts, watch)
+    job = compose_steps(design, _run_id(), profile, site.facts, site.probe.path)
+    if recorder is None:
+        _run(site.probe, job, where, watch)
+        return
+    told = recorder.told(job.run_id)
+    try:
+        recorder.begin(job.run_id, design.seconds + _SLACK_S, site.probe, where)
+        _run(site.probe, job, where, watch)
+        host.finish(told, job.run_id, site.probe, where, watch)
+    finally:
+        host.abandon(told, job.run_id)
+
+
+def _run(probe: Probe, job: Job, where: Path, watch: Watch) -> None:
     """One job from its start to its journal on this machine. Ctrl-C ends it, and nothing of it is left."""
     folder = probe.start(job)
     try:
@@ -98,9 +121,7 @@ def _run(probe: Probe, job: Job, destination: Path, watch: Watch) -> None:
         probe.stop(folder)
         probe.forget(folder)
         raise Interrupted("interrupted; the load was ended, and nothing was stored") from None
-    with tempfile.TemporaryDirectory(prefix="meltbench-") as kept:
-        probe.fetch(folder, Path(kept))
-        (Path(kept) / "journal").replace(destination)
+    probe.fetch(folder, where)
     probe.forget(folder)
 
 

@@ -20,15 +20,18 @@ from meltbench.calibration.sensors import looks
 from meltbench.calibration.steady import observer, steady
 from meltbench.calibration.steps import loops_per_s, windows
 from meltbench.errors import StoreError
+from meltbench.host import FOLDER, SYNC
 from meltbench.paths import sha256_of
-from meltbench.readings import read
+from meltbench.readings import Source as Reading
 from meltbench.store import fs, manifest
+from meltbench.store.folder import RUN_ID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from meltbench.calibration.steps import Windows
+    from meltbench.host import Hosted
     from meltbench.probe.journal import Journal
     from meltbench.records import Series
     from meltbench.store import Store
@@ -36,13 +39,12 @@ if TYPE_CHECKING:
     from meltbench.targets.profile import Profile, Source
     from meltbench.watch import Watch
 
-ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}", re.ASCII)
 _IDENTITY = re.compile(r"[0-9a-f]{16}", re.ASCII)
 # What a calibration finds of a gauge. The other options say which gauge it is.
 FOUND = frozenset({"current_unit", "charge_unit", "voltage_unit", "discharge_sign", "scale", "calibration"})
 
 
-def made(ticket: dict[str, Any], journal: Journal, alone: Journal | None) -> dict[str, Any]:
+def made(ticket: dict[str, Any], journal: Journal, hosted: Hosted, alone: Journal | None) -> dict[str, Any]:
     """The record of a calibration from its evidence; ``alone``: the equal loads with nothing read. Pure."""
     found = windows(journal.events)
     gauges: list[dict[str, Any]] = []
@@ -54,7 +56,7 @@ def made(ticket: dict[str, Any], journal: Journal, alone: Journal | None) -> dic
             gauge = judge(recorded, found, ticket["max_step_w"])
             gauges.append(asdict(gauge) | {"place": _place(source["options"])})
             options[source["name"]] = dict(gauge.options or {})
-    shown, series = _shown(ticket, journal, found, options)
+    shown, series = _shown(ticket, journal, hosted, found, options)
     rails = [one for one in series if one.unit == "J" or (one.unit == "W" and one.kind == "gauge")]
     return shown | {
         "gauges": gauges,
@@ -63,24 +65,26 @@ def made(ticket: dict[str, Any], journal: Journal, alone: Journal | None) -> dic
     }
 
 
-def tested(ticket: dict[str, Any], journal: Journal) -> dict[str, Any]:
+def tested(ticket: dict[str, Any], journal: Journal, hosted: Hosted) -> dict[str, Any]:
     """What the sensors show of load steps, by the units that a run would read them in. Pure."""
-    return _shown(ticket, journal, windows(journal.events), {})[0]
+    return _shown(ticket, journal, hosted, windows(journal.events), {})[0]
 
 
 def _shown(
-    ticket: dict[str, Any], journal: Journal, found: Windows, options: dict[str, dict[str, Any]]
+    ticket: dict[str, Any], journal: Journal, hosted: Hosted, found: Windows, options: dict[str, dict[str, Any]]
 ) -> tuple[dict[str, Any], list[Series]]:
     """What every sensor shows, and the series of them all; ``options``: what is laid over those of a source."""
     series: list[Series] = []
     statuses = []
     for source in ticket["sources"]:
-        streams = [journal.streams[n] for n in journal.numbers(source["name"])]
-        mine, status = read(
-            source["name"], source["reader"], streams, source["options"] | options.get(source["name"], {})
-        )
-        series += mine
-        statuses.append(asdict(status))
+        name = source["name"]
+        mine = hosted.journal if name in hosted.names else journal
+        reading = Reading.of(name, source["reader"], source["options"] | options.get(name, {}))
+        signals, seen = reading.read([mine.streams[n] for n in mine.numbers(name)])
+        if name in hosted.names:
+            signals, seen = hosted.placed(signals, seen)
+        series += signals
+        statuses.append(asdict(seen.told()))
     end = journal.end or {}
     return ticket | {
         "outcome": str(end.get("result") or "failed"),
@@ -118,21 +122,24 @@ class Kept:
     record: dict[str, Any]
 
 
-def save(store: Store, record: dict[str, Any], journal: Path) -> Kept:
-    """Store a record with its journal beside it. Raises StoreError when the disk refuses."""
-    evidence = {"sha256": sha256_of(journal), "bytes": journal.stat().st_size}
+def save(store: Store, record: dict[str, Any], evidence: Path) -> Kept:
+    """Store a record with its evidence beside it, of which ``evidence`` is the folder. Raises StoreError when the disk
+    refuses."""
+    found = {"journal": "journal", "host.journal": f"{FOLDER}/journal", "sync.json": SYNC}
+    paths = {end: evidence / path for end, path in found.items() if (evidence / path).exists()}
+    facts = {end: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for end, path in paths.items()}
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    content = manifest.dump(record | {"evidence": evidence})
+    content = manifest.dump(record | {"evidence": facts})
     name = f"{stamp}-{hashlib.sha256(stamp.encode() + content).hexdigest()[:6]}"
     folder = _folder(store, record["device"]["identity"])
-    path = folder / f"{name}.json"
     hint = f"free space in {store.root} or choose another folder with --data"
     with fs.explained(f"store the calibration in {folder}", hint=hint):
         folder.mkdir(parents=True, exist_ok=True)
-        kept = folder / f"{name}.journal"
-        shutil.copyfile(journal, kept)
-        fs.sync(kept)
-        fs.write_atomic(path, manifest.seal(record | {"calibration": name}, {kept.name: evidence}))
+        for end, path in paths.items():
+            shutil.copyfile(path, folder / f"{name}.{end}")
+            fs.sync(folder / f"{name}.{end}")
+        files = {f"{name}.{end}": fact for end, fact in facts.items()}
+        fs.write_atomic(folder / f"{name}.json", manifest.seal(record | {"calibration": name}, files))
     return _read(folder, name)
 
 
@@ -145,7 +152,7 @@ def _folder(store: Store, identity: str) -> Path:
 def kept(store: Store, identity: str) -> list[Kept]:
     """The records of a device, oldest first. Raises StoreError for one that is damaged."""
     folder = _folder(store, identity)
-    names = sorted(path.stem for path in folder.glob("*.json") if ID.fullmatch(path.stem))
+    names = sorted(path.stem for path in folder.glob("*.json") if RUN_ID.fullmatch(path.stem))
     return [_read(folder, name) for name in names]
 
 

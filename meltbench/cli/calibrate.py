@@ -66,7 +66,7 @@ def selftest(
     with Terminal(design.lengths()) as watch:
         found = conduct.selftest(name, design, data, watch)
     if as_json:
-        print_json({key: found[key] for key in ("device", "design", "outcome", "failure", "sensors", "sources_seen")})
+        print_json(found)
     else:
         _print(found)
     if found["outcome"] != "done":

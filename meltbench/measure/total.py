@@ -73,7 +73,8 @@ def _designated(
     if source.status in ("gated", "again"):
         return Total(None, f"sensor_gated: {source.source}: {source.detail}")
     if source.status != "ok":
-        return Total(None, f"sensor_unreadable: {source.source}: {source.detail}")
+        code = "clock_unsynced" if "clock_unsynced" in source.detail else "sensor_unreadable"
+        return Total(None, f"{code}: {source.source}: {source.detail}")
     return total(signals, one, gpus)
 
 

@@ -169,7 +169,7 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "Read the source at another period in the device profile, one that shares no multiple with theirs.",
     ),
     "implausible_power": (
-        "mean power is not above zero, below idling, or beyond the machine, or over 10% of samples are: no energy is shown",
+        "mean power is not above zero, below idling, or beyond the machine, or over 10% of samples are: no energy then",
         "invalid",
         "Check the unit, sign and scale of the source in the device profile.",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meltbench.report.jsoncalibration import CALIBRATION, SELFTEST
 from meltbench.report.jsondevices import DEVICE, DEVICES, READ
 from meltbench.report.jsonshapes import Document, Key
 from meltbench.store import schema
@@ -288,7 +289,7 @@ DEFINITIONS = Document(
         Key("[].sha256", "text", "Of its definition."),
     ),
 )
-DOCUMENTS = (RUN, RUNS, PLAN, VERIFY, REBUILD, MODELS, DEVICES, DEVICE, READ, DEFINITIONS)
+DOCUMENTS = (RUN, RUNS, PLAN, VERIFY, REBUILD, MODELS, DEVICES, DEVICE, CALIBRATION, SELFTEST, READ, DEFINITIONS)
 
 _HEAD = """# What --json prints
 

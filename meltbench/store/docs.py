@@ -12,9 +12,11 @@ a test holds them together.
 
     DATA/runs/RUN_ID/        one run; RUN_ID is the UTC start and six hex digits: 20261121T103105Z-3f9c2a
       ticket.json              written first, with the folder: spec, plan hash, target, where the job is
-      evidence/                the journal and the job, as they were on the target
+      evidence/                the journal and the job, as they were on the target; where sources are read on the
+                               controller also host/, its own journal and job, and sync.json, the clock exchanges
       *.parquet                the tables below that name a file
       manifest.json            written last: that rename is the commit, and the folder never changes again
+    DATA/calibrations/IDENTITY/   records of `meltbench devices calibrate`: ID.json, sealed, with its journals beside it
     DATA/meltbench.duckdb    the index, derived from the folders: delete it and `meltbench rebuild` makes it again
 
 DATA is `--data`, else `$MELTBENCH_DATA`, else `./data`. The manifest holds the SHA-256 and the size of every other

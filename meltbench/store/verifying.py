@@ -12,6 +12,7 @@ from meltbench.deadline import Deadline
 from meltbench.errors import StoreError
 from meltbench.paths import sha256_of
 from meltbench.store import fs, index, manifest, rows, schema, tables
+from meltbench.store.folder import RUN_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,7 +44,7 @@ def verify(
     ``progress`` is called with (done, total) runs. Open runs have nothing to check and are passed over.
     """
     chosen = store.run_ids() if run_ids is None else list(run_ids)
-    findings = _strays(store) if run_ids is None else []
+    findings = [*_strays(store), *_check_calibrations(store)] if run_ids is None else []
     whole = []
     for done, run_id in enumerate(chosen, 1):
         folder = store.folder(run_id)
@@ -77,6 +78,27 @@ def _strays(store: Store) -> list[Finding]:
         known = set(store.run_ids())
         others = sorted(set(os.listdir(store.runs_dir)) - known)
     return [Finding(None, f"runs/{name}", "extra", "not a run folder") for name in others]
+
+
+def _check_calibrations(store: Store) -> list[Finding]:
+    """The seal of every calibration record, and the hashes of its evidence."""
+    findings = []
+    for path in sorted((store.root / "calibrations").glob("*/*.json")):
+        if not RUN_ID.fullmatch(path.stem):
+            continue
+        here = f"calibrations/{path.parent.name}"
+        try:
+            listed = manifest.open_sealed(manifest.read_bounded(path), path.name)["files"]
+        except StoreError as error:
+            findings.append(Finding(None, f"{here}/{path.name}", "unreadable", error.message))
+            continue
+        present = {entry.name: entry for entry in os.scandir(path.parent)}
+        for name in sorted(listed):
+            if name not in present:
+                findings.append(Finding(None, f"{here}/{name}", "missing", "stored, but not there"))
+            elif why := _difference(present[name], listed[name]):
+                findings.append(Finding(None, f"{here}/{name}", "changed", why))
+    return findings
 
 
 def _check_run(folder: RunFolder) -> list[Finding]:

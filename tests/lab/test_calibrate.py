@@ -13,6 +13,7 @@ from typing import Any
 import made_phone
 import pytest
 from cli import Bench
+from jsoncheck import NAMED, problems
 from made_gauge import IDLE_W, LOAD_W, Dialect, amps
 
 from meltbench.probe.journal import read_journal
@@ -103,6 +104,8 @@ def test_trap_1_and_2_phones_of_three_dialects_give_the_same_watts_once_calibrat
     with ThreadPoolExecutor(3) as pool:
         found = dict(zip(phones, pool.map(whole, phones), strict=True))
     for name, (before, record, run) in found.items():
+        assert problems(NAMED["calibration"], record) == []
+        assert problems(NAMED["selftest"], before) == []
         dialect = DIALECTS[name]
         (gauge,) = record["gauges"]
         assert gauge["refused"] == ""
@@ -164,6 +167,7 @@ def test_a_gauge_that_is_dead_or_on_a_cable_is_refused_and_selftest_does_not_see
 
     with ThreadPoolExecutor(2) as pool:
         found = dict(zip(phones, pool.map(whole, phones), strict=True))
+    assert problems(NAMED["calibration"], found["dead"][0]) == []
     (dead,), (plugged,) = (found[name][0]["gauges"] for name in ("dead", "plugged"))
     assert dead["refused"] == "step_not_seen: it read 0 A all the time"
     assert plugged["refused"].startswith("plugged: a supply is plugged in")

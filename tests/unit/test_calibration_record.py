@@ -14,8 +14,10 @@ from made_gauge import Dialect
 from meltbench.calibration import record
 from meltbench.calibration.job import CHARGE_S, QUICK, Design, compose_alone, compose_steps
 from meltbench.errors import StoreError, UserError
+from meltbench.host import Hosted
 from meltbench.probe.journal import parse_journal
-from meltbench.store import open_store
+from meltbench.store import open_store, verifying
+from meltbench.store.folder import RUN_ID
 from meltbench.targets.facts import parse
 from meltbench.targets.profile import Profile, Source
 
@@ -63,13 +65,13 @@ def ticket(profile: Profile = PHONE) -> dict[str, object]:
 
 def made(dialect: Dialect = Dialect(), profile: Profile = PHONE) -> dict[str, object]:  # noqa: B008
     alone = parse_journal(evidence(dialect, alone=True))
-    return record.made(ticket(profile), parse_journal(evidence(dialect)), alone)
+    return record.made(ticket(profile), parse_journal(evidence(dialect)), Hosted(), alone)
 
 
 def save(tmp_path: Path, **more: object) -> record.Kept:
-    raw = tmp_path / "journal"
-    raw.write_bytes(evidence(Dialect()))
-    return record.save(open_store(tmp_path / "data"), made() | more, raw)
+    (tmp_path / "evidence").mkdir()
+    (tmp_path / "evidence" / "journal").write_bytes(evidence(Dialect()))
+    return record.save(open_store(tmp_path / "data"), made() | more, tmp_path / "evidence")
 
 
 def test_a_record_holds_what_a_run_needs_and_is_the_same_when_it_is_made_again() -> None:
@@ -87,7 +89,7 @@ def test_a_record_holds_what_a_run_needs_and_is_the_same_when_it_is_made_again()
 
 
 def test_a_self_test_shows_the_units_in_force_and_judges_none() -> None:
-    found = record.tested(ticket(), parse_journal(evidence(Dialect("mA", -1, noise_a=0.0))))
+    found = record.tested(ticket(), parse_journal(evidence(Dialect("mA", -1, noise_a=0.0))), Hosted())
     assert "gauges" not in found
     (power,) = [one for one in found["sensors"] if one["series"] == "battery.power"]
     assert power["load"] == pytest.approx(3.4e-3, rel=0.02)  # as the profile's uA have it
@@ -96,7 +98,7 @@ def test_a_self_test_shows_the_units_in_force_and_judges_none() -> None:
 def test_a_record_is_kept_with_its_journal_and_laid_over_the_profile(tmp_path: Path) -> None:
     kept = save(tmp_path)
     store = open_store(tmp_path / "data")
-    assert record.ID.fullmatch(kept.id)
+    assert RUN_ID.fullmatch(kept.id)
     assert kept.path.parent == store.root / "calibrations" / FACTS.identity
     assert kept.path.with_suffix(".journal").read_bytes() == evidence(Dialect())
     assert record.kept(store, FACTS.identity) == [kept] == record.of_device(store, "phone")
@@ -143,6 +145,20 @@ def test_a_record_that_was_changed_is_refused(tmp_path: Path) -> None:
         record.kept(open_store(tmp_path / "data"), FACTS.identity)
     with pytest.raises(StoreError):
         record.kept(open_store(tmp_path / "data"), "../../etc")
+
+
+def test_verify_looks_at_records_and_their_evidence(tmp_path: Path) -> None:
+    kept, store = save(tmp_path), open_store(tmp_path / "data")
+    assert verifying.verify(store) == []
+    journal = kept.path.with_suffix(".journal")
+    journal.write_bytes(journal.read_bytes()[:-1] + b"x")
+    (found,) = verifying.verify(store)
+    assert (found.run_id, found.problem) == (None, "changed")
+    assert found.file == f"calibrations/{FACTS.identity}/{kept.id}.journal"
+    journal.unlink()
+    assert [one.problem for one in verifying.verify(store)] == ["missing"]
+    kept.path.write_text(kept.path.read_text() + " ")
+    assert [one.problem for one in verifying.verify(store)] == ["unreadable"]
 
 
 def test_the_job_burns_by_the_probe_between_idle_windows() -> None:
