@@ -155,6 +155,19 @@ def test_a_program_that_is_not_there_is_named(bench: Bench) -> None:
     assert bench.json(*device.start("0.1", "--no-prepare"))
 
 
+def test_a_port_that_cannot_be_switched_is_named_with_what_its_program_said(bench: Bench) -> None:
+    device = Device(bench, HUB)
+    program = bench.home / "bin" / "uhubctl"
+    whole = program.read_text()
+    program.write_text(whole.replace("*-a*) ", "*-a*) echo 'USB permission denied' >&2; exit 5; "))
+    run = only(bench.json(*device.start()))
+    detail = against(run)
+    assert detail is not None
+    assert detail.startswith("hub = off: Port 2: 0103 power enable connect [18d1:4ee7 Made Phone 8A1X] was in force: ")
+    assert detail.endswith("it ended with status 5: USB permission denied")
+    assert run["validity"] == "invalid"
+
+
 def test_every_repetition_is_prepared_and_put_back(bench: Bench) -> None:
     device = Device(bench, MODE, HUB)
     runs = bench.json(*device.start("0.1", "--reps", "2"))
