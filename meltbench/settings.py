@@ -273,7 +273,7 @@ def _texts_after(stream: Stream, after_ns: int) -> list[str]:
         if err == 0 and t0 >= after_ns:
             text = raw[:4096].decode("utf-8", "replace").rstrip()
             found = _CHOSEN.match(text)
-            out.append(printable(found[1] if found else text)[:_MAX_CHARS])
+            out.append(printable(found[1] if found else text)[:_MAX_CHARS] or "nothing")
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -210,9 +211,10 @@ def test_a_governor_that_the_kernel_refuses_to_change(bench: Bench) -> None:
     stop = threading.Event()
 
     def refuse() -> None:  # as a driver does that accepts a write and goes on as before
-        while not stop.wait(0.0005):
-            if device.governor(0).read_text() != "powersave":
-                device.governor(0).write_text("powersave")
+        with device.governor(0).open("r+b", buffering=0) as governor:
+            while not stop.wait(0.0005):
+                if os.pread(governor.fileno(), 64, 0).strip() != b"powersave":
+                    os.pwrite(governor.fileno(), b"powersave  \n", 0)  # at once, and over the longer word
 
     thread = threading.Thread(target=refuse)
     thread.start()
