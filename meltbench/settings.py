@@ -273,7 +273,7 @@ def _texts_after(stream: Stream, after_ns: int) -> list[str]:
         if err == 0 and t0 >= after_ns:
             text = raw[:4096].decode("utf-8", "replace").rstrip()
             found = _CHOSEN.match(text)
-            out.append(printable(found[1] if found else text)[:_MAX_CHARS])
+            out.append(printable(found[1] if found else text)[:_MAX_CHARS] or "nothing")
     return out
 
 
@@ -291,9 +291,9 @@ def _judge_told(one: Planned, answers: Sequence[Told], failed: str = "") -> Verd
     wrong = next((found for found in answers if found.value != one.wanted), None)
     problem = "" if answers else "the run ended before it was looked at"
     if wrong is not None:
-        first = answers[0].value == one.wanted
-        what = f"{wrong.value} was in force" if wrong.value is not None else f"nobody knows: {wrong.problem}"
-        problem = f"{what}{' at the end, something set it back' if first and wrong.value is not None else ''}"
+        back = " at the end, something set it back" if answers[0].value == one.wanted else ""
+        told_so = f"{wrong.value} was in force{back}" if wrong.value is not None else "nobody knows"
+        problem = ": ".join(filter(None, (told_so, wrong.problem)))
     return _verdict(one, used, f"{problem}; {failed}" if problem and failed else problem)
 
 

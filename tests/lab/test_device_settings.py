@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -155,6 +156,19 @@ def test_a_program_that_is_not_there_is_named(bench: Bench) -> None:
     assert bench.json(*device.start("0.1", "--no-prepare"))
 
 
+def test_a_port_that_cannot_be_switched_is_named_with_what_its_program_said(bench: Bench) -> None:
+    device = Device(bench, HUB)
+    program = bench.home / "bin" / "uhubctl"
+    whole = program.read_text()
+    program.write_text(whole.replace("*-a*) ", "*-a*) echo 'USB permission denied' >&2; exit 5; "))
+    run = only(bench.json(*device.start()))
+    detail = against(run)
+    assert detail is not None
+    assert detail.startswith("hub = off: Port 2: 0103 power enable connect [18d1:4ee7 Made Phone 8A1X] was in force: ")
+    assert detail.endswith("it ended with status 5: USB permission denied")
+    assert run["validity"] == "invalid"
+
+
 def test_every_repetition_is_prepared_and_put_back(bench: Bench) -> None:
     device = Device(bench, MODE, HUB)
     runs = bench.json(*device.start("0.1", "--reps", "2"))
@@ -197,9 +211,10 @@ def test_a_governor_that_the_kernel_refuses_to_change(bench: Bench) -> None:
     stop = threading.Event()
 
     def refuse() -> None:  # as a driver does that accepts a write and goes on as before
-        while not stop.wait(0.0005):
-            if device.governor(0).read_text() != "powersave":
-                device.governor(0).write_text("powersave")
+        with device.governor(0).open("r+b", buffering=0) as governor:
+            while not stop.wait(0.0005):
+                if os.pread(governor.fileno(), 64, 0).strip() != b"powersave":
+                    os.pwrite(governor.fileno(), b"powersave  \n", 0)  # at once, and over the longer word
 
     thread = threading.Thread(target=refuse)
     thread.start()
