@@ -5,14 +5,15 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from evidence_kit import phase, series
+from evidence_kit import phase, request, series
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltbench.errors import InternalError
+from meltbench.measure.beats import beats
 from meltbench.measure.counters import difference
 from meltbench.measure.digest import Digester, Edges, digest
-from meltbench.measure.energy import energy, prepare, rail_of
+from meltbench.measure.energy import energy, rail_of
 from meltbench.measure.rows import BESIDE
 
 RANGE_J = 300.0
@@ -45,9 +46,27 @@ def gauge(n, dice):
     return series("hwmon.board", t, value, kind="gauge", unit="W", klass="C")
 
 
-@settings(max_examples=120, deadline=None)
+def trailing(n, dice):
+    return replace(gauge(n, dice), window_s=0.05)
+
+
+def external(n, dice):
+    return replace(gauge(n, dice), clock_bound_s=0.03, update_s=0.01, window_s=0.02)
+
+
+def repeating(n, dice):
+    """A gauge that is renewed once in about ten readings."""
+    one = gauge(n, dice)
+    return replace(one, value=np.repeat(np.round(5 + dice.normal(0, 1, n // 10 + 1), 1), 10)[:n])
+
+
+def other_clock(n, dice):
+    return replace(counter(n, dice), clock_bound_s=0.03)
+
+
+@settings(max_examples=200, deadline=None)
 @given(
-    st.sampled_from([counter, gauge]),
+    st.sampled_from([counter, gauge, trailing, external, repeating, other_clock]),
     st.integers(1, 800),
     st.integers(0, 10**6),
     st.lists(st.integers(0, 10**6), max_size=8),
@@ -56,8 +75,10 @@ def gauge(n, dice):
 def test_every_window_has_the_same_energy_however_the_samples_came(make, n, seed, cuts, spans):
     one = make(n, np.random.default_rng(seed))
     windows = [phase(f"w{i}", t0, t0 + length) for i, (t0, length) in enumerate(spans)]
-    edges = Edges.of([(w.t0_ns, w.t1_ns) for w in windows], windows[0])
-    whole, kept = prepare(one), rail_of(in_blocks(one, edges, cuts))
+    token = windows[0].t0_ns + np.arange(60) * 31_000_000
+    asked = [replace(request(0, 0, 20), token_t_ns=tuple(token.tolist()))]
+    edges = Edges.of([(w.t0_ns, w.t1_ns) for w in windows], windows[0], (), beats(asked))
+    whole, kept = rail_of(digest(one, Edges(beats=edges.beats))), rail_of(in_blocks(one, edges, cuts))
     for span in windows:
         ours, theirs = energy(kept, span), energy(whole, span)
         assert (ours.reason, ours.n) == (theirs.reason, theirs.n)

@@ -18,7 +18,7 @@ from meltbench.records import Measure
 from meltbench.report.figure import figure
 from meltbench.report.textplot import fits, text_plot
 from meltbench.report.traces import read_traces
-from meltbench.store import read_record
+from meltbench.store import read_record, schema
 
 T = np.arange(0, 30, 0.019)
 PHASES = [phase("idle_before", 0, 4), phase("load", 4, 9), phase("run", 10, 25), phase("idle_after", 26, 30)]
@@ -26,10 +26,19 @@ PHASES = [phase("idle_before", 0, 4), phase("load", 4, 9), phase("run", 10, 25),
 
 def traced(tmp_path, buckets=100, **parts):
     """The traces of a stored run with these parts, by name."""
+    return of_stored(stored(tmp_path, **parts), buckets)
+
+
+def stored(tmp_path, **parts):
+    """The folder of a run with these parts."""
     store = store_at(tmp_path)
     folder = open_run(store)
     whole = {"phases": PHASES, "requests": [], "measures": [], "series": []} | parts
     store.commit(folder, replace(record_of(folder.run_id), **whole))
+    return folder
+
+
+def of_stored(folder, buckets=100):
     traces = read_traces(folder.path, read_record(folder.path, signals=False), buckets)
     return traces, {one.name: one for one in traces.signals}
 
@@ -102,6 +111,28 @@ def test_a_gauge_stands_where_there_is_no_counter_and_the_widest_scope_wins(tmp_
     assert found["power"].of == "board.in_w, module"
     assert at(found["power"], 20) == 9
     assert sum(mean is None for mean in found["power"].mean) == 1
+
+
+def test_a_gauge_of_now_goes_before_a_trailing_mean_of_a_wider_scope(tmp_path):
+    t = np.arange(0, 30, 0.097)
+    mean = series("board.power_average", t, np.full(len(t), 9.0), kind="gauge", unit="W", klass="C", scope="module")
+    now = series("soc.power", t, np.full(len(t), 4.0), kind="gauge", unit="W", klass="C", scope="soc")
+    for window_s in (1.0, None):
+        _, found = traced(tmp_path / str(window_s), series=[replace(mean, window_s=window_s), now])
+        assert found["power"].of == "soc.power, soc"
+    _, found = traced(tmp_path / "alone", series=[replace(mean, window_s=None)])
+    assert found["power"].of == "board.power_average, module"
+
+
+def test_a_run_stored_before_series_told_their_windows_has_its_traces(tmp_path, monkeypatch):
+    t = np.arange(0, 30, 0.097)
+    now = series("board.power", t, np.full(len(t), 4.0), kind="gauge", unit="W", klass="C", scope="module")
+    columns = tuple(column for column in schema.SERIES.columns if not column.later)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(schema, "SERIES", replace(schema.SERIES, columns=columns))
+        folder = stored(tmp_path, series=[now])
+    _, found = of_stored(folder)
+    assert at(found["power"], 20) == 4
 
 
 def test_the_hottest_zone_is_shown_and_a_gap_stays_one(tmp_path):
