@@ -212,9 +212,8 @@ def _of_rails(inputs: RunInputs) -> list[Measure]:
 def request_energies(inputs: RunInputs, measures: Sequence[Measure]) -> list[Request]:
     """The requests of a run with the energy of each, from the designated total. ``measures``: those of the run, for
     where its total cannot be true that of a request is none either."""
-    total = designated(inputs.totals, inputs.sources, inputs.signals, inputs.gpus)
     gross = next((m for m in measures if (m.name, m.phase, m.source) == ("energy_j", "run", TOTAL)), None)
     said = (gross.reason or "") if gross is not None else ""
     bad = said if said.startswith("implausible_power") else ""
-    rail = None if bad else total.rail
-    return with_energy(inputs.requests, rail, bad or total.reason, gross is not None and gross.value is not None)
+    rail = None if bad else inputs.total.rail
+    return with_energy(inputs.requests, rail, bad or inputs.total.reason, gross is not None and gross.value is not None)

@@ -100,6 +100,9 @@ def _implausible(rail: Rail, gross: Measure, seconds: float, baseline: Baseline 
     if gross.value is None:
         return ""
     watts = gross.value / seconds
+    still = [part.name for part in rail.parts if part.head.unit == "W" and part.whole.low == part.whole.high]
+    if still and kind in SERVED:
+        return f"stale_sensor: {still[0]} had one value, idle and under load"
     if watts <= 0:
         return f"implausible_power: {watts:.3g} W over the run"
     if isinstance(baseline, str) or kind not in SERVED:

@@ -172,6 +172,7 @@ class GaugeRows:
         change = np.abs(np.diff(v, prepend=v_before))
         fresh = change > 0
         self.quantum_w = min(self.quantum_w, float(change[fresh].min(initial=math.inf)))
+        fresh |= self._renewed(t, t_before) & (v != 0)
         long = since > GAP_FACTOR * self._usual_s
         rows = {
             "t": t - round((self.head.window_s or 0.0) / 2 * 1e9),
@@ -188,6 +189,16 @@ class GaugeRows:
         if stand.any():
             self._put({name: column[stand] for name, column in rows.items()})
         self._spare = {} if stand[-1] else {name: column[-1:] for name, column in rows.items()}
+
+    def _renewed(self, t: Ints, t_before: int) -> Bools:
+        """Whether the gauge was renewed since the reading before, where it says how often: then equal values are new
+        ones too, for power may be constant. A gauge that says nothing of it may as well stand still, and one of a
+        battery (class D) does."""
+        by_mean = self.head.window_s if self.head.klass != "D" else 0.0
+        every_ns = round((self.head.update_s or by_mean or 0.0) * 1e9)
+        if not every_ns:
+            return np.zeros(len(t), np.bool_)
+        return np.diff(t // every_ns, prepend=t_before // every_ns) > 0
 
     def _standing(self, t: Ints, fresh: Bools) -> Bools:
         """The readings that are rows."""

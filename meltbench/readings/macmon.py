@@ -2,8 +2,8 @@
 
 ``cpu_power``, ``gpu_power``, ``ane_power``, ``ram_power`` and their sum ``all_power`` are Apple's energy model (class
 E). ``sys_power`` is read from the SMC's sensor PSTR: what the whole machine draws, more than ten times ``all_power``
-when it is idle. How exact it is nobody says (class D). All are means over the time since the line before. A zero of
-the processors is a counter that was not published, as in powermetrics.
+when it is idle. How exact it is nobody says (class E too). All are means over the time since the line before. A zero
+of the processors is a counter that was not published, as in powermetrics.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from meltbench.records import Scope, Series, Stream
 
 _POWERS: tuple[tuple[str, str, Scope, str], ...] = (
-    ("sys_power", "sys", "module", "D"),
+    ("sys_power", "sys", "module", "E"),
     ("all_power", "all", "soc", "E"),
     ("cpu_power", "cpu", "rail", "E"),
     ("gpu_power", "gpu", "rail", "E"),

@@ -8,7 +8,7 @@ Older drivers (Pixel 4 and 5) print the bare time, and lines without a duration 
 
 Rails are named as on the schematic, which differs from generation to generation (CL1 and CL2 change places between
 Pixel 6 and 9). They are parts and no total: display and radio share channels, losses of the PMICs are not in them.
-Class D: Google publishes no accuracy. The files need root (SELinux: sysfs_odpm).
+Class B like any counter of hardware, though Google publishes no accuracy. The files need root (SELinux: sysfs_odpm).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
                 name = rail if seen[rail] == 1 else f"{rail}#{seen[rail]}"
                 column = Column(f"odpm.{name}.energy", "J", "counter", "rail")
                 raw = table.raw(rail)
-                one = make_series(source, timed, column, raw.values, raw.codes, klass="D", update_s=1 / hz)
+                one = make_series(source, timed, column, raw.values, raw.codes, klass="B", update_s=1 / hz)
                 series.append(replace(one, calibration=checked))
             if not table.names:
                 raw = table.raw("")

@@ -96,7 +96,7 @@ class Trace:
 
 
 def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
-    """``perfetto.rail.RAIL.energy`` in joules (class D), and of the battery ``perfetto.battery.power``, ``.current_a``,
+    """``perfetto.rail.RAIL.energy`` in joules (class B), and of the battery ``perfetto.battery.power``, ``.current_a``,
     ``.voltage_v``, ``.charge_c``, ``.soc_percent``; with several batteries ``perfetto.battery.NAME.power`` ...
 
     Power needs both current and voltage in one packet: perfetto reads voltages from Android 14 on.
@@ -232,7 +232,7 @@ def _series(source: str, stream: Stream, trace: Trace, found: Gauge) -> Iterator
         raw = _raw([samples[t][1] for t in starts])
         column = Column(f"perfetto.rail.{name}.energy", "J", "counter", "rail")
         update_s = 1 / trace.rates.get(rail, SLOWEST_HZ)
-        one = make_series(source, timed, column, raw.values, raw.codes, klass="D", update_s=update_s)
+        one = make_series(source, timed, column, raw.values, raw.codes, klass="B", update_s=update_s)
         yield replace(one, calibration=found.calibration)
 
 

@@ -102,7 +102,7 @@ def test_macmon_tells_the_machine_from_its_chip() -> None:
     assert {
         name: (one.scope, one.klass) for name, one in found.items() if name in ("macmon.sys.power", "macmon.all.power")
     } == {
-        "macmon.sys.power": ("module", "D"),
+        "macmon.sys.power": ("module", "E"),
         "macmon.all.power": ("soc", "E"),
     }
     start = 1772359200_250000000

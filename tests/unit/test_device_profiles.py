@@ -263,7 +263,7 @@ def test_a_mac_is_measured_from_either_log_with_what_each_can_tell() -> None:
     header = "*** Sampled system activity (Sat Mar 14 10:{0} 2026 +0100) (1000.0ms elapsed) ***\n"
     chip = mac(60, header + "CPU Power: {mw} mW\nCombined Power (CPU + GPU + ANE): {mw} mW\n\n")
     line = '{{"timestamp":"2026-03-14T10:{0}.0+00:00","all_power":3.0,"cpu_power":3.0,"sys_power":{w}}}\n'
-    for raw, power, scope, klass in ((chip, 3.0, "soc", "E"), (mac(60, line), 9.0, "module", "D")):
+    for raw, power, scope, klass in ((chip, 3.0, "soc", "E"), (mac(60, line), 9.0, "module", "E")):
         seen = recorded.recording(raw, recorded.sources_of(PROFILES["macbook"]))
         total = recorded.measured(seen, PROFILES["macbook"])
         assert (total["scope"], total["klass"]) == (scope, klass)

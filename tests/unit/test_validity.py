@@ -1,5 +1,6 @@
 """Reasons against validity: the table, what finds them, and a whole run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from evidence_kit import SECOND, digests, phase, request, series
 
 from meltbench.errors import InternalError
 from meltbench.measure import Designation, RunInputs, StreamStats, measure_run
+from meltbench.measure.beats import beats
 from meltbench.measure.digest import Edges, digest
 from meltbench.measure.findings import (
     clock_reasons,
@@ -154,7 +156,8 @@ def evidence(**more):
     phases = more.get("phases", PHASES)
     run = next((one for one in phases if one.name == "run"), None)
     windows = power_windows(run) if more.get("kind") == "sustained" else []
-    edges = Edges.of([(one.t0_ns, one.t1_ns) for one in phases] + windows, run)
+    found = beats(more.get("requests", REQUESTS))
+    edges = Edges.of([(one.t0_ns, one.t1_ns) for one in phases] + windows, run, (), found)
     given = {
         "signals": [digest(one, edges) for one in more.pop("series", sound())],
         "sources": [SourceStatus("rapl", "ok", 1, 400)],
@@ -224,6 +227,8 @@ def replaced(name, values):
 
 
 BATTERY = Designation("gauge", scope="battery")
+_TOKENS = [tuple(range(start * SECOND + 30_000_000, (start + 10) * SECOND, SECOND // 10)) for start in (10, 20)]
+IN_STEP = [replace(one, token_t_ns=_TOKENS[one.index]) for one in REQUESTS]  # a token with each reading of the gauge
 NOISE = np.random.default_rng(5).normal(0, 0.05, len(T))
 
 
@@ -236,7 +241,7 @@ def gauge(name, value, unit="W", kind="gauge", **more):
 def on_battery(*signals, power=2 + NOISE):
     """A phone whose battery is what its energy is taken from."""
     others = [one for one in sound() if one.unit != "J"]
-    given = [gauge("battery.power", power), *signals, *others]
+    given = [*(power if isinstance(power, list) else [gauge("battery.power", power)]), *signals, *others]
     return {"series": given, "sources": [SourceStatus("gauge", "ok", 1, 400)], "totals": [BATTERY]}
 
 
@@ -278,6 +283,13 @@ CASES = [
     ("stale_sensor", {"series": replaced("rapl.package-0", np.full(len(T), 5.0))}),
     ("stale_sensor", on_battery(gauge("dumpsys_battery.updates_stopped", 1, "1", "state"))),
     ("stale_sensor", screened(on_battery(power=np.where(T < 20, 2 + NOISE, 2.3)), 15.0)),
+    ("stale_sensor", on_battery(power=[replace(gauge("battery.power", 3.0), update_s=0.1)])),
+    ("uncalibrated_sensor", on_battery(power=[replace(gauge("battery.power", 2 + NOISE), klass="D")])),
+    ("trailing_average", on_battery(power=[replace(gauge("battery.power", 2 + NOISE), window_s=None)])),
+    (
+        "aliased_gauge",
+        on_battery() | {"requests": IN_STEP},
+    ),
     ("sensor_denied", {"sources": [SourceStatus("rapl", "denied", 1, 0)]}),
     ("sensor_gated", {"sources": [SourceStatus("rapl", "ok", 1, 9), SourceStatus("gpu", "again", 1, 9)]}),
     ("sensor_unreadable", {"sources": [SourceStatus("rapl", "error", 1, 0)]}),

@@ -115,7 +115,7 @@ def test_trap_12_both_pmics_of_a_pixel():
     assert values(found)["odpm.VSYS_PWR_WLAN_BT.energy"] == pytest.approx(192612.469095)
     assert values(found)["odpm.S1M_VDD_MIF.energy"] == pytest.approx(196.512891)
     assert values(found)["odpm.VSYS_PWR_RFFE.energy"] == 0.0
-    assert {(one.klass, one.kind, one.unit) for one in found.values()} == {("D", "counter", "J")}
+    assert {(one.klass, one.kind, one.unit) for one in found.values()} == {("B", "counter", "J")}
 
 
 def test_perfettos_table_of_a_phone_that_discharges():

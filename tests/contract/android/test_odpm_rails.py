@@ -55,7 +55,7 @@ def test_rails_of_both_devices_in_joules_and_their_parts_in_words():
         }
     )
     one = found["odpm.S2S_VDD_G3D.energy"]
-    assert (one.unit, one.kind, one.scope, one.klass, one.wrap) == ("J", "counter", "rail", "D", None)
+    assert (one.unit, one.kind, one.scope, one.klass, one.wrap) == ("J", "counter", "rail", "B", None)
     assert status.detail == "rails: S2S_VDD_G3D GPU, S1S_VDD_CAM Multimedia"
 
 

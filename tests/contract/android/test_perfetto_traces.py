@@ -122,7 +122,7 @@ def test_trap_14_a_rail_is_timed_by_its_own_stamp_and_not_by_its_packet():
     assert energy(rail_of(digests([cpu], run)[0]), run).value == pytest.approx(4.0, rel=1e-3)
     gpu = found["rail.S2S_VDD_G3D.energy"]
     assert gpu.t0_ns[0] == 1_007 * MS
-    assert (gpu.unit, gpu.kind, gpu.scope, gpu.klass, gpu.update_s) == ("J", "counter", "rail", "D", 1 / 61)
+    assert (gpu.unit, gpu.kind, gpu.scope, gpu.klass, gpu.update_s) == ("J", "counter", "rail", "B", 1 / 61)
 
 
 def test_rails_that_are_named_after_their_first_energy_and_one_that_never_is():
