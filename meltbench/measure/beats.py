@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ class Beat:
     starts: Ints
     ends: Ints
 
-    @property
+    @cached_property
     def period_s(self) -> float:
         """The usual length of a cycle."""
         return float(np.median(self.ends - self.starts)) / 1e9

@@ -34,7 +34,7 @@ def both(one: Edge, other: Edge) -> float:
 def between(signal: Digest, edge: int) -> int:
     """k so that the edge lies between kept rows k-1 and k, which were neighbours. There are two or more."""
     t = signal.kept["t"]
-    k = int(np.clip(np.searchsorted(t, edge, "right"), 1, len(t) - 1))
+    k = min(max(int(t.searchsorted(edge, "right")), 1), len(t) - 1)
     signal.check_neighbours(k)
     return k
 
@@ -43,7 +43,8 @@ def at(signal: Digest, name: str, t_ns: int) -> float:
     """A sum of the rows at a moment between two of them, as if it rose evenly."""
     t, column = signal.kept["t"], signal.kept[name]
     k = between(signal, t_ns)
-    return float(np.interp(t_ns, t[k - 1 : k + 1], column[k - 1 : k + 1]))
+    low, high = float(column[k - 1]), float(column[k])
+    return low + (high - low) * (int(t_ns - t[k - 1]) / int(t[k] - t[k - 1]))
 
 
 def area(gauge: Digest, t_ns: int) -> float:

@@ -19,6 +19,8 @@ from meltbench.measure.edges import SQRT3, area, at, between, both, counter_edge
 from meltbench.records import Measure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meltbench.records import Phase, Scope, Series
 
 GAIN_LIMIT = {"A": 0.01, "B": 0.05, "C": 0.10, "D": 0.20}  # E, a model or an estimate, has no limit to state
@@ -163,9 +165,16 @@ def _counter_window(counter: Digest, t0: int, t1: int, *, sharp: bool) -> Window
     energy = at(counter, "v", t1) - at(counter, "v", t0)
     if energy < 0:
         return Window(None, "counter_reset: the counter ran backwards", n=n, method=method)
-    shift = tuple(at(counter, "v", t1 + by) - at(counter, "v", t0 + by) - energy for by in (-bound, bound))
     edges = both(counter_edge(counter, t0), counter_edge(counter, t1))
-    return Window(energy, None, edges, 0.0, (shift[0], shift[1]), n, 1.0, method)
+    return Window(energy, None, edges, 0.0, _shift(lambda t: at(counter, "v", t), t0, t1, bound), n, 1.0, method)
+
+
+def _shift(until: Callable[[int], float], t0: int, t1: int, bound: int) -> tuple[float, float]:
+    """What a window has more when it is moved by the bound, back and on. ``until``: the energy up to a moment."""
+    if not bound:
+        return 0.0, 0.0
+    back, here, on = (until(t1 + by) - until(t0 + by) for by in (-bound, 0, bound))
+    return back - here, on - here
 
 
 def _gauge_window(gauge: Digest, t0: int, t1: int, *, sharp: bool) -> Window:
@@ -189,14 +198,14 @@ def _gauge_window(gauge: Digest, t0: int, t1: int, *, sharp: bool) -> Window:
     if refused := [one for one in missed if isinstance(one, str)]:
         return Window(None, refused[0], n=fresh, coverage=coverage, method=method)
     energy = area(gauge, t1) - area(gauge, t0)
-    shift = tuple(area(gauge, t1 + by) - area(gauge, t0 + by) - energy for by in (-bound, bound))
     rough = math.sqrt(_ROUGH_SHARE * max(float(kept["rough"][b - 1] - kept["rough"][min(a + 1, b - 1)]), 0.0))
     rough *= max(0.0, 1 - (gauge.head.window_s or 0.0) / gauge.period_s)  # what a mean covers is not between samples
     # Both tell of the same: what lies between the samples.
     alias = max(rough, *(one for one in missed if not isinstance(one, str)), 0.0)
     alias = math.hypot(alias, gauge.quantum_w / math.sqrt(12) * (t1 - t0) / 1e9)  # all may be rounded the same way
     edges = both(gauge_edge(gauge, t0, end=False), gauge_edge(gauge, t1, end=True)) if sharp else 0.0
-    return Window(energy, None, edges, alias, (shift[0], shift[1]), fresh, coverage, method)
+    shift = _shift(lambda t: area(gauge, t), t0, t1, bound)
+    return Window(energy, None, edges, alias, shift, fresh, coverage, method)
 
 
 def energy(source: Series | Rail, phase: Phase) -> Measure:

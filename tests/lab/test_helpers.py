@@ -98,6 +98,7 @@ def test_a_driver_without_power_of_now_falls_back_and_says_so(made_nvml: Path) -
     for fail in ("instant=3,average=3", "fields=13"):
         (line,) = some_lines(made_nvml, fail=fail)
         assert (line["power_mw"], line["power_average_mw"], line["usage_mw"]) == (None, None, 60000)
+        assert line["compute"] == 86
 
 
 def test_one_gpu_of_two_may_be_closed_to_us(made_nvml: Path) -> None:
