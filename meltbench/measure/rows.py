@@ -122,6 +122,7 @@ class GaugeRows:
     _renew_ns: float = field(default=0.0, init=False)  # 0: every reading is a row
     _first: list[tuple[Ints, Floats, Floats]] = field(default_factory=list, init=False)
     _last: tuple[int, float] | None = field(default=None, init=False)  # the last reading
+    _new_ns: int | None = field(default=None, init=False)  # when the value last changed
     _rows: tuple[Ints, Floats] = field(default=(np.empty(0, np.int64), np.empty(0)), init=False)  # t, v of the last two
     _sums: dict[str, Any] = field(default_factory=dict, init=False)
     _spare: Columns = field(default_factory=dict, init=False)  # the last reading, where it was a copy
@@ -172,7 +173,7 @@ class GaugeRows:
         change = np.abs(np.diff(v, prepend=v_before))
         fresh = change > 0
         self.quantum_w = min(self.quantum_w, float(change[fresh].min(initial=math.inf)))
-        fresh |= self._renewed(t, t_before) & (v != 0)
+        fresh |= self._renewed(t, fresh, t_before) & (v != 0)
         long = since > GAP_FACTOR * self._usual_s
         rows = {
             "t": t - round((self.head.window_s or 0.0) / 2 * 1e9),
@@ -190,15 +191,19 @@ class GaugeRows:
             self._put({name: column[stand] for name, column in rows.items()})
         self._spare = {} if stand[-1] else {name: column[-1:] for name, column in rows.items()}
 
-    def _renewed(self, t: Ints, t_before: int) -> Bools:
-        """Whether the gauge was renewed since the reading before, where it says how often: then equal values are new
-        ones too, for power may be constant. A gauge that says nothing of it may as well stand still, and one of a
+    def _renewed(self, t: Ints, changed: Bools, t_before: int) -> Bools:
+        """Whether the gauge was renewed since its last new value, where it says how often: then an equal value is a new
+        one too, for power may be constant. A gauge that says nothing of it may as well stand still, and one of a
         battery (class D) does."""
-        by_mean = self.head.window_s if self.head.klass != "D" else 0.0
-        every_ns = round((self.head.update_s or by_mean or 0.0) * 1e9)
+        every_ns = 0 if self.head.klass == "D" else round((self.head.update_s or self.head.window_s or 0.0) * 1e9)
         if not every_ns:
             return np.zeros(len(t), np.bool_)
-        return np.diff(t // every_ns, prepend=t_before // every_ns) > 0
+        since = np.maximum.accumulate(np.where(changed, t, self._new_ns or int(t[0])))
+        self._new_ns = int(since[-1])
+        slots = (t - since) // every_ns
+        before = (np.concatenate([[t_before], t[:-1]]) - since) // every_ns
+        renewed: Bools = ~changed & (slots > before)
+        return renewed
 
     def _standing(self, t: Ints, fresh: Bools) -> Bools:
         """The readings that are rows."""

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from meltbench import assemble
 from meltbench.errors import UnknownName
+from meltbench.host import Hosted
 from meltbench.measure import Designation, RunInputs, measure_run, request_energies
 from meltbench.measure.digest import Edges, digest
 from meltbench.measure.energy import Rail, energy
+from meltbench.measure.screening import Screen
 from meltbench.probe.journal import parse_journal
 from meltbench.readings import Source
 from meltbench.records import SourceStatus
@@ -239,5 +241,7 @@ def test_the_gain_limit_and_the_calibration_of_a_profile_reach_the_signals_of_a_
         make.readings(0, [(10, 20, 0, b"5000000\n"), (30, 40, 0, b"6000000\n")]),
     )
     one = {"name": "board", "reader": "hwmon", "options": {"calibration": "bench 1"}, "gain_limit": 0.03}
-    (found,), _ = assemble._signals({"sources": [one]}, parse_journal(journal), Edges(), lambda _: None)
+    (found,), _ = assemble._signals(
+        {"sources": [one]}, parse_journal(journal), Hosted(), Edges(), Screen(100.0, None), lambda _: None
+    )
     assert (found.head.gain_limit, found.head.calibration) == (0.03, "bench 1")
