@@ -65,7 +65,13 @@ def recording(raw: bytes, sources: Sequence[tuple[Source, float]], period_ms: fl
 
 def measured(found: Recording, profile: Profile) -> dict[str, Any]:
     """The energy of the total that the profile designates over the whole capture, or why there is none, JSON-ready."""
-    named = [Designation(one.source, one.rails, one.scope, one.partial) for one in profile.total]
+    # A log is one source's: that the others say nothing in it is no reason.
+    here = {status.source for status in found.sources if status.status == "ok"}
+    named = [
+        Designation(one.source, one.rails, one.scope, one.partial)
+        for one in profile.total
+        if one.source in here or not here.intersection(total.source for total in profile.total)
+    ]
     total = designated(named, found.sources, [digest(one) for one in found.series])
     row: dict[str, Any] = {"scope": None, "klass": None, "partial": total.partial}
     if total.rail is None:

@@ -13,6 +13,10 @@ import pytest
 from cli import Bench
 from jsoncheck import NAMED, problems
 
+from meltbench import road
+from meltbench.cli.watching import Terminal
+from meltbench.errors import UserError
+
 INA = "bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3"
 RAILS = ("VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC")
 
@@ -208,3 +212,22 @@ def test_a_dump_of_a_devices_files_is_read_with_options(bench: Bench) -> None:
     asked = ("--reader", "thermal", "--option", "celsius_per_count=0.1", "--json")
     (row,) = json.loads(bench.run("read", "zone", *asked).stdout)["series"]
     assert (row["name"], row["last"], row["n"]) == ("thermal.mtktscpu", pytest.approx(41.2), 1)
+
+
+def test_a_mac_is_told_in_one_line_how_it_is_measured(bench: Bench) -> None:
+    """A made uname stands in for macOS."""
+    (bench.home / "bin").mkdir()
+    (bench.home / "bin" / "uname").write_text("#!/bin/sh\necho Darwin arm64\n")
+    (bench.home / "bin" / "uname").chmod(0o755)
+    bench.env["PATH"] = f"{bench.home / 'bin'}:{bench.environment()['PATH']}"
+    done = bench.run("exec", "--", "true")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "Darwin on arm64 cannot be measured" in done.stderr
+    assert "meltbench read LOG --device macbook" in done.stderr
+
+
+def test_windows_is_refused_before_anything_is_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Windows")
+    with pytest.raises(UserError, match="Windows cannot be measured; the probe is for Linux and Android"):
+        road.reach("local", None, Terminal())

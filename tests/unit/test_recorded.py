@@ -78,6 +78,14 @@ def test_a_total_that_the_log_does_not_hold_is_a_reason() -> None:
     assert recorded.measured(found, one)["reason"].startswith("no_energy_source")
 
 
+def test_why_there_is_no_total_is_said_of_the_source_that_wrote_the_log() -> None:
+    one, _ = profile.load("macbook")
+    header = "*** Sampled system activity (Sat Mar 14 10:00:00 2026 +0100) (1000.0ms elapsed) ***"
+    found = recorded.recording(f"{header}\nGPU Power: 40 mW\n".encode(), recorded.sources_of(one))
+    assert [series.name for series in found.series] == ["powermetrics.gpu.power"]
+    assert "powermetrics.combined.power of powermetrics was not read" in recorded.measured(found, one)["reason"]
+
+
 def test_a_reader_that_the_profile_lacks_is_told_with_those_it_has() -> None:
     with pytest.raises(UserError, match="its readers: amdsmi, cpufreq"):
         recorded.sources_of(profile.load("local")[0], "tegrastats")
