@@ -15,7 +15,7 @@ from meltbench import host
 from meltbench.calibration import record
 from meltbench.calibration.battery import STEP_W
 from meltbench.calibration.job import compose_alone, compose_steps
-from meltbench.errors import DeviceError, Interrupted
+from meltbench.errors import DeadlineExceeded, DeviceError, Interrupted
 from meltbench.host import Hosted, Recorder
 from meltbench.probe.journal import read_journal
 from meltbench.road import meet
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from meltbench.watch import Watch
 
 _SLACK_S = 600.0  # of a recording on the controller beside steps whose loads begin late
-_LOOK_S = 1.0  # looking costs the target a fork
+_LOOK_S, _PATIENCE = 1.0, 5  # looking costs the target a fork
 _UNIQUE_W = 299.0  # units lie a thousand apart: with a limit below 1000 times 0.3 W one of them fits at most
 
 
@@ -126,8 +126,16 @@ def _run(probe: Probe, job: Job, where: Path, watch: Watch) -> None:
 
 
 def _follow(probe: Probe, folder: str, watch: Watch) -> None:
+    """Look on until the job has ended. A device whose every processor is busy may miss a few answers."""
+    missed = 0
     while True:
-        status = probe.status(folder)
+        try:
+            status, missed = probe.status(folder), 0
+        except DeadlineExceeded:
+            missed += 1
+            if missed > _PATIENCE:
+                raise
+            continue
         watch.step(status)
         if status.get("state") == "ended":
             return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ import made_phone
 import pytest
 from cli import Bench
 from jsoncheck import NAMED, problems
-from made_gauge import IDLE_W, LOAD_W, Dialect, amps
+from made_gauge import IDLE_W, LOAD_W, Dialect
 
 from meltbench.probe.journal import read_journal
 
@@ -182,6 +184,18 @@ def test_a_gauge_that_is_dead_or_on_a_cable_is_refused_and_selftest_does_not_see
     assert run["calibrations"] == {}
 
 
+def test_ctrl_c_ends_the_load_and_leaves_nothing(bench: Bench) -> None:
+    controller = bench.start("devices", "calibrate", "local", "--idle-s", "1", "--load-s", "60")
+    bench.wait_for(lambda state: state.get("name") == "load_0")
+    os.killpg(controller.pid, signal.SIGINT)  # as a terminal does
+    _, said = controller.communicate(timeout=60)
+    assert controller.returncode == 130
+    assert "the load was ended, and nothing was stored" in said
+    assert bench.no_leftovers()
+    assert not list(bench.data.glob("calibrations/*/*"))
+    assert bench.jobs() == []
+
+
 def test_a_calibration_of_another_build_of_the_system_is_not_used_and_that_is_said(made: Any) -> None:
     phone = made("phone", Dialect())
     record = phone.call("devices", "calibrate", "phone", "--quick", "--idle-s", "3", "--load-s", "3", "--steps", "1")
@@ -194,4 +208,3 @@ def test_a_calibration_of_another_build_of_the_system_is_not_used_and_that_is_sa
     assert f"calibration {record['calibration']} of gauge was made under" in done.stderr
     assert "not used" in done.stderr
     assert json.loads(done.stdout)[0]["calibrations"] == {}
-    assert amps(LOAD_W)[0] > amps(IDLE_W)[0]

@@ -17,8 +17,10 @@ from probe_kit import probe_path
 from meltbench import plan, road
 from meltbench.deadline import Deadline
 from meltbench.errors import DeviceError
-from meltbench.probe.clockmap import Batch
+from meltbench.probe.client import Probe
+from meltbench.probe.clockmap import Batch, Clock
 from meltbench.probe.journal import read_journal
+from meltbench.probe.sync import EXCHANGES, exchange
 from meltbench.report.progress import Quiet
 from meltbench.spec import Spec
 from meltbench.store import Store, open_store, read_record
@@ -221,3 +223,31 @@ def test_a_run_that_could_not_be_started_leaves_no_recording(bench: Bench) -> No
     assert not list(bench.home.glob("state/meltbench/host/*/runs/*/journal"))
     bench.json("collect")
     assert bench.no_leftovers()
+
+
+def test_trap_39_a_real_exchange_asks_over_one_channel_and_every_answer_lies_within_its_trip() -> None:
+    """On one clock the true offset is 0: each of the real exchanges must be off by no more than half its trip."""
+    started: list[str] = []
+
+    class Counting(LocalTransport):
+        def spawn(self, argv: Sequence[str], deadline: Deadline) -> LocalChannel:
+            started.append(argv[1])
+            return super().spawn(argv, deadline)
+
+    probe = Probe(Counting(), probe_path(), "/tmp")
+    batch = exchange(probe, Clock.of(probe.facts([])))
+    assert started == ["clock"]
+    assert len(batch.exchanges) == EXCHANGES
+    assert all(2 * abs(one.offset_ns) <= one.trip_ns + 1 for one in batch.exchanges)
+    assert batch.best is not None
+    assert batch.best.trip_ns < 5_000_000
+    assert batch.controller == batch.target
+
+
+def test_a_clock_that_answers_nonsense_is_an_error_of_the_device(tmp_path: Path) -> None:
+    for answer in ("soon", "-5 1 1", "12345678901234567890 1 1", "1 1"):
+        fake = tmp_path / "meltprobe"
+        fake.write_text(f"#!/bin/sh\n[ $1 = facts ] && echo '{{}}' && exit\nwhile read x; do echo '{answer}'; done\n")
+        fake.chmod(0o755)
+        with pytest.raises(DeviceError, match="answered something else"):
+            exchange(Probe(LocalTransport(), str(fake), "/tmp"), Clock("a", 1))
