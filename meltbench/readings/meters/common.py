@@ -178,7 +178,7 @@ def parse_replies(
         found = [one if outlet is None else one._replace(channel=int(outlet)) for one in reply.found]
         found = [one for one in found if asked.channel in (None, one.channel)]
         (span,) = stamps(line, "t0_ns", "t1_ns")
-        if line.log and reply.t_ns is not None:
+        if line.log and reply.t_ns is not None and "t0_ns" not in line.data:  # a helper's stamps are nearer
             span = Span(reply.t_ns, reply.t_ns)
         several = outlet is not None or len({one.channel for one in found} - {None}) > 1
         for one in found:
