@@ -221,4 +221,10 @@ def _lost(source: str, stream: Stream, log: _Log) -> Series:
     return Series("meter.lost", "1", "state", source, "system", r.t0_ns[:n], r.t1_ns[:n], np.full(n, NAN), nothing)
 
 
-MONSOON = Reader("monsoon", (), parse, OPTIONS | {"rate_hz", "voltage_v", "time_unit"}, live("monsoon", "instrument"))
+MONSOON = Reader(
+    "monsoon",
+    (),
+    parse,
+    OPTIONS - {"energy_class"} | {"rate_hz", "voltage_v", "time_unit"},
+    live("monsoon", "instrument"),
+)
