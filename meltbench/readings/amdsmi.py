@@ -6,9 +6,9 @@ until they are rebooted (ROCm/amdsmi#38), it goes backwards now and then (#115),
 one says 0 while the first counts both. A board that is on cannot have counted nothing, so a 0 is no value, of energy
 and of power.
 
-``current_socket_power`` is of now (Instinct since MI300), ``average_socket_power`` the firmware's own mean: it stands
-in a series of its own. The scope is "module": board or package at its supply, one load of the machine. Of an APU it
-lies inside of the processor's package.
+``current_socket_power`` is of now (Instinct since MI300), ``average_socket_power`` the firmware's own mean of nobody
+says how long: it stands in a series of its own. The scope is "module": board or package at its supply, one load of the
+machine. Of an APU it lies inside of the processor's package.
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ class _Field(NamedTuple):
     scope: Scope = "system"
     klass: str | None = None
     zero: bool = True  # whether 0 is a value
+    window_s: float | None = 0.0
     highest: float = float("inf")
 
 
 _GAUGES = (
     _Field("power_w", "amd.gpu{}.power", "W", scope="module", klass="C", zero=False),
-    _Field("average_w", "amd.gpu{}.power_average", "W", scope="module", klass="C", zero=False),
+    _Field("average_w", "amd.gpu{}.power_average", "W", scope="module", klass="C", zero=False, window_s=None),
     _Field("edge_c", "thermal.amd.gpu{}.edge", "degC", zero=False, highest=HOTTEST_C),
     _Field("hotspot_c", "thermal.amd.gpu{}.hotspot", "degC", zero=False, highest=HOTTEST_C),
     _Field("memory_c", "thermal.amd.gpu{}.memory", "degC", zero=False, highest=HOTTEST_C),
@@ -106,7 +107,8 @@ def _put(line: Line, sink: Sink, gpu: int, one: _Field, span: Span) -> bool:
         return False
     said = line.data[one.key]
     value = count(said)
-    series = sink.at(Column(one.name.format(gpu), one.unit, "gauge", one.scope), f"amdsmi:{gpu}", one.klass)
+    column = Column(one.name.format(gpu), one.unit, "gauge", one.scope)
+    series = sink.at(column, f"amdsmi:{gpu}", one.klass, window_s=one.window_s)
     if said is None:
         series.add(span, None, _why(line, one.key))
     elif value is None or value > one.highest:

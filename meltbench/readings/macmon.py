@@ -8,14 +8,11 @@ of the processors is a counter that was not published, as in powermetrics.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from meltbench.readings.base import Column, Command, Reader
 from meltbench.readings.helper import Line, Sink, Span, parse_lines
-from meltbench.readings.meters.common import number
+from meltbench.readings.meters.common import number, spaced
 from meltbench.readings.meters.text import iso_ns
 from meltbench.readings.thermal import COLDEST_C, HOTTEST_C
 from meltbench.records import AGAIN, OK, UNPARSED
@@ -45,7 +42,7 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
     del options  # this reader knows none
     absent = "no macmon: it is a program for macOS, and nothing of it was recorded"
     series, seen = parse_lines(source, streams, _take, lost="macmon.lost", absent=absent)
-    return [_with_window(one) if one.unit == "W" else one for one in series], seen
+    return [spaced(one) for one in series], seen
 
 
 def _take(line: Line, sink: Sink) -> bool:
@@ -57,7 +54,7 @@ def _take(line: Line, sink: Sink) -> bool:
     for key, name, scope, klass in found:
         watts = number(data[key])
         held = still and key in _PROCESSORS
-        series = sink.at(Column(f"macmon.{name}.power", "W", "gauge", scope), klass=klass)
+        series = sink.at(Column(f"macmon.{name}.power", "W", "gauge", scope), klass=klass, window_s=None)
         series.add(span, None if held else watts, AGAIN if held else OK if watts is not None else UNPARSED)
     temps = data.get("temp")
     temps = temps if isinstance(temps, dict) else {}
@@ -68,13 +65,6 @@ def _take(line: Line, sink: Sink) -> bool:
         if key in temps:
             sink.at(Column(name, "degC", "gauge")).add(span, degrees if good else None, OK if good else UNPARSED)
     return bool(found)
-
-
-def _with_window(one: Series) -> Series:
-    """A power is the mean since the line before; of a single line nobody knows since when."""
-    if len(one) < 2:
-        return replace(one, window_s=None)
-    return replace(one, window_s=round(float(np.median(np.diff(one.t0_ns))) / 1e9, 6))
 
 
 MACMON = Reader("macmon", (), parse, commands=(Command(("macmon", "pipe", "-i", "{period_ms}"), poll=False),))

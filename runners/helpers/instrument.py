@@ -16,6 +16,7 @@ Packages of the extra "meters", of which a process loads the one it wants: pyjou
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -104,6 +105,7 @@ class Sums:
 def monsoon(period_s: float, options: Options) -> None:
     """PyMonsoon writes its CSV into a pipe of ours. The output's voltage stays as it is: it is the device's supply."""
     try:
+        import usb.core
         from Monsoon import HVPM, sampleEngine
     except ImportError as error:
         end("absent", f"Monsoon is not installed: {error}")
@@ -111,14 +113,30 @@ def monsoon(period_s: float, options: Options) -> None:
     serial = options.get("address")
     try:
         instrument.setup_usb(int(serial) if serial and serial.isdigit() else None)
-    except Exception as error:  # noqa: BLE001  the package raises what pyusb does, and bare ones of its own
-        end("absent", f"no Monsoon could be opened: {error!r}")
+    except usb.core.NoBackendError as error:
+        end("absent", f"pyusb has no libusb: {error}")
+    except usb.core.USBError as error:
+        end("denied" if error.errno == errno.EACCES else "error", f"Monsoon: {error}")
+    except ValueError as error:  # of the package, for an instrument that another program left sampling
+        end("error", f"Monsoon: {error}")
+    if instrument.Protocol.DEVICE is None:
+        end("absent", "no Monsoon at USB")
     engine = sampleEngine.SampleEngine(instrument)
     engine.ConsoleOutput(False)
     source, sink = os.pipe()
     engine.enableCSVOutput(f"/dev/fd/{sink}")
-    forever = sampleEngine.triggers.SAMPLECOUNT_INFINITE
-    threading.Thread(target=engine.startSampling, args=(forever,), daemon=True).start()
+    why: list[str] = []
+
+    def sample() -> None:
+        try:
+            engine.startSampling(sampleEngine.triggers.SAMPLECOUNT_INFINITE)
+        except Exception as error:  # noqa: BLE001  what PyMonsoon raises is a plain Exception
+            why.append(str(error))
+        finally:  # both ends of the pipe, so that its other end is told
+            engine.disableCSVOutput()
+            os.close(sink)
+
+    threading.Thread(target=sample, daemon=True).start()
     sums = Sums()
     with os.fdopen(source, encoding="ascii", errors="replace") as rows:
         for row in rows:
@@ -128,7 +146,7 @@ def monsoon(period_s: float, options: Options) -> None:
             if boot_ns() - sums.start_ns >= period_s * 1e9:
                 say(sums.line())
                 sums = Sums()
-    end("absent", "the Monsoon stopped sampling")
+    end("error", f"the Monsoon stopped sampling: {' '.join(why) or 'it was not calibrated'}")
 
 
 def row_of(row: str) -> tuple[float, float] | None:
@@ -173,7 +191,7 @@ def fnb58(period_s: float, options: Options) -> None:
                 out.write(GO_ON)
                 due = time.monotonic() + every_s
     except usb.core.USBError as error:
-        end("denied" if error.errno == 13 else "error", f"FNIRSI meter: {error}")
+        end("denied" if error.errno == errno.EACCES else "error", f"FNIRSI meter: {error}")
     except usb.core.NoBackendError as error:
         end("absent", f"pyusb has no libusb: {error}")
 

@@ -210,6 +210,9 @@ def kasa(period_s: float, options: Options) -> None:
             except (library.KasaException, OSError) as error:
                 plug.clear()  # it is looked up again
                 raise Cannot("error" if known else "absent", f"{address}: {error}") from None
+            except (TypeError, ValueError, LookupError, AttributeError) as error:  # over what a plug sends
+                plug.clear()
+                raise Cannot("error", f"{address}: python-kasa cannot read its answer: {error!r}") from None
 
         every(period_s, read)
 

@@ -57,7 +57,7 @@ def test_trap_31_the_first_shelly_counts_watt_minutes() -> None:
     found, status = fixture("shelly", "shelly_gen1_plug_s_status.json")
     close(found, {"meter.power": [61.37], "meter.energy": [90241 * 60.0]})
     assert found["meter.power"].t0_ns.tolist() == [1714294962 * 10**9]
-    assert found["meter.power"].window_s is None  # nobody says over what a plug averages
+    assert found["meter.power"].window_s == 1.0
     assert kinds(found) == {name: PLUG[name] for name in found}
     assert (status.status, status.detail) == ("ok", "")
 
@@ -238,6 +238,7 @@ def test_meters_of_rdtech_by_both_of_their_programs() -> None:
     )
     assert found["meter.power"].t0_ns.tolist() == [1714297200125000000, 1714297200625000000, 1714297201131000000]
     assert kinds(found)["meter.energy"] == ("J", "counter", "module", "B")
+    assert found["meter.power"].window_s == 0.5
     found, _ = fixture("um25c", "um25c_rdserialtool.jsonl")
     close(
         found,
@@ -279,6 +280,7 @@ def test_trap_32_the_mark_proves_the_month_first_and_a_minus_one_is_no_power() -
     assert found["meter.power"].t0_ns.tolist() == [APRIL_5, APRIL_5 + 1_003_000_000, APRIL_5 + 2_005_000_000]
     assert found["meter.power"].words == ["ok", "ok", "error"]
     assert kinds(found)["meter.power"] == ("W", "gauge", "wall", "A")
+    assert found["meter.power"].window_s == 1.0025  # from line to line
     assert status.status == "ok"
 
 

@@ -9,9 +9,10 @@ from evidence_kit import said
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meltbench.measure.energy import energy, prepare
 from meltbench.readings import READERS, read
 from meltbench.readings.helper import MAX_AGE_NS
-from meltbench.records import Readings
+from meltbench.records import Phase, Readings
 
 GPU = {
     "gpu": 0,
@@ -83,6 +84,45 @@ def test_trap_27_what_power_usage_is_a_mean_of_depends_on_the_gpu(compute, windo
     assert found["nvml.gpu0.usage_average"].window_s == window_s
     assert found["nvml.gpu0.power_average"].window_s == 1.0
     assert found["nvml.gpu0.power"].window_s == 0.0
+
+
+def test_trap_27_energy_is_how_far_a_counter_rose_that_ran_since_the_driver_was_loaded():
+    lines = [GPU | {"energy_mj": 7_000_000_000 + 6_000 * n, "processes": 3} for n in range(40)]
+    found, _ = nvml(lines)
+    span = Phase("run", 500_000_000, 3_500_000_000)
+    assert energy(prepare(found["nvml.gpu0.energy"]), span).value == pytest.approx(60.0 * 3.0)
+    # Whoever else computes there is in it: that they are there is told.
+    assert set(found["nvml.gpu0.processes"].value.tolist()) == {3.0}
+
+
+def test_trap_27_a_mean_of_a_second_gives_a_phase_of_a_second_no_energy():
+    lines = [GPU | {"power_average_mw": 60_000 + 10 * n, "power_mw": None} for n in range(40)]
+    found, _ = nvml(lines)
+    joules = energy(prepare(found["nvml.gpu0.power_average"]), Phase("run", 1_500_000_000, 2_500_000_000))
+    assert joules.value is None
+    assert joules.reason is not None
+
+
+AMD = {"gpu": 0, "energy_counts": 3_300_000_000, "resolution_uj": 15.3, "average_w": 150, "vram_mib": 512}
+
+
+def amd(lines, **more):
+    series, status = read("amd", "amdsmi", [said(lines, **more)], {})
+    return {one.name: one for one in series}, status
+
+
+def test_trap_28_a_counter_of_amds_that_stands_still_falls_or_says_nothing():
+    span = Phase("run", 550_000_000, 2_950_000_000)
+    still, _ = amd([AMD] * 40)
+    assert str(energy(prepare(still["amd.gpu0.energy"]), span).reason).startswith("stale_sensor")
+    fell, _ = amd([AMD | {"energy_counts": 3_300_000_000 + n * 10**6 - (n > 20) * 5 * 10**7} for n in range(40)])
+    assert str(energy(prepare(fell["amd.gpu0.energy"]), span).reason).startswith("counter_reset")
+    rose, _ = amd([AMD | {"energy_counts": 3_300_000_000 + n * 10**6} for n in range(40)])
+    assert energy(prepare(rose["amd.gpu0.energy"]), span).value == pytest.approx(15.3 * 24)
+    odd = [AMD | {"energy_counts": value} for value in (0, -1, 1.5, "x", None, True)]
+    assert amd(odd)[0]["amd.gpu0.energy"].words == ["absent", *["unparsed"] * 3, "error", "unparsed"]
+    for step in (0, -15.3, None, "15.3", 1e9, float("nan")):
+        assert amd([AMD | {"resolution_uj": step}])[0]["amd.gpu0.energy"].words == ["unparsed"]
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "9", True, 2**60, [], {}])

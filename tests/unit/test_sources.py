@@ -12,6 +12,7 @@ import pytest
 from meltbench import plan
 from meltbench.compose import compose
 from meltbench.errors import DefinitionError
+from meltbench.readings.meters import METERS
 from meltbench.spec import Spec
 from meltbench.targets import profile
 from meltbench.targets.facts import Facts, parse
@@ -81,6 +82,50 @@ def test_pyrapl_starts_where_it_is_installed_and_reads_the_machine_itself(monkey
     monkeypatch.setitem(sys.modules, "pyRAPL", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pyrapl" not in channels(RAPL)
+
+
+def test_a_gpu_of_amd_starts_its_helper_where_the_package_is_installed(
+    device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device('[[source]]\nname = "amd"\nreader = "amdsmi"\nperiod_ms = 97\n')
+    card = {"/sys/class/drm/card0/device/vendor": "0x1002\n"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    (line,) = channels(card, "made")["amd"]
+    assert line.endswith("/amdsmi.py 97")
+    assert "amd" not in channels(NVIDIA, "made")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "amd" not in channels(card, "made")
+
+
+def test_a_meter_is_asked_because_the_profile_names_it_and_told_its_address(device: Any) -> None:
+    device(
+        '[[source]]\nname = "plug"\nreader = "shelly"\nperiod_ms = 499\n'
+        '[source.options]\naddress = "192.0.2.7:80"\nchannel = 1\nscope = "wall"\n'
+    )
+    (line,) = channels({}, "made")["plug"]
+    head, _, argv = line.partition(" -- ")
+    assert head == "channel plug lines"
+    python, *flags, script, period, kind, address = argv.split(" ")
+    assert (python, flags) == (sys.executable, ["-B", "-P"])
+    assert Path(script).name == "meter.py"
+    # Which of its channels counts is the reader's matter: all of them are evidence.
+    assert (period, kind, address) == ("499", "shelly", "address=192.0.2.7:80")
+
+
+def test_every_meter_that_can_be_asked_has_its_word_in_its_helper(device: Any) -> None:
+    device("".join(
+        f'[[source]]\nname = "m{at}"\nreader = "{one.name}"\nperiod_ms = 997\n'
+        for at, one in enumerate(METERS)
+    ))  # fmt: skip
+    found = channels({}, "made")
+    for at, one in enumerate(METERS):
+        if one.helper is None:
+            assert f"m{at}" not in found
+            continue
+        (line,) = found[f"m{at}"]
+        script, period, word = line.split(" ")[-3:]
+        assert (Path(script).stem, period, word) == (one.helper.script, "997", one.name)
+        assert f"def {word}(" in Path(script).read_text()
 
 
 def test_a_helper_needs_meltbench_on_the_target_itself() -> None:

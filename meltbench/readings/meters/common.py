@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from meltbench.records import Kind, Series, Stream
 
 OPTIONS = frozenset({"address", "channel", "scope", "power_class", "energy_class", "window_s"})
-PLUG_UPDATE_S = 1.0  # smart plugs bring their values up to date about once a second
+PLUG_UPDATE_S = 1.0  # smart plugs bring their values up to date about once a second, from what came in since
 MAX_CHANNELS = 64
 MAX_NUMBER = 1e15
 MAX_REPLY = 64 << 10  # characters of a reply that goes over several lines of a log
@@ -178,7 +178,7 @@ def parse_replies(
         found = [one if outlet is None else one._replace(channel=int(outlet)) for one in reply.found]
         found = [one for one in found if asked.channel in (None, one.channel)]
         (span,) = stamps(line, "t0_ns", "t1_ns")
-        if line.log and reply.t_ns is not None:
+        if line.log and reply.t_ns is not None and "t0_ns" not in line.data:  # a helper's stamps are nearer
             span = Span(reply.t_ns, reply.t_ns)
         several = outlet is not None or len({one.channel for one in found} - {None}) > 1
         for one in found:
@@ -201,6 +201,15 @@ def parse_replies(
         length = round(float(np.median(windows)), 6)
         series = [replace(one, window_s=length) if one.unit == "W" else one for one in series]
     return series, replace(seen, note="; ".join(filter(None, (seen.note, *notes))))
+
+
+def spaced(one: Series) -> Series:
+    """A power of an instrument that follows its last one without a gap: what it is a mean of is the time since then."""
+    apart = np.diff(one.t0_ns)
+    apart = apart[apart > 0]
+    if one.unit != "W" or one.window_s is not None or not len(apart):
+        return one
+    return replace(one, window_s=round(float(np.median(apart)) / 1e9, 6))
 
 
 def series_name(one: Found, *, alone: bool) -> str:

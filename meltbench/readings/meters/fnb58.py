@@ -133,4 +133,4 @@ def _checked(series: list[Series]) -> tuple[list[Series], str]:
     return out, note
 
 
-FNB58 = Reader("fnb58", (), parse, OPTIONS - {"channel"}, live("fnb58", "instrument"))
+FNB58 = Reader("fnb58", (), parse, OPTIONS - {"address", "channel"}, live("fnb58", "instrument"))

@@ -8,11 +8,8 @@ start of its stream, so a log of them stands beside no other clock.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from meltbench.readings.base import Reader
 from meltbench.readings.meters.common import (
@@ -23,6 +20,7 @@ from meltbench.readings.meters.common import (
     live,
     number,
     parse_replies,
+    spaced,
     value_of,
 )
 from meltbench.readings.meters.text import AMPS, JOULES, VOLTS, WATTS, Table, seconds_ns
@@ -54,13 +52,7 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
     absent = "no Joulescope: none at the machine, or nothing was recorded"
     take = partial(_take, Table(_NAMES))
     series, seen = parse_replies(source, streams, asked, take, absent=absent, update_s=UPDATE_S)
-    return [_spaced(one) if asked.window_s is None else one for one in series], seen
-
-
-def _spaced(one: Series) -> Series:
-    """Rows of a log follow each other without a gap: what a value is the mean of is the time since the row before."""
-    unknown = one.unit == "W" and one.window_s is None and len(one) > 1
-    return replace(one, window_s=float(np.median(np.diff(one.t0_ns))) / 1e9) if unknown else one
+    return [spaced(one) for one in series], seen
 
 
 def _take(table: Table, reply: object) -> Reply | None:

@@ -49,7 +49,7 @@ _METERS = ("emeter", "smartlife.iot.common.emeter")
 
 def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
     """``meter.power``, ``.energy``, ``.voltage_v``, ``.current_a``. A Tapo's energy is the month's, and starts anew."""
-    asked, unit = Asked.of(options), one_of(options, "power_unit", tuple(_UNITS))
+    asked, unit = Asked.of(options, window_s=PLUG_UPDATE_S), one_of(options, "power_unit", tuple(_UNITS))
     absent = "no reply of a Kasa or Tapo plug: its profile names no address, or nothing was recorded"
     return parse_replies(source, streams, asked, partial(_take, unit), absent=absent, update_s=PLUG_UPDATE_S)
 

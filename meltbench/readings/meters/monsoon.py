@@ -78,10 +78,11 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
     rate = between(options, "rate_hz", 0.1, RATE_HZ) if "rate_hz" in options else RATE_HZ
     volts = between(options, "voltage_v", 0.1, 60) if "voltage_v" in options else None
     unit = one_of(options, "time_unit", ("s", "ms"))
-    logs = [stream for stream in streams if stream.kind == "log"]
+    logs = [stream for stream in streams if stream.kind == "log" and stream.readings.data[:64].lstrip()[:1] != b"{"]
     if not logs:
         absent = "no Monsoon: none at the machine, or nothing was recorded"
-        return parse_replies(source, streams, replace(asked, window_s=None), _block, absent=absent)
+        asked = asked if "window_s" in options else replace(asked, window_s=None)  # a block says how long it is
+        return parse_replies(source, streams, asked, _block, absent=absent)
     series, notes = [], []
     for stream in logs:
         log = _timed(*_numbers(stream), rate, unit)
@@ -220,4 +221,10 @@ def _lost(source: str, stream: Stream, log: _Log) -> Series:
     return Series("meter.lost", "1", "state", source, "system", r.t0_ns[:n], r.t1_ns[:n], np.full(n, NAN), nothing)
 
 
-MONSOON = Reader("monsoon", (), parse, OPTIONS | {"rate_hz", "voltage_v", "time_unit"}, live("monsoon", "instrument"))
+MONSOON = Reader(
+    "monsoon",
+    (),
+    parse,
+    OPTIONS - {"energy_class"} | {"rate_hz", "voltage_v", "time_unit"},
+    live("monsoon", "instrument"),
+)

@@ -28,6 +28,7 @@ from meltbench.readings.meters.common import (
     one_of,
     parse_replies,
     refused,
+    spaced,
 )
 from meltbench.readings.meters.text import to_number, wall_ns
 
@@ -77,7 +78,8 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
     proven, why = _proven(streams)
     take = partial(_take, said or proven, "" if said else why, asked.channel)
     absent = "no log of PTDaemon: its profile names no address of one, or nothing was recorded"
-    return parse_replies(source, streams, replace(asked, channel=None), take, absent=absent)
+    series, seen = parse_replies(source, streams, replace(asked, channel=None), take, absent=absent)
+    return [spaced(one) for one in series], seen
 
 
 def _take(order: str | None, why: str, channel: int | None, reply: object) -> Reply | None:
@@ -157,4 +159,4 @@ def _marked(line: str) -> date | None:
         return None
 
 
-PTDAEMON = Reader("ptdaemon", (), parse, OPTIONS | {"date_order"}, live("ptdaemon"))
+PTDAEMON = Reader("ptdaemon", (), parse, OPTIONS - {"energy_class"} | {"date_order"}, live("ptdaemon"))

@@ -45,7 +45,7 @@ _PHASES = ("a", "b", "c")
 
 def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
     """``meter.power``, ``.energy``, ``.voltage_v``, ``.current_a`` of each channel; of three phases channels 0 to 2."""
-    asked = Asked.of(options)
+    asked = Asked.of(options, window_s=PLUG_UPDATE_S)
     absent = "no reply of a Shelly: its profile names no address, or nothing was recorded"
     return parse_replies(source, streams, asked, _take, absent=absent, update_s=PLUG_UPDATE_S)
 

@@ -38,7 +38,7 @@ _KEYS = (
 
 def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
     """``meter.power``, ``.energy``, ``.voltage_v``, ``.current_a``; of several channels each, and the total of all."""
-    asked = Asked.of(options)
+    asked = Asked.of(options, window_s=PLUG_UPDATE_S)
     absent = "no reply of a Tasmota: its profile names no address, or nothing was recorded"
     return parse_replies(source, streams, asked, _take, absent=absent, update_s=PLUG_UPDATE_S)
 

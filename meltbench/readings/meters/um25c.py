@@ -40,7 +40,7 @@ _KEYS = (("watts", "power", 1.0), ("volts", "voltage_v", 1.0), ("amps", "current
 
 def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
     """``meter.power``, ``.energy`` (of the meter's own counter), ``.voltage_v``, ``.current_a``."""
-    asked = Asked.of(options, scope="module")
+    asked = Asked.of(options, scope="module", window_s=UPDATE_S)
     take = partial(_take, Table(_NAMES))
     return parse_replies(source, streams, asked, take, absent="no log of a UM meter was recorded", update_s=UPDATE_S)
 
