@@ -26,8 +26,9 @@ def captured(reader: Reader, raw: bytes, period_ms: float = 1000.0) -> list[Stre
     """The streams of a recorded text of at most 64 MiB.
 
     Of a reader of files each line is ``path: content`` (what `grep -r . FOLDER` prints), a path that stands again its
-    next reading; a text without such lines is one reading of the reader's first file. Of one that polls a command the
-    text is one output; of one that does both, where no line names a file. Of any other each line is a reading.
+    next reading. The real place of a device (/sys/devices/...) stands for the class that the reader looks below. A text
+    without such lines is one reading of the reader's first file. Of one that polls a command the text is one output; of
+    one that does both, where no line names a file. Of any other each line is a reading.
     """
     raw = raw[:MAX_BYTES]
     binary = b"\0" in raw
@@ -36,7 +37,7 @@ def captured(reader: Reader, raw: bytes, period_ms: float = 1000.0) -> list[Stre
     if reader.paths:
         files: dict[str, list[bytes]] = {}
         for path, content in [] if binary else _dumped.findall(raw):
-            files.setdefault(path.decode("utf-8", "replace"), []).append(content + b"\n")
+            files.setdefault(_known(reader, path.decode("utf-8", "replace")), []).append(content + b"\n")
         if not files and raw and not polled:
             files[_wild.sub("0", reader.paths[0].glob)] = [raw]
         if files or not polled:
@@ -44,6 +45,18 @@ def captured(reader: Reader, raw: bytes, period_ms: float = 1000.0) -> list[Stre
     if polled:
         return [_stream(0, "poll", " ".join(polled[0].argv), [raw], period_ms)]
     return [_stream(0, "log", "", raw.splitlines(keepends=True), period_ms)]
+
+
+def _known(reader: Reader, path: str) -> str:
+    """The path by which the reader knows a file: links of /sys/class lead to places below /sys/devices."""
+    for spec in reader.paths if path.startswith("/sys/devices/") else ():
+        _, _, kind = spec.glob.partition("/sys/class/")
+        kind = kind.partition("/")[0]
+        if kind and f"/{kind}/" in path:
+            by_class = f"/sys/class/{kind}/" + path.rpartition(f"/{kind}/")[2]
+            if spec.match(by_class):
+                return by_class
+    return path
 
 
 def _stream(number: int, kind: str, path: str, texts: list[bytes], period_ms: float) -> Stream:

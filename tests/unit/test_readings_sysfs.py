@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from evidence_kit import ints, stream
 
-from meltbench.readings import read
+from meltbench.readings import READERS, read
+from meltbench.readings.capture import captured
 
 THERMAL = "/tmp/tree/sys/class/thermal/thermal_zone{}/{}"
 POLICY = "/sys/devices/system/cpu/cpufreq/policy{}/{}"
@@ -198,3 +199,14 @@ def test_a_recorded_tree_stands_in_for_sys_and_proc():
     counter = stream("/tmp/tree/class/powercap/intel-rapl:0/energy_uj", ints([1_000_000]))
     assert read("rapl", "rapl", [counter], {})[1].status == "ok"
     assert read("load", "loadavg", [stream("/tmp/tree/loadavg", [b"0.57 0.16 0.06 2/98 8787\n"])], {})[1].status == "ok"
+
+
+def test_a_dump_of_a_devices_real_place_is_known_by_its_class():
+    zone = b"/sys/devices/virtual/thermal/thermal_zone3/"
+    raw = zone + b"temp: 41500\n" + zone + b"type: soc\n"
+    (one,), seen = READERS["thermal"].parse("t", captured(READERS["thermal"], raw), {})
+    assert (one.name, one.value.tolist(), seen.told().status) == ("thermal.soc", [41.5], "ok")
+    chip = b"/sys/devices/platform/bus/1-0040/hwmon/hwmon5/"
+    raw = chip + b"power1_input: 2500000\n" + chip + b"name: ina238\n" + chip + b"power1_label: VIN\n"
+    (one,), _ = READERS["hwmon"].parse("h", captured(READERS["hwmon"], raw), {})
+    assert (one.name, one.value.tolist()) == ("hwmon.ina238.VIN.power", [2.5])
