@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
 from meltbench import catalog
@@ -15,6 +16,7 @@ from meltbench.tables import read_table
 from meltbench.targets.matching import Candidate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from meltbench.catalog import Definition
@@ -211,12 +213,24 @@ def _check_total(total: Total, profile: Profile, path: Path) -> None:
     names = [one.name for one in profile.source]
     if total.source not in names:
         raise UnknownName(f"source of a total in {path}:", total.source, names)
-    for rail in total.rails:
-        inside = set(profile.contains.get(rail, ()))
-        if doubled := sorted(inside.intersection(total.rails)):
+    known = {*profile.contains, *(part for parts in profile.contains.values() for part in parts)}
+    added = {name for rail in total.rails for name in {rail, *known} if fnmatchcase(name, rail)}
+    for rail in sorted(added):
+        if doubled := sorted(added.intersection(_inside(rail, profile.contains))):
             raise DefinitionError(
                 f"{path}: the total adds {rail} and {doubled[0]}, which lies inside of it", hint="leave one out"
             )
+
+
+def _inside(rail: str, contains: Mapping[str, Sequence[str]]) -> set[str]:
+    """Everything that lies in a rail, and in what lies in it."""
+    found: set[str] = set()
+    wanted = list(contains.get(rail, ()))
+    while wanted:
+        if (one := wanted.pop()) not in found:
+            found.add(one)
+            wanted += contains.get(one, ())
+    return found
 
 
 def _check_options(source: Source, path: Path) -> None:

@@ -170,10 +170,15 @@ def test_trap_18_the_input_of_thor_is_its_total_and_its_rails_alone_are_partial(
     assert "28 %" in watts("jetson-thor", "jetson-thor", "tegrastats", without)[1]
 
 
-def test_a_total_that_adds_what_it_contains_is_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "rails", ['["ina3221.VIN_SYS_5V0.power", "ina3221.VDDQ_VDD2_1V8AO.power"]', '["ina3221.V*.power"]']
+)
+def test_rule_8_a_total_that_adds_what_it_contains_is_refused(
+    rails: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "devices").mkdir()
-    doubled = '[[total]]\nsource = "ina3221"\nrails = ["ina3221.VIN_SYS_5V0.power", "ina3221.VDDQ_VDD2_1V8AO.power"]\n'
+    doubled = f'[[total]]\nsource = "ina3221"\nrails = {rails}\n'
     (tmp_path / "devices" / "mine.toml").write_text(f'inherits = "jetson-agx-orin"\n{doubled}')
     with pytest.raises(DefinitionError, match="lies inside of it"):
         profile.load("mine")
