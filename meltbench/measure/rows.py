@@ -173,14 +173,14 @@ class GaugeRows:
         change = np.abs(np.diff(v, prepend=v_before))
         fresh = change > 0
         self.quantum_w = min(self.quantum_w, float(change[fresh].min(initial=math.inf)))
-        fresh |= self._renewed(t, fresh, t_before) & (v != 0)
+        renewed = self._renewed(t, fresh, t_before) & (v != 0)
         long = since > GAP_FACTOR * self._usual_s
         rows = {
             "t": t - round((self.head.window_s or 0.0) / 2 * 1e9),
             "v": v,
             "stamp_s": stamp,
             "since_s": since,
-            "changes": self.changes + np.cumsum(fresh),
+            "changes": self.changes + np.cumsum(fresh | renewed),
             "gaps": self._risen("gaps", np.where(long, since, 0.0)),
         }
         self.readings += len(t)
