@@ -27,6 +27,9 @@ def test_every_command_of_the_readme_runs(bench: Bench) -> None:
     assert len(COMMANDS) > 12
     bench.json("run", *QUICK)
     (bench.home / "prompts.jsonl").write_text('{"prompt": "Hello"}\n')
+    header = "*** Sampled system activity (Sat Mar 14 10:00:{:02d} 2026 +0100) (1000.0ms elapsed) ***"
+    sample = header + "\nCombined Power: {} mW\n\n"
+    (bench.home / "power.log").write_text("".join(sample.format(at, 3000 + at) for at in range(30)))
     engine = bench.home / "PATH"
     engine.mkdir()
     for program in ("llama-server", "llama-bench"):
