@@ -252,4 +252,5 @@ def _at(stream: Stream, t0_ns: Sequence[int], t1_ns: Sequence[int]) -> Stream:
     return replace(stream, readings=Readings.of(t0, t1, np.zeros(len(t0), dtype=np.int32), [b""] * len(t0)))
 
 
-PERFETTO = Reader("perfetto", (_TRACE,), parse, OPTIONS)
+# A trace has no temperature of the battery.
+PERFETTO = Reader("perfetto", (_TRACE,), parse, OPTIONS - {"temp_unit"})
