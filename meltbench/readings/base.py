@@ -64,11 +64,13 @@ class PathSpec:
 
     ``periodic``: read at the profile's period, else only at transitions. ``min_period_ns``: a floor for that
     period where reading disturbs the engine. ``{pid:NAME}`` stands for the pid of a process of the job.
+    ``lines``: one reading of it has several, which a recorded dump names one by one.
     """
 
     glob: str
     periodic: bool = True
     min_period_ns: int = 0
+    lines: bool = False
 
     def match(self, path: str) -> tuple[str, ...] | None:
         """What each wildcard stands for in ``path``, or None.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 64 << 20
 # A folder's name may hold a colon itself: iio:device0/energy_value, intel-rapl:0:1/energy_uj.
 _dumped = re.compile(rb"^(/(?:[^\n:]|:(?=(?:device)?\d{1,4}(?::\d{1,4})*/[a-z])){1,400}): ?([^\n]*)\n?", re.MULTILINE)
+_word_end = re.compile(rb"[\s=:]")  # behind the name that a line of a file of several lines begins with
 _wild = re.compile(r"\*|\{pid:[^}]*\}")
 
 
@@ -26,9 +27,9 @@ def captured(reader: Reader, raw: bytes, period_ms: float = 1000.0) -> list[Stre
     """The streams of a recorded text of at most 64 MiB.
 
     Of a reader of files each line is ``path: content`` (what `grep -r . FOLDER` prints), a path that stands again its
-    next reading. The real place of a device (/sys/devices/...) stands for the class that the reader looks below. A text
-    without such lines is one reading of the reader's first file. Of one that polls a command the text is one output; of
-    one that does both, where no line names a file. Of any other each line is a reading.
+    next reading; of a file of several lines those that follow one another are one, until its first word comes again. A
+    text without such lines is one reading of the reader's first file. Of one that polls a command the text is one
+    output; of one that does both, where no line names a file. Of any other each line is a reading.
     """
     raw = raw[:MAX_BYTES]
     binary = b"\0" in raw
@@ -38,6 +39,8 @@ def captured(reader: Reader, raw: bytes, period_ms: float = 1000.0) -> list[Stre
         files: dict[str, list[bytes]] = {}
         for path, content in [] if binary else _dumped.findall(raw):
             files.setdefault(_known(reader, path.decode("utf-8", "replace")), []).append(content + b"\n")
+
+        files = {} if binary else _files(reader, raw)
         if not files and raw and not polled:
             files[_wild.sub("0", reader.paths[0].glob)] = [raw]
         if files or not polled:
@@ -57,6 +60,25 @@ def _known(reader: Reader, path: str) -> str:
             if spec.match(by_class):
                 return by_class
     return path
+
+
+def _files(reader: Reader, raw: bytes) -> dict[str, list[bytes]]:
+    """The readings of each file that a dump names."""
+    files: dict[str, list[list[bytes]]] = {}
+    last, first, several = "", b"", False
+    for raw_path, content in _dumped.findall(raw):
+        path = _known(reader, raw_path.decode("utf-8", "replace"))
+        word = _word_end.split(content, maxsplit=1)[0]
+        goes_on = path == last and several and word != first
+        if path != last:
+            several = any(spec.lines and spec.match(path) for spec in reader.paths)
+        readings = files.setdefault(path, [])
+        if goes_on:
+            readings[-1].append(content + b"\n")
+        else:
+            last, first = path, word
+            readings.append([content + b"\n"])
+    return {path: [b"".join(lines) for lines in readings] for path, readings in files.items()}
 
 
 def _stream(number: int, kind: str, path: str, texts: list[bytes], period_ms: float) -> Stream:

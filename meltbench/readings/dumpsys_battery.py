@@ -5,9 +5,9 @@ is asked anew every 60 s (600 s when idle) and at events, so most readings repea
 how often a value changes is what tells how stale it is. `dumpsys battery set` and `unplug` stop the updates: from
 then on the values are old or made up, nothing is discharged by it, and none of them is taken.
 
-Vendors print lines of their own between and after these: Samsung's `current now` in mA and a second `charge counter`,
-Motorola's capacities, prose of Android 16 that quotes a key. So a key counts at the start of its line only, and the
-first of its name.
+Vendors print lines of their own between and after these: Samsung's `current now` in mA (others print uA under the same
+words: that is `current_unit`, and no line tells) and a second `charge counter`, Motorola's capacities, prose of Android
+16 that quotes a key. So a key counts at the start of its line only, and the first of its name.
 
 `cmd battery get -f current_now` has the HAL asked anew, but prints before the answer is there: a OnePlus 13R showed a
 new value every 2 s, after 7 s at most. Builds without the flag batteryServiceSupportCurrentAdbCommand print nothing.
@@ -93,7 +93,7 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
     Also ``thermal.dumpsys_battery``; of Samsung's ``.current_a`` and ``.power``. Every reading is a sample, also where
     it repeats what the one before said: the framework's copy is that old.
     """
-    found = gauge(options, current="mA", voltage="mV")  # only Samsung's dialect prints a current here, in mA
+    found = gauge(options, current="mA", voltage="mV")  # AOSP prints no current; Samsung's mA
     mine = polled(_DUMP, streams)
     series = [
         battery_series(source, stream, "dumpsys_battery", name, raw, found, update_s=CACHED_S, window_s=None)

@@ -41,7 +41,11 @@ def temperature(name: str, celsius: float) -> float | None:
 
 
 _NVPMODEL = Command(("nvpmodel", "-q"))
-_mode = re.compile(rb"^NV Power Mode:[ \t]*([^\r\n]{1,64}?)[ \t]*\r?\n[ \t]*(\d{1,3})[ \t]*\r?$", re.MULTILINE)
+# With --verbose the line begins with "NVPM VERB: Current mode: ".
+_mode = re.compile(
+    rb"^(?:NVPM VERB: Current mode: )?NV Power Mode:[ \t]*([^\r\n]{1,64}?)[ \t]*\r?\n[ \t]*(\d{1,3})[ \t]*\r?$",
+    re.MULTILINE,
+)
 _MODE = Column("nvpmodel.mode", "1", "state")
 
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from meltbench.records import Series, Stream
 
 _DEVICE = "/sys/bus/iio/devices/iio:device*/"
-_ENERGY = PathSpec(_DEVICE + "energy_value")
-_RAILS = PathSpec(_DEVICE + "enabled_rails", periodic=False)
+_ENERGY = PathSpec(_DEVICE + "energy_value", lines=True)
+_RAILS = PathSpec(_DEVICE + "enabled_rails", periodic=False, lines=True)
 _RATES = (PathSpec(_DEVICE + "sampling_rate", periodic=False), PathSpec(_DEVICE + "ext_sampling_rate", periodic=False))
 SLOWEST_HZ = 7.628125  # of the rates that the PMIC's meter can be set to (s2mpg1x-meter)
 MAX_DEVICES, MAX_CHANNELS = 8, 64  # in one text

@@ -55,10 +55,14 @@ MAX_SAMPLES = 1 << 20
 _MS = 1_000_000  # ns
 _NO_TIME = "what has no time of CLOCK_BOOTTIME was left out"
 _odd = re.compile(r"[^A-Za-z0-9_.+-]")
-# "ts | name | value" of the documentation, and the CSV that trace_processor writes.
+# "ts | name | value" of the documentation, the CSV that trace_processor writes, and the columns that its shell prints.
+_between = rb'(?:[ \t"]{0,40}[|,][ \t"]{0,40}|[ \t]{1,40})'
 _row = re.compile(
-    rb'^[ \t"]{0,4}(\d{1,19})[ \t"]{0,4}[|,][ \t"]{0,4}([\w.:() -]{1,100}?)[ \t"]{0,8}[|,]'
-    rb'[ \t"]{0,4}(-?\d{1,19}(?:\.\d{1,19})?(?:[eE][+-]?\d{1,3})?)[ \t"]{0,4}\r?$',
+    rb'^[ \t"|]{0,40}(\d{1,19})'
+    + _between
+    + rb"([A-Za-z][\w.:() -]{0,99}?)"
+    + _between
+    + rb'(-?\d{1,19}(?:\.\d{1,19})?(?:[eE][+-]?\d{1,3})?)[ \t"|]{0,40}\r?$',
     re.MULTILINE,
 )
 _WORDS = {
@@ -252,4 +256,5 @@ def _at(stream: Stream, t0_ns: Sequence[int], t1_ns: Sequence[int]) -> Stream:
     return replace(stream, readings=Readings.of(t0, t1, np.zeros(len(t0), dtype=np.int32), [b""] * len(t0)))
 
 
-PERFETTO = Reader("perfetto", (_TRACE,), parse, OPTIONS)
+# A trace has no temperature of the battery.
+PERFETTO = Reader("perfetto", (_TRACE,), parse, OPTIONS - {"temp_unit"})

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from meltbench.readings.base import Codes, Command, Floats
     from meltbench.records import Stream
 
+_line_end = re.compile(rb"\r{1,2}\n")  # a terminal in between adds a \r, also to a line that has one
 _REFUSALS = (
     (re.compile(rb"\s{0,16}[^\n]{0,200}(?:Permission Denial|SecurityException)"), DENIED),
     (re.compile(rb"\s{0,16}(?:cmd: )?Can't find service"), ABSENT),
@@ -63,7 +64,7 @@ def answers(stream: Stream) -> list[tuple[int, bytes]]:
     codes = read_codes(r).tolist()
     out = []
     for code, err, raw in zip(codes, r.err.tolist(), r.raw, strict=True):
-        text = raw.replace(b"\r\n", b"\n")
+        text = _line_end.sub(b"\n", raw)
         failed = OK if err == errno.E2BIG else code
         refused = next((word for pattern, word in _REFUSALS if pattern.match(text)), failed)
         out.append((refused, b"" if refused else text))

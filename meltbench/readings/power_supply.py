@@ -63,8 +63,8 @@ _ONCE = {
     "design": PathSpec(_SUPPLY + "charge_full_design", periodic=False),
 }
 # All properties of a supply in one text; the driver asks the gauge for each of them, so it is a dear read.
-_UEVENT = PathSpec(_SUPPLY + "uevent", periodic=False)
-_UEVENT_OFTEN = PathSpec(_SUPPLY + "uevent")
+_UEVENT = PathSpec(_SUPPLY + "uevent", periodic=False, lines=True)
+_UEVENT_OFTEN = PathSpec(_SUPPLY + "uevent", lines=True)
 APART_NS = 500_000_000  # readings of current and voltage farther apart are no pair: a gauge's filter is as long
 # The kernel's words (power_supply_sysfs.c) as Android's health HAL numbers them.
 STATUS = {b"unknown": 1, b"charging": 2, b"discharging": 3, b"not charging": 4, b"full": 5}

@@ -168,11 +168,11 @@ def _put(samples: Iterable[_Sample], sink: Sink) -> None:
 
 
 def _mean(samples: Sequence[_Sample], name: str) -> float | None:
-    """Power over all of their intervals, None where the last one has none."""
-    found = [(one.seconds, one.powers.get(name)) for one in samples]
-    if found[-1][1] is None or len(found) == 1:
-        return found[-1][1]
-    return sum(seconds * (watts or 0.0) for seconds, watts in found) / sum(seconds for seconds, _ in found)
+    """Power over all of their intervals, None where one of them said no number."""
+    found = [(one.seconds, watts) for one in samples if (watts := one.powers[name]) is not None]
+    if len(found) < len(samples):
+        return None
+    return sum(seconds * watts for seconds, watts in found) / sum(seconds for seconds, _ in found)
 
 
 def _unpublished(sample: _Sample) -> bool:

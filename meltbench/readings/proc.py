@@ -134,8 +134,8 @@ def _plain(name: str, spec: PathSpec, columns: Sequence[Column], row: Callable[[
     return Reader(name, (spec,), _single(spec, columns, lambda _: row))
 
 
-_PSI = {what: PathSpec(f"/proc/pressure/{what}") for what in ("cpu", "memory", "io")}
-_CPU = PathSpec("/proc/stat")
+_PSI = {what: PathSpec(f"/proc/pressure/{what}", lines=True) for what in ("cpu", "memory", "io")}
+_CPU = PathSpec("/proc/stat", lines=True)
 _PROCSTAT = PathSpec("/proc/{pid:engine}/stat")
 
 
@@ -178,7 +178,7 @@ def _cores(stream: Stream) -> list[bytes]:
 
 MEMINFO = _plain(
     "meminfo",
-    PathSpec("/proc/meminfo"),
+    PathSpec("/proc/meminfo", lines=True),
     [
         Column("memory.available_bytes", "B", "gauge"),
         Column("memory.total_bytes", "B", "gauge"),
@@ -188,7 +188,7 @@ MEMINFO = _plain(
 )
 PROCMEM = _plain(
     "procmem",
-    PathSpec("/proc/{pid:engine}/status"),
+    PathSpec("/proc/{pid:engine}/status", lines=True),
     [
         Column("process.hwm_bytes", "B", "gauge", "process"),
         Column("process.rss_bytes", "B", "gauge", "process"),
@@ -200,7 +200,7 @@ PROCMEM = _plain(
 # Walks every mapping with mmap_lock held: at most twice a second, or the sampler shows in the engine's speed.
 SMAPS = _plain(
     "smaps",
-    PathSpec("/proc/{pid:engine}/smaps_rollup", min_period_ns=500_000_000),
+    PathSpec("/proc/{pid:engine}/smaps_rollup", min_period_ns=500_000_000, lines=True),
     [
         Column("process.pss_bytes", "B", "gauge", "process"),
         Column("process.swap_pss_bytes", "B", "gauge", "process"),
@@ -212,7 +212,7 @@ SMAPS = _plain(
 )
 VMSTAT = _plain(
     "vmstat",
-    PathSpec("/proc/vmstat"),
+    PathSpec("/proc/vmstat", lines=True),
     [
         Column("vm.oom_kills", "1", "counter"),
         Column("vm.swap_in_pages", "1", "counter"),

@@ -1,6 +1,6 @@
 """What NVIDIA's tegrastats prints: power of the rails, temperatures, memory, load and clocks of a Jetson.
 
-The words of a line differ by release of L4T (R32 to R39), by board, and by who runs it: without root there is no EMC
+The words of a line differ by release of L4T (R28 to R39), by board, and by who runs it: without root there is no EMC
 and no clock of the GPU. Each word is looked for by itself. Of "current/average" (R39: also "/peak") the first number
 alone is a sample: the average reaches back to the start of the tool. The printed date has a resolution of a second and
 follows the wall clock: a line counts when it arrives, one of a log by its place.
@@ -32,7 +32,8 @@ _memory = re.compile(rb"(?<!\S)(RAM|SWAP) (\d{1,9})/(\d{1,9})([kMG]?)B(?!\w)")
 # 4824mW/4824mW, 4824/4824, 5139mW/5139mW/5139mW, 4824mW; a bare number alone is a clock, such as "APE 150".
 _rail = re.compile(rb"(?<!\S)([A-Z][A-Z0-9_]{0,31}) (-?\d{1,7})(?:mW|(?=/))(?:/-?\d{1,7}(?:mW)?){0,2}(?!\S)")
 _temp = re.compile(rb"(?<!\S)([A-Za-z][\w.-]{0,31})@(-?\d{1,4}(?:\.\d{1,6})?)C(?:/-?\d{1,4}(?:\.\d{1,6})?C)?(?!\S)")
-_cpu = re.compile(rb"(?<!\S)CPU \[([^\]]{0,4096})\](?:@(\d{1,5}))?")
+# R28 and before: "cpu [17%,13%,29%,5%]@408".
+_cpu = re.compile(rb"(?<!\S)(?:CPU|cpu) \[([^\]]{0,4096})\](?:@(\d{1,5}))?")
 _core = re.compile(rb"(\d{1,3})%(?:@(\d{1,5}))?")
 _engine = re.compile(rb"(?<!\S)(EMC|GR3D)(?:_FREQ)? (?:(\d{1,3})%)?(?:@(\d{1,6}|\[[^\]]{0,64}\]))?(?!\S)")
 _clock = re.compile(rb"\d{1,6}")

@@ -44,7 +44,8 @@ MAX_SENSORS = 128  # of one text
 STATUS = "thermal_status"
 _number = r"(-?\d{1,7}(?:\.\d{1,12})?(?:[eE][+-]?\d{1,2})?|-?nan|NaN|-?inf)"
 _block = re.compile(
-    r"^[ \t]{0,8}Current temperatures from HAL:[ \t]*\n((?:[ \t]{0,16}(?:Temperature\{[^\n]{0,400})?\n){0,256})", re.M
+    r"^[ \t]{0,8}Current temperatures from HAL:[ \t]*\n((?:[ \t]{0,16}(?:Temperature\{[^\n]{0,400})?(?:\n|\Z)){0,256})",
+    re.M,
 )
 _temperature = re.compile(r"Temperature\{([^{}\n]{0,300})\}")
 _member = re.compile(r"m(Value|Type|Name|Status)\s{0,4}=\s{0,4}([^,}]{0,80})")

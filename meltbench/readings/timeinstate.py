@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from meltbench.readings.base import Sighting
     from meltbench.records import Series, Stream
 
-_FILE = PathSpec("/sys/devices/system/cpu/cpufreq/policy*/stats/time_in_state")
+_FILE = PathSpec("/sys/devices/system/cpu/cpufreq/policy*/stats/time_in_state", lines=True)
 TICK_S = 0.01
 MAX_STATES = 256  # of one policy; tables of the kernel have tens
 _line = re.compile(rb"^(\d{1,9}) (\d{1,15})\n", re.MULTILINE)

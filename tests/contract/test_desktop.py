@@ -84,6 +84,16 @@ def test_trap_30_a_zero_of_processors_at_work_belongs_to_the_batch_that_comes_af
     assert (status.status, status.detail) == ("ok", "6 again")
 
 
+def test_trap_44_a_batch_of_which_one_interval_said_no_number_has_no_mean() -> None:
+    head = "*** Sampled system activity (Sat Feb 14 00:42:0{} 2026 -0500) (1000.0ms elapsed) ***\n"
+    text = (
+        head.format(1) + "CPU Power: 0 mW\nANE Power: - mW\n" + head.format(2) + "CPU Power: 800 mW\nANE Power: 40 mW\n"
+    )
+    found, _ = logged("powermetrics", text.encode())
+    assert found["powermetrics.cpu.power"].value.tolist() == near([NAN, 0.4])
+    assert found["powermetrics.ane.power"].words == ["again", "unparsed"]
+
+
 def test_a_mac_with_intel_inside_prints_watts() -> None:
     found, _ = fixture("powermetrics", "powermetrics_intel.txt")
     assert found["powermetrics.package.power"].value.tolist() == [3.47]

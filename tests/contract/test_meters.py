@@ -491,3 +491,37 @@ def test_trap_32_a_capture_of_mlperfs_power_log_has_its_day_first() -> None:
     )
     start = 1609168874_682000000  # 2020-12-28 15:21:14.682 as if UTC
     assert found["meter.power"].t0_ns.tolist() == [start, start + 1_004_000_000, start + 2_009_000_000]
+
+
+def test_the_phases_of_a_shelly_that_was_asked_for_them_alone() -> None:
+    power = '{"id":0,"a_voltage":229.5,"a_current":0.5,"a_act_power":101.5,"b_act_power":20.0,"total_act_power":121.5}'
+    found, _ = logged("shelly", power.encode())
+    close(
+        found,
+        {
+            "meter.ch0.power": [101.5],
+            "meter.ch0.voltage_v": [229.5],
+            "meter.ch0.current_a": [0.5],
+            "meter.ch1.power": [20.0],
+        },
+    )
+    found, _ = logged("shelly", b'{"id":0,"a_total_act_energy":2.5,"b_total_act_energy":4,"total_act":6.5}')
+    close(found, {"meter.ch0.energy": [9000.0], "meter.ch1.energy": [14400.0]})
+
+
+def test_a_notification_of_a_shelly_tells_its_own_time() -> None:
+    params = '{"ts":1714295300.25,"switch:0":{"id":0,"apower":8.5}}'
+    found, _ = logged("shelly", f'{{"src":"plug","method":"NotifyStatus","params":{params}}}'.encode())
+    close(found, {"meter.power": [8.5]})
+    assert found["meter.power"].t0_ns.tolist() == [1714295300_250_000_000]
+
+
+def test_trap_31_a_tapos_own_answer_names_no_method_and_is_told_by_the_keys_in_it() -> None:
+    usage = b'{"result":{"today_energy":12,"month_energy":250,"current_power":23456},"error_code":0}'
+    close(logged("kasa", usage)[0], {"meter.power": [23.456], "meter.energy": [250 * 3600.0]})
+    bare = b'{"result":{"current_power":23},"error_code":0}'
+    found, status = logged("kasa", bare)
+    assert found["meter.power"].words == ["unparsed"]
+    assert "power_unit" in status.detail
+    close(logged("kasa", bare, power_unit="W")[0], {"meter.power": [23.0]})
+    assert logged("kasa", b'{"error_code":-1301,"result":{}}')[0]["meter.power"].words == ["error"]

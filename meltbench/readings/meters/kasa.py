@@ -64,6 +64,10 @@ def _take(unit: str | None, reply: object) -> Reply | None:
             return _realtime(inner["get_realtime"])
     if any(name in methods for name in ("get_emeter_data", "get_energy_usage", "get_current_power")):
         return _smart(methods)
+    if reply.get("error_code", 0) != 0:
+        return Reply((failed(0),))
+    inner = reply.get("result")  # a Tapo's own answer to one method does not name it
+    reply = inner if isinstance(inner, dict) else reply
     if "current_power" in reply:
         return _bare(reply, unit)
     return _realtime(reply)

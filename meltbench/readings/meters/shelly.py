@@ -56,10 +56,17 @@ def _take(reply: object) -> Reply | None:
     if isinstance(inner := reply.get("result", reply.get("params")), dict):  # the frame of an RPC
         reply = inner
     found = [*_first(reply)] or [*_second(reply)]
+    return Reply(found, _time_ns(reply)) if found else None
+
+
+def _time_ns(reply: Mapping[str, Any]) -> int | None:
+    """Unix time of the plug's clock: of a status in whole seconds, of a notification (``ts``) with a fraction."""
     clock = reply.get("sys")
-    unix = number((clock if isinstance(clock, dict) else reply).get("unixtime"))
+    told = [number(one) for one in (reply.get("ts"), clock.get("unixtime") if isinstance(clock, dict) else None)]
+    told.append(number(reply.get("unixtime")))
     # 0 is a clock that has not been set yet.
-    return Reply(found, time_ns(int(unix)) if unix and unix >= 1 else None) if found else None
+    unix = next((one for one in told if one is not None and one >= 1), None)
+    return None if unix is None else time_ns(0, round(unix * 1e3) * 1_000_000)
 
 
 def _first(reply: Mapping[str, Any]) -> Iterator[Found]:
@@ -90,6 +97,7 @@ def _second(reply: Mapping[str, Any]) -> Iterator[Found]:
     parts = [(found, reply[key]) for key in [*reply][:256] if (found := _part.fullmatch(key)) is not None]
     if not parts:
         yield from _component(reply, _id(reply))
+        yield from _phases(reply)
     for found, part in parts:
         if isinstance(part, dict) and found[1] in ("em", "emdata"):
             yield from _phases(part)

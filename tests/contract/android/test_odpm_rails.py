@@ -151,3 +151,20 @@ def test_trap_12_without_root_it_is_denied_and_on_another_phone_absent():
 def test_a_calibration_is_named():
     streams = [stream(DEVICE.format(0, "energy_value"), [text(1000, A=1)])]
     assert got(streams, calibration="bench")[0]["odpm.A.energy"].calibration == "bench"
+
+
+def test_trap_12_a_dump_of_both_meters_line_by_line_is_a_reading_of_each():
+    def dump(device, t, *rails):
+        lines = (f"t={t}", *(f"CH{n}(T={t})[{name}], {uws}" for n, (name, uws) in enumerate(rails)))
+        return "".join(f"/sys/bus/iio/devices/iio:device{device}/energy_value:{line}\n" for line in lines)
+
+    text = dump(0, 1000, ("S2M_VDD_CPUCL2", 5_000_000), ("L9M_VDD", 7)) + dump(1, 990, ("S1S_VDD_CAM", 30_000_000))
+    text += dump(0, 1100, ("S2M_VDD_CPUCL2", 5_250_000), ("L9M_VDD", 7)) + dump(1, 1090, ("S1S_VDD_CAM", 31_000_000))
+    series, status = read("phone", "odpm", captured(READERS["odpm"], text.encode()), {})
+    found = {one.name: one.value.tolist() for one in series}
+    assert found == {
+        "odpm.S2M_VDD_CPUCL2.energy": pytest.approx([5.0, 5.25]),
+        "odpm.L9M_VDD.energy": pytest.approx([7e-6, 7e-6]),
+        "odpm.S1S_VDD_CAM.energy": pytest.approx([30.0, 31.0]),
+    }
+    assert status.status == "ok"

@@ -222,3 +222,21 @@ def test_numbers_of_the_wire_format():
     assert list(fields(memoryview(part(1, b"abc")[:-1]))) == []  # bytes that are not all there
     assert list(fields(memoryview(b"\x0b\x01"))) == []  # a group, which no trace has
     assert np.isfinite([one.value for one in fields(memoryview(varint(9 << 3 | 1) + b"\1" * 8))]).all()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "{} | {} | {}",
+        "| {:<18} | {:<22} | {:>12} |",
+        '{},"{}",{}',
+        "{:>20} {:<20} {:>20}.000000",
+    ],
+)
+def test_a_table_of_counters_however_its_columns_are_set_apart(row):
+    rows = (("batt.current_ua", -310_000), ("batt.voltage_uv", 3_950_000), ("power.rails.gpu", 8_250_000))
+    text = "\n".join(["ts name value", "-" * 20, *(row.format(41_000_000_000, *one) for one in rows)])
+    series, _ = read("phone", "perfetto", captured(READERS["perfetto"], text.encode()), {})
+    found = {one.name: one.value.tolist() for one in series}
+    assert found["perfetto.battery.power"] == pytest.approx([0.31 * 3.95])
+    assert found["perfetto.rail.gpu.energy"] == pytest.approx([8.25])

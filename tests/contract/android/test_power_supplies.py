@@ -245,3 +245,18 @@ def test_a_run_read_in_two_parts_gives_the_series_of_the_whole(at):
     for name in ("battery.power", "battery.status"):
         assert np.concatenate([p.value for p in parts[name]]).tolist() == whole[name].value.tolist()
         assert np.concatenate([p.t1_ns for p in parts[name]]).tolist() == whole[name].t1_ns.tolist()
+
+
+def test_lines_of_a_uevent_in_a_dump_of_a_folder_are_one_reading_until_its_first_comes_again():
+    def dump(microamperes):
+        words = ("NAME=battery", "TYPE=Battery", f"CURRENT_NOW={microamperes}", "VOLTAGE_NOW=4010000", "CAPACITY=64")
+        return "".join(f"/sys/class/power_supply/battery/uevent:POWER_SUPPLY_{word}\n" for word in words)
+
+    usb = "/sys/class/power_supply/usb/online:0\n"
+    for text in (dump(-410_000) + dump(-420_000), dump(-410_000) + usb + dump(-420_000)):
+        for reader in ("power_supply", "power_supply_uevent"):
+            series, status = read("phone", reader, captured(READERS[reader], text.encode()), {})
+            found = {one.name: one.value.tolist() for one in series}
+            assert found["battery.power"] == pytest.approx([0.41 * 4.01, 0.42 * 4.01])
+            assert found["battery.soc_percent"] == [64.0, 64.0]
+            assert status.status == "ok"

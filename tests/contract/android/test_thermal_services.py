@@ -148,3 +148,13 @@ def test_a_log_without_a_line_of_the_hal_is_not_understood():
     assert got("pixel_thermal", b"--------- beginning of main\n")[1].status == "unparsed"
     empty = Stream(0, "c", "lines", "", "ok", 0, Readings.of(*[np.empty(0, np.int64)] * 2, np.empty(0, np.int32), []))
     assert read("heat", "pixel_thermal", [empty], {})[1].status == "absent"
+
+
+def test_the_last_sensor_counts_in_a_text_that_ends_with_it_and_half_of_one_does_not():
+    text = b"Thermal Status: 0\nHAL Ready: true\nCurrent temperatures from HAL:\n"
+    whole = (
+        text
+        + b"\tTemperature{mValue=47.5, mType=0, mName=AP, mStatus=0}\n\tTemperature{mValue=39.25, mType=3, mName=SKIN"
+    )
+    assert celsius(got("thermalservice", whole + b", mStatus=0}")[0]) == {"CPU.AP": 47.5, "SKIN": 39.25}
+    assert celsius(got("thermalservice", whole)[0]) == {"CPU.AP": 47.5}

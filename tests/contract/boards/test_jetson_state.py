@@ -126,3 +126,9 @@ def test_a_state_that_cannot_be_read_is_not_a_cool_one():
     found, status = got("throttle_alert", [stream(COOLING.format(1, "cur_state"), [errno.EACCES, b"-1\n", b"on\n"])])
     assert found["cooling.untyped.state"].words == ["denied", "unparsed", "unparsed"]
     assert status.status == "denied"
+
+
+def test_a_mode_that_was_asked_with_verbose_stands_in_a_longer_line():
+    raw = b"NVPM VERB: parsing done for /etc/nvpmodel.conf\nNVPM VERB: Current mode: NV Power Mode: MAXP_CORE_ARM\n3\n"
+    found, status = of("nvpmodel", raw + b"NVPM VERB: PARAM CPU_ONLINE: ARG CORE_1: REAL_VAL: 0 CONF_VAL: 0\n")
+    assert (found["nvpmodel.mode"].value.tolist(), status.detail) == ([3.0], "mode MAXP_CORE_ARM (3)")

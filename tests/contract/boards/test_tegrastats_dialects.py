@@ -199,3 +199,13 @@ def test_a_tool_that_died_says_why_and_one_that_is_not_there_is_absent():
     assert got("tegrastats", [])[1].detail == "no program tegrastats"
     found, status = got("tegrastats", [lines([b"usage: tegrastats\n"])])
     assert (found, status.status) == ({}, "unparsed")
+
+
+def test_trap_16_r28_writes_cpu_small_and_one_clock_for_all_cores():
+    line = b"RAM 2210/3983MB (lfb 31x4MB) cpu [21%,off,7%,0%]@1428 EMC 4%@1600 APE 25 GR3D 61%@844\n"
+    found, _ = got("tegrastats", [lines([line])])
+    busy, clocks = (part(found, f"tegrastats.cpu_{what}.") for what in ("busy", "hz"))
+    assert [busy[f"cpu{n}"].value[0] for n in (0, 2, 3)] == [0.21, 0.07, 0.0]
+    assert [clocks[f"cpu{n}"].value[0] for n in (0, 2, 3)] == [1428e6] * 3
+    assert busy["cpu1"].words == clocks["cpu1"].words == ["gated"]
+    assert (found["tegrastats.gr3d.busy"].value[0], found["tegrastats.gr3d.hz"].value[0]) == (0.61, 844e6)
