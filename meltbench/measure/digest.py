@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from meltbench.errors import InternalError
-from meltbench.measure.counters import middle_ns
+from meltbench.measure.counters import MAX_POWER_W, middle_ns
 from meltbench.measure.course import Course, Courser
 from meltbench.measure.rows import CounterRows, GaugeRows
 from meltbench.records import DENIED
@@ -161,16 +161,16 @@ class Digest:
 
 
 class Digester:
-    """Takes one signal block by block."""
+    """Takes one signal block by block. ``most_w``: more than the device can draw."""
 
-    def __init__(self, head: Series, edges: Edges) -> None:
+    def __init__(self, head: Series, edges: Edges, most_w: float = MAX_POWER_W) -> None:
         self._head, self._edges = head.head(), edges
         self._whole, self._run, self._line = Extent(), Extent(), Line()
         self._before: float | None = None
         self._denied = True
         self._counter = self._gauge = None
         if head.kind == "counter":
-            self._counter = CounterRows(head, edges.near(head))
+            self._counter = CounterRows(head, edges.near(head), most_w)
         elif head.unit == "W":
             self._gauge = GaugeRows(self._head, edges.near(head), edges.beats)
         followed = head.kind == "state" or (head.kind == "gauge" and head.unit in ("degC", "Hz"))
@@ -222,9 +222,9 @@ def _empty() -> Columns:
     return {"t": np.empty(0, np.int64), "v": np.empty(0), "place": np.empty(0, np.int64)}
 
 
-def digest(series: Series, edges: Edges | None = None) -> Digest:
+def digest(series: Series, edges: Edges | None = None, most_w: float = MAX_POWER_W) -> Digest:
     """A signal that is held whole, digested."""
-    digester = Digester(series, edges or Edges())
+    digester = Digester(series, edges or Edges(), most_w)
     digester.add(series)
     return digester.done()
 

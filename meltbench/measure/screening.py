@@ -176,7 +176,7 @@ class Screen:
     """Takes the signals of a run block by block. ``limit_w``: more than the device can draw."""
 
     def __init__(self, limit_w: float, run: Phase | None) -> None:
-        self._limit_w, self._run = limit_w, run
+        self.limit_w, self._run = limit_w, run
         self._signals: dict[tuple[str, str, str], _Signal] = {}
 
     def take(self, part: Series) -> Series:
@@ -185,7 +185,7 @@ class Screen:
             return part
         key = (part.source, part.name, part.path)
         if key not in self._signals:
-            self._signals[key] = _Signal(part.head(), self._limit_w, self._run)
+            self._signals[key] = _Signal(part.head(), self.limit_w, self._run)
         return self._signals[key].take(part)
 
     def done(self) -> list[Screened]:
