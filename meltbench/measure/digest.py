@@ -124,8 +124,9 @@ class Digest:
     ``before``: the last value before the run. ``kept``: columns of the samples near edges, ``t`` (ns) and ``v`` first;
     ``place`` is a sample's position among all. Of an energy counter the samples are its updates, else its readings.
     ``readings`` counts all that had a value and rising time, ``updates`` those that changed it. ``resets``: pairs of
-    times (ns) between which nothing is known. ``period_s``: how far apart the fresh values of a power gauge usually
-    are, and ``quantum_w`` what it can tell apart. ``beats``: what recurs in the run and could be in step with it.
+    times (ns) between which nothing is known. ``denied``: every reading was. ``period_s``: how far apart the
+    fresh values of a power gauge usually are, and ``quantum_w`` what it can tell apart. ``beats``: what recurs in the
+    run and could be in step with it.
     ``course``: of a temperature, a clock or a state, how it went over time.
     """
 
@@ -167,7 +168,7 @@ class Digester:
         self._head, self._edges = head.head(), edges
         self._whole, self._run, self._line = Extent(), Extent(), Line()
         self._before: float | None = None
-        self._denied = True
+        self._denied: bool | None = None
         self._counter = self._gauge = None
         if head.kind == "counter":
             self._counter = CounterRows(head, edges.near(head), most_w)
@@ -178,7 +179,8 @@ class Digester:
 
     def add(self, part: Series) -> None:
         """The next samples of the signal, later than all before."""
-        self._denied = self._denied and bool((part.status == DENIED).all())
+        if len(part):
+            self._denied = self._denied is not False and bool((part.status == DENIED).all())
         good = np.isfinite(part.value)
         t, v = middle_ns(part)[good], part.value[good]
         self._whole = self._whole.joined(v)
@@ -212,7 +214,7 @@ class Digester:
             self._line,
             self._before,
             kept or _empty(),
-            denied=self._denied,
+            denied=bool(self._denied),
             course=None if self._courser is None else self._courser.done(),
             **told,
         )

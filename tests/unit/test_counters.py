@@ -128,7 +128,7 @@ def test_a_counter_that_jumps_by_more_than_the_machine_can_draw_gives_no_energy_
     st.floats(0.005, 2), st.floats(0.01, 120), st.floats(1e-4, 4000), st.floats(0.5, 60), st.integers(1, 40), st.data()
 )
 def test_a_counter_that_publishes_seldom_or_in_coarse_steps_does_not_jump(period, update, quantum, watts, block, data):
-    """What it shows in one reading was drawn since its last one, however coarse: no power below the limit is refuted."""
+    """What it shows in one reading was drawn since its last one, however coarse: no power below the limit is."""
     start = data.draw(st.floats(0, 1))
     t = start + np.arange(0, 400) * period
     shown = np.floor(np.floor(t / update) * update * watts / quantum) * quantum
