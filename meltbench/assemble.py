@@ -324,7 +324,7 @@ def _signals(
             for one in passed:
                 key = (one.source, one.name, one.path)
                 if key not in digesters:
-                    places[key], digesters[key] = len(places), Digester(one, edges)
+                    places[key], digesters[key] = len(places), Digester(one, edges, screen.limit_w)
                 digesters[key].add(one)
                 parts.append((places[key], one))
         keep(parts)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from meltbench.records import Phase, Request
 
 _SUMMED = ("prefill", "decode")
+LEAST_W = 0.05  # an eighth of what a Pi Zero idles at; a unit that is off by a thousand lies below for all but servers
 SERVED: tuple[Kind, ...] = ("generate", "chat", "grid", "sustained")
 NO_RUN: dict[Kind, str] = dict.fromkeys(SERVED, "no_timed_request: no timed request was sent") | {
     "exec": "no_reading: the command did not run, or its end was not seen",
@@ -96,7 +97,8 @@ def without(measures: Sequence[Measure], why: str) -> list[Measure]:
 
 def _implausible(rail: Rail, gross: Measure, seconds: float, baseline: Baseline | str, kind: Kind) -> str:
     """Why the total of a run cannot be true, empty where it can: it is none at all, or an engine computed and it is
-    less than idling took, by more than what both idle windows differ and the rest of its u."""
+    less than any machine needs for that, or less than idling took by more than what both idle windows differ and the
+    rest of its u."""
     if gross.value is None:
         return ""
     watts = gross.value / seconds
@@ -105,6 +107,8 @@ def _implausible(rail: Rail, gross: Measure, seconds: float, baseline: Baseline 
         return f"stale_sensor: {still[0]} had one value, idle and under load"
     if watts <= 0:
         return f"implausible_power: {watts:.3g} W over the run"
+    if kind in SERVED and rail.scope != "rail" and watts < LEAST_W:
+        return f"implausible_power: {watts:.3g} W over the run, no machine computes on less than {LEAST_W:g} W"
     if isinstance(baseline, str) or kind not in SERVED:
         return ""
     net, u = baseline.above(rail, gross, seconds)

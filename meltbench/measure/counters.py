@@ -4,11 +4,13 @@ Wrap or reset. A counter that fell (e1 < e0) wrapped when its range is known, th
 (e1 + range - e0) is at most a quarter of the range, and that way is possible at ``max_rate``. Any other fall is
 a reset (suspend, module reload, driver restart): nothing is known across it. Equal values are no wrap. A pause
 between readings in which the counter could have gone half around (range / (2 max_rate)) counts as a reset too, because
-a wrap in it would not show.
+a wrap in it would not show. So does a rise by more than ``JUMP_FACTOR`` times what ``max_rate`` gives in the time since
+the value last began to rise: a register that was overwritten, not energy.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     Bools = npt.NDArray[np.bool_]
 
 WRAP_SHARE = 0.25  # of the range: a fall whose way across the end is longer is not "near the range end"
+JUMP_FACTOR = 2.0  # values are published in steps and read at uneven times, so a true rise may look steeper than it was
 MAX_POWER_W = 2000.0  # more than any single machine in scope draws, its GPUs aside
 MAX_GPU_POWER_W = 1500.0  # more than a board draws
 
@@ -54,6 +57,7 @@ class Unwrapper:
     def __init__(self, wrap: float | None, max_rate: float | None = None) -> None:
         self._wrap, self._max_rate = wrap, max_rate
         self._last: tuple[int, float, float] | None = None  # time, what was read, value of the line
+        self._rising_ns = -math.inf  # when the value last began to rise to what it is: at the reading before its change
         self.readings = self.updates = self.wraps = 0
         self.resets: list[tuple[int, int]] = []
 
@@ -66,7 +70,8 @@ class Unwrapper:
         before = self._last or (int(t[0]), float(raw[0]), float(raw[0]))
         times = np.concatenate([[before[0]], t])
         dt: Floats = np.diff(times) / 1e9
-        step, wrapped, reset = self._steps(np.diff(raw, prepend=before[1]), dt)
+        change = np.diff(raw, prepend=before[1])
+        step, wrapped, reset = self._steps(change, dt, self._room_s(change, times, stamp))
         value: Floats = before[2] + np.cumsum(step)
         fresh = (step != 0) | reset
         self.resets += [(int(times[i]), int(times[i + 1])) for i in np.flatnonzero(reset).tolist()]
@@ -76,7 +81,16 @@ class Unwrapper:
         self._last = int(t[-1]), float(raw[-1]), float(value[-1])
         return t, value, fresh, dt, stamp
 
-    def _steps(self, step: Floats, dt: Floats) -> tuple[Floats, Bools, Bools]:
+    def _room_s(self, change: Floats, times: Ints, stamp: Floats) -> Floats:
+        """How long a value can have taken to rise to what was read: since the reading before the last change, for
+        nobody knows when between the two it was. Infinite at the first change: how old the first value was is unknown.
+        """
+        begun = np.maximum.accumulate(np.concatenate([[self._rising_ns], np.where(change != 0, times[:-1], -math.inf)]))
+        self._rising_ns = float(begun[-1])
+        room: Floats = (times[1:] - begun[:-1]) / 1e9 + stamp
+        return room
+
+    def _steps(self, step: Floats, dt: Floats, room_s: Floats) -> tuple[Floats, Bools, Bools]:
         fell = step < 0
         wrapped = np.zeros(len(step), dtype=np.bool_)
         blind = np.zeros(len(step), dtype=np.bool_)
@@ -84,10 +98,12 @@ class Unwrapper:
             across = step + self._wrap
             wrapped = fell & (across >= 0) & (across <= WRAP_SHARE * self._wrap)
             if self._max_rate is not None:
-                wrapped &= across <= self._max_rate * dt
+                wrapped &= across <= self._max_rate * np.where(np.isfinite(room_s), room_s, dt)
                 blind = dt > self._wrap / (2 * self._max_rate)
             step = np.where(wrapped, across, step)
         reset = (fell & ~wrapped) | blind
+        if self._max_rate is not None:
+            reset |= step > JUMP_FACTOR * self._max_rate * room_s
         return np.where(reset, 0.0, step), wrapped, reset
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from meltbench.errors import InternalError
-from meltbench.measure.counters import middle_ns
+from meltbench.measure.counters import MAX_POWER_W, middle_ns
 from meltbench.measure.course import Course, Courser
 from meltbench.measure.rows import CounterRows, GaugeRows
 from meltbench.records import DENIED
@@ -124,8 +124,9 @@ class Digest:
     ``before``: the last value before the run. ``kept``: columns of the samples near edges, ``t`` (ns) and ``v`` first;
     ``place`` is a sample's position among all. Of an energy counter the samples are its updates, else its readings.
     ``readings`` counts all that had a value and rising time, ``updates`` those that changed it. ``resets``: pairs of
-    times (ns) between which nothing is known. ``period_s``: how far apart the fresh values of a power gauge usually
-    are, and ``quantum_w`` what it can tell apart. ``beats``: what recurs in the run and could be in step with it.
+    times (ns) between which nothing is known. ``denied``: every reading was. ``period_s``: how far apart the
+    fresh values of a power gauge usually are, and ``quantum_w`` what it can tell apart. ``beats``: what recurs in the
+    run and could be in step with it.
     ``course``: of a temperature, a clock or a state, how it went over time.
     """
 
@@ -161,16 +162,16 @@ class Digest:
 
 
 class Digester:
-    """Takes one signal block by block."""
+    """Takes one signal block by block. ``most_w``: more than the device can draw."""
 
-    def __init__(self, head: Series, edges: Edges) -> None:
+    def __init__(self, head: Series, edges: Edges, most_w: float = MAX_POWER_W) -> None:
         self._head, self._edges = head.head(), edges
         self._whole, self._run, self._line = Extent(), Extent(), Line()
         self._before: float | None = None
-        self._denied = True
+        self._denied: bool | None = None
         self._counter = self._gauge = None
         if head.kind == "counter":
-            self._counter = CounterRows(head, edges.near(head))
+            self._counter = CounterRows(head, edges.near(head), most_w)
         elif head.unit == "W":
             self._gauge = GaugeRows(self._head, edges.near(head), edges.beats)
         followed = head.kind == "state" or (head.kind == "gauge" and head.unit in ("degC", "Hz"))
@@ -178,7 +179,8 @@ class Digester:
 
     def add(self, part: Series) -> None:
         """The next samples of the signal, later than all before."""
-        self._denied = self._denied and bool((part.status == DENIED).all())
+        if len(part):
+            self._denied = self._denied is not False and bool((part.status == DENIED).all())
         good = np.isfinite(part.value)
         t, v = middle_ns(part)[good], part.value[good]
         self._whole = self._whole.joined(v)
@@ -212,7 +214,7 @@ class Digester:
             self._line,
             self._before,
             kept or _empty(),
-            denied=self._denied,
+            denied=bool(self._denied),
             course=None if self._courser is None else self._courser.done(),
             **told,
         )
@@ -222,9 +224,9 @@ def _empty() -> Columns:
     return {"t": np.empty(0, np.int64), "v": np.empty(0), "place": np.empty(0, np.int64)}
 
 
-def digest(series: Series, edges: Edges | None = None) -> Digest:
+def digest(series: Series, edges: Edges | None = None, most_w: float = MAX_POWER_W) -> Digest:
     """A signal that is held whole, digested."""
-    digester = Digester(series, edges or Edges())
+    digester = Digester(series, edges or Edges(), most_w)
     digester.add(series)
     return digester.done()
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MIN_EXPECTED = 20  # readings; of fewer, a share says nothing
 _ENERGY_CODES = (
     *("low_coverage", "stale_sensor", "counter_reset", "sensor_unreadable", "uncalibrated_sensor", "trailing_average"),
-    *("aliased_gauge", "implausible_power"),
+    *("aliased_gauge", "implausible_power", "sensor_denied", "sensor_gated"),
 )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from meltbench.measure.counters import MAX_POWER_W, Unwrapper, usable
+from meltbench.measure.counters import Unwrapper, usable
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -83,11 +83,12 @@ class CounterRows:
     """Rows of a counter: of one in joules its updates, else its readings.
 
     ``v``: as it was first read, and risen since. ``stamp_s``: length of the read; ``since_s``: to the one before it.
+    ``most_w``: more than what it counts can draw.
     """
 
-    def __init__(self, head: Series, edges: Ints | None) -> None:
+    def __init__(self, head: Series, edges: Ints | None, most_w: float) -> None:
         self._energy = head.unit == "J"
-        self.unwrapper = Unwrapper(head.wrap, MAX_POWER_W if self._energy else None)
+        self.unwrapper = Unwrapper(head.wrap, most_w if self._energy else None)
         self.near = Near(edges)
 
     def add(self, part: Series) -> None:

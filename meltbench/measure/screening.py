@@ -7,6 +7,7 @@ energy at all, and says why.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -36,6 +37,9 @@ MANY_SHARE = 1 - MIN_COVERAGE  # of a run's samples; fewer are bridged, as is an
 STILL_FACTOR = 20  # a register that brings a value every k readings does not pause for 20 k of them by chance
 REGULAR_FACTOR = 3  # what nine of ten pauses stay below, of a sensor that brings new values all the time
 MIN_CHANGES = 10
+# A gauge at nothing reads a little below it; what is more, for more than this share of the energy, no load drew.
+OFFSET_W, BELOW_SHARE = 0.1, 0.01
+OFF_SHARE = 0.01  # of the samples at 0 W, of a total: a machine that is read draws something
 _KEPT = 1024  # values whose median tells how far off they are
 _UNITS = {1e3: "1,000", 1e6: "1,000,000"}
 # What a status of many samples speaks against.
@@ -55,12 +59,34 @@ def most_w(max_power_w: float | None, gpus: Sequence[str]) -> float:
 
 
 @dataclass(frozen=True)
+class Signs:
+    """How many samples lie below 0 W and at it; the sums (W) of those below and above; and the least of those above."""
+
+    below: int = 0
+    at: int = 0
+    below_w: float = 0.0
+    above_w: float = 0.0
+    least_w: float = math.inf
+
+    def joined(self, v: Floats) -> Signs:
+        """With more values, all of them finite."""
+        below, above = v[v < 0], v[v > 0]
+        return Signs(
+            self.below + len(below),
+            self.at + len(v) - len(below) - len(above),
+            self.below_w - float(below.sum()),
+            self.above_w + float(above.sum()),
+            min(self.least_w, float(above.min(initial=math.inf))),
+        )
+
+
+@dataclass(frozen=True)
 class Screened:
     """What the samples of a signal of power or energy were like, in the run (in all where there was none).
 
     ``counts``: samples by status. ``limit_w``: what those marked implausible lie beyond, ``typical_w`` their median.
     ``pauses``: how many readings in a row had one value, as often as that was; ``still``: the most of them, which
-    lasted ``still_s``.
+    lasted ``still_s``. ``signs``: of a power.
     """
 
     name: str
@@ -71,6 +97,7 @@ class Screened:
     pauses: Counter[int] = field(default_factory=Counter)
     still: int = 0
     still_s: float = 0.0
+    signs: Signs = field(default_factory=Signs)
 
     @property
     def n(self) -> int:
@@ -88,6 +115,21 @@ class Screened:
     def beyond(self) -> str:
         """How many samples no machine of this kind can have drawn."""
         return f"{self.counts['implausible']} of {self.n} samples of {self.name} are beyond {self.limit_w:.4g} W"
+
+    @property
+    def below(self) -> str:
+        """That a part of the power went the other way; empty where that is no more than an offset."""
+        one = self.signs
+        if one.below_w <= BELOW_SHARE * (one.below_w + one.above_w) or one.below_w <= OFFSET_W * one.below:
+            return ""
+        return f"{one.below} of {self.n} samples of {self.name} are below 0 W, by {one.below_w / one.below:.3g} W"
+
+    def off(self, quantum_w: float) -> str:
+        """That it read nothing for a part of the run; empty where 0 W is what its quantum makes of a little."""
+        one = self.signs
+        if one.at <= OFF_SHARE * self.n or one.least_w <= 2 * quantum_w:
+            return ""
+        return f"{one.at} of {self.n} samples of {self.name} are 0 W, and no other is below {one.least_w:.3g} W"
 
     def _unit(self) -> str:
         """That the unit of the profile looks wrong, where one of the usual mistakes would explain the values."""
@@ -119,6 +161,7 @@ class _Signal:
     beyond: list[float] = field(default_factory=list)
     pauses: Counter[int] = field(default_factory=Counter)
     still: tuple[int, float] = (0, 0.0)
+    signs: Signs = field(default_factory=Signs)
     standing: tuple[float, int, int, int] | None = None  # a value, how many readings in a row, times of first and last
 
     def take(self, part: Series) -> Series:
@@ -137,6 +180,7 @@ class _Signal:
         self.counts += Counter({word: n for word, n in zip(STATUSES, found, strict=True) if n})
         if power:
             good = np.isfinite(part.value[inside])
+            self.signs = self.signs.joined(part.value[inside][good])
             self._watch(t[inside][good], part.value[inside][good])
         return part
 
@@ -169,14 +213,14 @@ class _Signal:
             self._note(*(np.array([one]) for one in self.standing))
         typical = median_high(self.beyond) if self.beyond else None
         name, source = self.head.name, self.head.source
-        return Screened(name, source, self.counts, self.limit_w, typical, self.pauses, *self.still)
+        return Screened(name, source, self.counts, self.limit_w, typical, self.pauses, *self.still, self.signs)
 
 
 class Screen:
     """Takes the signals of a run block by block. ``limit_w``: more than the device can draw."""
 
     def __init__(self, limit_w: float, run: Phase | None) -> None:
-        self._limit_w, self._run = limit_w, run
+        self.limit_w, self._run = limit_w, run
         self._signals: dict[tuple[str, str, str], _Signal] = {}
 
     def take(self, part: Series) -> Series:
@@ -185,7 +229,7 @@ class Screen:
             return part
         key = (part.source, part.name, part.path)
         if key not in self._signals:
-            self._signals[key] = _Signal(part.head(), self._limit_w, self._run)
+            self._signals[key] = _Signal(part.head(), self.limit_w, self._run)
         return self._signals[key].take(part)
 
     def done(self) -> list[Screened]:
@@ -202,8 +246,21 @@ def screened_total(total: Total, named: Sequence[Designation], screened: Sequenc
         if any(source == one.source for source, _ in parts):
             break
         wanted += _named(one, screened)
-    why = next((one.refuted for one in wanted if one.refuted), "")
+    why = next((said for one in wanted if (said := one.refuted or _untrue(one, total))), "")
     return Total(None, why, total.partial) if why else total
+
+
+def _untrue(one: Screened, total: Total) -> str:
+    """Why no total is made of a signal whose samples could be those of a part; empty where one may be. A battery may be
+    charged: then it gives an energy, of an invalid run."""
+    parts = total.rail.parts if total.rail is not None else ()
+    mine = next((part for part in parts if (part.head.source, part.name) == (one.source, one.name)), None)
+    if mine is None:
+        return ""
+    if one.below and mine.head.scope != "battery":
+        return f"implausible_power: {one.below}: its sign in the profile looks wrong, or the sensor was"
+    off = one.off(mine.quantum_w) if len(parts) == 1 else ""
+    return f"implausible_power: {off}: the sensor was off, or shows no less" if off else ""
 
 
 def without_refuted(measures: Sequence[Measure], screened: Sequence[Screened]) -> list[Measure]:
@@ -224,12 +281,19 @@ def screen_reasons(total: Total, named: Sequence[Designation], screened: Sequenc
             if signal.counts[status] > MANY_SHARE * signal.n:
                 words = f"{signal.counts[status]} of {signal.n} samples of {signal.name}: {status}"
                 out.append(reason(code, words))
-        if signal.refuted:
-            code, _, words = signal.refuted.partition(": ")
+        if why := signal.refuted or _untrue(signal, total):
+            code, _, words = why.partition(": ")
             out.append(reason(code, words))
+        elif signal.below and _of_battery(signal, total):
+            out.append(reason("charging", f"{signal.below}: what came in"))
         elif signal.counts["implausible"]:
             out.append(reason("bridged_readings", signal.beyond))
     return out
+
+
+def _of_battery(one: Screened, total: Total) -> bool:
+    parts = total.rail.parts if total.rail is not None else ()
+    return any((p.head.source, p.name, p.head.scope) == (one.source, one.name, "battery") for p in parts)
 
 
 def _parts(total: Total) -> set[tuple[str, str]]:

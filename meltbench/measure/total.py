@@ -75,20 +75,21 @@ def _designated(
     if source.status != "ok":
         code = "clock_unsynced" if "clock_unsynced" in source.detail else "sensor_unreadable"
         return Total(None, f"{code}: {source.source}: {source.detail}")
-    return total(signals, one, gpus)
+    return total(signals, one, gpus, source.detail)
 
 
-def total(signals: Sequence[Digest], one: Designation, gpus: Sequence[str] = ()) -> Total:
+def total(signals: Sequence[Digest], one: Designation, gpus: Sequence[str] = (), detail: str = "") -> Total:
     """The total by the signals of the designated source; GPUs of any source are added to RAPL.
 
-    ``gpus`` names those that draw from outside of the packages, whether anything measures them or not.
+    ``gpus`` names those that draw from outside of the packages, whether anything measures them or not. ``detail``: what
+    was seen of the source, for signals that were never read.
     """
     own = [signal for signal in signals if signal.head.source == one.source]
     if one.rails:
-        return _rails(own, one)
+        return _rails(own, one, detail)
     if any(signal.name.startswith("rapl.") for signal in own):
         boards = {one.name: one for one in signals if _GPU.fullmatch(one.name)}  # by name: two sources may read one
-        return _rapl(own, list(boards.values()), gpus)
+        return _rapl(own, list(boards.values()), gpus, detail)
     every = rails(own)
     counters = [rail for rail in every if rail.parts[0].head.kind == "counter"]
     of_now = [rail for rail in every if rail.parts[0].head.window_s == 0]
@@ -101,7 +102,7 @@ def total(signals: Sequence[Digest], one: Designation, gpus: Sequence[str] = ())
     return Total(None, f"no_energy_source: {why}")
 
 
-def _rails(signals: Sequence[Digest], one: Designation) -> Total:
+def _rails(signals: Sequence[Digest], one: Designation, detail: str) -> Total:
     """The sum of the rails that the profile names. None of them may be missing: no sum without it is the total."""
     measuring = [s for s in signals if (s.head.kind, s.head.unit) in (("counter", "J"), ("gauge", "W"))]
     parts: dict[str, Digest] = {}
@@ -109,13 +110,12 @@ def _rails(signals: Sequence[Digest], one: Designation) -> Total:
         mine = [signal for signal in measuring if fnmatchcase(signal.name, glob)]
         lost = [signal for signal in mine if not _readable(signal)]
         if not mine or lost:
-            code = "sensor_denied" if lost and all(signal.denied for signal in lost) else "low_coverage"
-            return Total(None, f"{code}: {glob} of {one.source} was not read, and no sum without it is the total")
+            return _lost(f"{glob} of {one.source} was not read", lost, detail)
         parts |= {signal.name: signal for signal in mine}
     return _sum(list(parts.values()), one.scope or next(iter(parts.values())).head.scope, one.partial)
 
 
-def _rapl(signals: Sequence[Digest], boards: list[Digest], gpus: Sequence[str]) -> Total:
+def _rapl(signals: Sequence[Digest], boards: list[Digest], gpus: Sequence[str], detail: str) -> Total:
     domains = [(_leaf(one.name), one) for one in signals if one.name.startswith("rapl.")]
     psys = [one for leaf, one in domains if leaf == "psys"]
     packages = [one for leaf, one in domains if PACKAGE.fullmatch(leaf)]
@@ -127,15 +127,22 @@ def _rapl(signals: Sequence[Digest], boards: list[Digest], gpus: Sequence[str]) 
         return Total(None, "no_energy_source: no package or psys counter was found")
     lost = [one for one in packages or psys if not _readable(one)]
     if lost:
-        denied = all(one.denied for one in lost)
-        code, names = "sensor_denied" if denied else "low_coverage", ", ".join(one.name for one in lost)
-        return Total(None, f"{code}: {names} could not be read, and no sum without it is the total")
+        return _lost(f"{', '.join(one.name for one in lost)} could not be read", lost, detail)
     dark = [one.name for one in outside if not _readable(one)]
     if len(boards) < len(gpus):
         dark += gpus[len(boards) :]
     lit = [one for one in outside if _readable(one)]
     scope: Scope = "module" if any(one in boards for one in lit) else "soc"
     return _sum([*packages, *lit], scope, f"without {', '.join(dark)}" if dark else "")
+
+
+def _lost(words: str, lost: Sequence[Digest], detail: str) -> Total:
+    """No total, for a part of it is lost. A file that may not be opened has no readings, but the source tells of it."""
+    unopened = all(not len(one.kept["t"]) and not one.denied for one in lost) and "denied" in detail
+    denied = bool(lost) and (all(one.denied for one in lost) or unopened)
+    told = f" ({detail})" if detail else ""
+    code = "sensor_denied" if denied else "low_coverage"
+    return Total(None, f"{code}: {words}{told}, and no sum without it is the total")
 
 
 def rails(signals: Sequence[Digest]) -> list[Rail]:

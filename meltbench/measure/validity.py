@@ -144,7 +144,7 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "Read the source's file by hand; look in the kernel's log, or choose another reader in the device profile.",
     ),
     "counter_reset": (
-        "an energy counter fell without having wrapped, or may have wrapped unseen",
+        "an energy counter fell without having wrapped, jumped up, or may have wrapped unseen",
         "degraded",
         "Energy is None over the reset; keep drivers loaded and sample within half the counter's range.",
     ),

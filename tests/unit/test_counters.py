@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meltbench.measure.counters import Unwrapper, difference
 from meltbench.measure.digest import digest
-from meltbench.measure.energy import energy
+from meltbench.measure.energy import energy, rail_of, window
 
 RANGE_J = 65532.610987
 
@@ -110,3 +110,26 @@ def test_any_stamps_and_values_give_a_number_or_a_reason(samples, wrap, t0, leng
         one.t0_ns[:] = one.t1_ns[:] = [t for t, _ in samples]
         found = energy(one, phase("run", t0 / SECOND, (t0 + length) / SECOND))
     assert (found.value is None) == (found.reason is not None)
+
+
+@pytest.mark.parametrize("jump_j", [100, 5_000, 262_000])
+def test_a_counter_that_jumps_by_more_than_the_machine_can_draw_gives_no_energy_over_the_jump(jump_j):
+    t = np.arange(0, 60, 0.097)
+    one = series("rapl.package-0", t, 1000 + 15 * t + np.where(t > 40, jump_j, 0), wrap=RANGE_J * 8)
+    counter = unwrap(one, max_rate=60)
+    assert len(counter.resets) == 1
+    assert counter.value[-1] - counter.value[0] == pytest.approx(15 * 59.946, rel=0.01)
+    rail = rail_of(digest(one, most_w=60))
+    assert window(rail, 10 * SECOND, 50 * SECOND).reason.startswith("counter_reset")
+    assert window(rail, 10 * SECOND, 30 * SECOND).energy_j == pytest.approx(300)
+
+
+@given(
+    st.floats(0.005, 2), st.floats(0.01, 120), st.floats(1e-4, 4000), st.floats(0.5, 60), st.integers(1, 40), st.data()
+)
+def test_a_counter_that_publishes_seldom_or_in_coarse_steps_does_not_jump(period, update, quantum, watts, block, data):
+    """What it shows in one reading was drawn since its last one, however coarse: no power below the limit is."""
+    start = data.draw(st.floats(0, 1))
+    t = start + np.arange(0, 400) * period
+    shown = np.floor(np.floor(t / update) * update * watts / quantum) * quantum
+    assert unwrap(series("meter.energy", t, shown), max_rate=max(60.0, 2 * quantum / update), block=block).resets == []

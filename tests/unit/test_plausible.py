@@ -245,3 +245,53 @@ def test_the_gain_limit_and_the_calibration_of_a_profile_reach_the_signals_of_a_
         {"sources": [one]}, parse_journal(journal), Hosted(), Edges(), Screen(100.0, None), lambda _: None
     )
     assert (found.head.gain_limit, found.head.calibration) == (0.03, "bench 1")
+
+
+def screened(part, **more):
+    """A run of one gauge of the board, its samples looked at as they pass."""
+    screen = Screen(60.0, SPANS[1])
+    taken = screen.take(part)
+    return measure_run(replace(inputs(taken, **more), screened=screen.done(), max_power_w=60.0))
+
+
+def went(power, low_s, high_s, to):
+    return gauge(lambda t: np.where((t > low_s) & (t < high_s), to(power(t)), power(t)))
+
+
+@pytest.mark.parametrize(
+    ("to", "words"),
+    [(np.negative, "below 0 W, by"), (lambda w: np.zeros_like(w) - 0.01 * (np.arange(len(w)) % 7), "are 0 W, and no")],
+)
+def test_a_total_whose_gauge_goes_negative_or_to_zero_for_a_while_is_never_shown(to, words):
+    """A sixth of the energy would be missing, or be taken off, of a run that nothing else speaks against."""
+    measures, reasons, state = screened(went(lambda t: np.where((t > 10) & (t < 50), 9.0, 2.0), 20, 26, to))
+    assert all(m.value is None for m in measures if m.source == "total")
+    assert named(measures, "energy_j").reason.startswith("implausible_power: ")
+    assert words in next(r for r in reasons if r.code == "implausible_power").detail
+    assert state == "invalid"
+
+
+def test_a_battery_that_was_charged_for_a_while_is_told_and_invalid():
+    part = went(lambda t: np.where((t > 10) & (t < 50), 9.0, 2.0), 20, 26, np.negative)
+    _, reasons, state = screened(replace(part, scope="battery"))
+    assert "below 0 W" in next(r for r in reasons if r.code == "charging").detail
+    assert state == "invalid"
+
+
+def test_what_a_coarse_plug_rounds_to_nothing_and_what_a_rail_at_rest_is_off_by_refute_nothing():
+    coarse = gauge(lambda t: np.round(0.5 + 0.9 * np.sin(t)))
+    whole = replace(coarse, value=np.maximum(np.round(coarse.value), 0))
+    assert (whole.value == 0).mean() > 0.2
+    assert named(screened(whole)[0], "energy_j").value == pytest.approx(0.55 * 40, rel=0.3)
+    board = gauge(lambda t: np.where((t > 10) & (t < 50), 9.0, 2.0))
+    still = gauge(lambda t: np.full(len(t), -0.06), name="board.gpu.power")
+    screen = Screen(60.0, SPANS[1])
+    measures, _, _ = measure_run(replace(inputs(*map(screen.take, (board, still))), screened=screen.done()))
+    assert named(measures, "energy_j").value == pytest.approx(9 * 40 + 0.03 * 80 - 0.06 * 40, rel=0.02)
+
+
+def test_a_machine_that_computes_on_a_few_milliwatts_has_a_wrong_unit():
+    part = gauge(lambda t: np.where((t > 10) & (t < 50), 9.0, 2.0))
+    measures, _, state = screened(replace(part, value=part.value / 1000))
+    assert named(measures, "energy_j").reason.startswith("implausible_power: 0.009")
+    assert state == "invalid"

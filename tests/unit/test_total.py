@@ -4,19 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evidence_kit import phase, series
+from evidence_kit import digests, phase, series, stream
 
+from meltbench.measure import RunInputs, measure_run
 from meltbench.measure.digest import digest
 from meltbench.measure.energy import energy, rail_of
 from meltbench.measure.total import Designation
 from meltbench.measure.total import total as total_of
+from meltbench.readings import read
 
 T = np.arange(0, 30, 0.05)
 RANGE_J = 1000.0
 
 
-def total(parts):
-    return total_of([digest(part) for part in parts], Designation("rapl"))
+def total(parts, detail=""):
+    return total_of([digest(part) for part in parts], Designation("rapl"), detail=detail)
 
 
 def members(found):
@@ -76,7 +78,7 @@ def test_trap_25_a_reset_of_one_part_is_a_reset_of_the_sum():
 
 def test_trap_26_a_package_that_may_not_be_read_leaves_no_total():
     hidden = series("rapl.package-1", [], [], source="rapl")
-    found = total([domain("package-0", 20), hidden])
+    found = total([domain("package-0", 20), hidden], "1 denied")
     assert found.rail is None
     assert found.reason.startswith("sensor_denied: rapl.package-1")
     failing = series("rapl.package-1", T, np.full(len(T), np.nan), source="rapl")
@@ -86,7 +88,7 @@ def test_trap_26_a_package_that_may_not_be_read_leaves_no_total():
 def test_a_psys_that_cannot_be_read_gives_way_to_the_packages():
     hidden = series("rapl.psys", [], [], source="rapl")
     assert joules(total([hidden, domain("package-0", 20)])) == pytest.approx(400)
-    assert total([hidden]).reason.startswith("sensor_denied: rapl.psys")
+    assert total([hidden], "1 denied").reason.startswith("sensor_denied: rapl.psys")
 
 
 def test_rule_8_a_sum_without_its_dram_is_partial():
@@ -199,3 +201,25 @@ def test_of_several_rails_none_is_the_total_unless_the_profile_says_which():
 def test_trap_36_a_trailing_mean_of_unknown_length_is_not_integrated():
     mean = digest(replace(board("hwmon.amdgpu.PPT.power_average", 50.0), window_s=None))
     assert energy(rail_of(mean), phase("run", 5, 25)).reason.startswith("trailing_average")
+
+
+@pytest.mark.parametrize(
+    ("status", "detail", "code"),
+    [("denied", "1 denied", "sensor_denied"), ("absent", "1 absent", "low_coverage"), ("ok", "", "low_coverage")],
+)
+def test_a_package_that_was_never_read_is_no_part_of_a_total_and_the_run_says_why(status, detail, code):
+    """One of two that may not be opened leaves the source as such readable: the run would have looked valid."""
+    folder = "/sys/class/powercap/intel-rapl:"
+    never = stream(f"{folder}1/energy_uj", [], status=status, number=3)
+    texts = [b"%d\n" % (1_500_000 * n) for n in range(600)]
+    streams = [stream(f"{folder}0/energy_uj", texts), stream(f"{folder}0/name", [b"package-0\n"], number=1), never]
+    streams.append(stream(f"{folder}1/name", [b"package-1\n"], number=4))
+    found, source = read("rapl", "rapl", streams, {})
+    run = phase("run", 10, 50)
+    inputs = RunInputs(kind="exec", signals=digests(found, run), sources=[source], phases=[run])
+    measures, reasons, _ = measure_run(inputs)
+    energy = next(m for m in measures if (m.name, m.source) == ("energy_j", "total"))
+    assert energy.value is None
+    assert energy.reason.startswith(f"{code}: rapl.package-1 could not be read")
+    assert detail in energy.reason
+    assert code in {one.code for one in reasons}
