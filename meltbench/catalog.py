@@ -94,9 +94,13 @@ def definitions(kind: Kind) -> dict[str, Definition]:
     return {name: _read(everywhere[0], candidates, ()) for name, everywhere in sorted(candidates.items())}
 
 
-def load(kind: Kind, name: str) -> Definition:
-    """Return one definition. UnknownName knows the nearest names; DefinitionError names file and line."""
+def load(kind: Kind, name: str, *, without: Path | None = None) -> Definition:
+    """Return one definition, as if the file ``without`` were not there. UnknownName knows the nearest names;
+    DefinitionError names file and line."""
     candidates = _candidates(kind)
+    if without is not None:
+        kept = {key: [one for one in found if one.path != without] for key, found in candidates.items()}
+        candidates = {key: found for key, found in kept.items() if found}
     if name not in candidates:
         raise UnknownName(_SINGULAR[kind], name, candidates)
     return _read(candidates[name][0], candidates, ())

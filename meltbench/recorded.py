@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from meltbench.errors import UserError
-from meltbench.measure.digest import digest
-from meltbench.measure.energy import energy, rail_of
+from meltbench.measure.digest import digest, displaced_s
+from meltbench.measure.energy import of_window, rail_of, window
 from meltbench.measure.total import Designation, designated
 from meltbench.readings import Source
 from meltbench.readings.capture import MAX_BYTES, captured
-from meltbench.records import OK, Phase
+from meltbench.records import OK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,5 +113,8 @@ def _energy(rail: Rail) -> dict[str, Any]:
     if not all(map(len, times)):
         return _NO_ENERGY | {"reason": "low_coverage: no value, or a counter that never moved"}
     start, end = max(int(t[0]) for t in times), min(int(t[-1]) for t in times)
-    found = energy(rail, Phase("capture", start, end))
+    # From the first sample to the last no clock and no age of a value matters, unless one part goes beyond another.
+    sharp = any((t[0], t[-1]) != (start, end) for t in times)
+    bound = round(max(displaced_s(part.head) for part in rail.parts) * 1e9) if sharp else 0
+    found = of_window(rail, window(rail, start + bound, end - bound, sharp=sharp), "capture")
     return {"energy_j": found.value, "u_k2": found.u_k2, "reason": found.reason}

@@ -18,7 +18,7 @@ from meltbench.readings import Source as ReadBy
 from meltbench.records import OK, Readings, Status, Stream
 from meltbench.road import meet
 from meltbench.targets import matching, profile
-from meltbench.targets.draft import GAUGES, Seen, Signal, Survey, known
+from meltbench.targets.draft import GAUGES, Seen, Signal, Survey, known, name_of
 from meltbench.targets.facts import rooted
 
 if TYPE_CHECKING:
@@ -33,13 +33,18 @@ if TYPE_CHECKING:
 _UNOPENED: tuple[Status, ...] = ("denied", "absent")
 
 
-def look(device: str, watch: Watch) -> Survey:
-    """Reach a device by a profile and look at it. Nothing is changed on it, and no program that runs on is started."""
+def look(device: str, watch: Watch, name: str | None = None) -> Survey:
+    """Reach a device by a profile and look at it. Nothing is changed on it, and no program that runs on is started.
+
+    ``name`` is that of the profile to be drafted, else one after the board: a draft never inherits from what it replaces.
+    """
     reached, _ = profile.load(device)
     if reached.target == "log":
         raise UserError(f"{device} cannot be looked at: its readings come from a recorded log", hint="meltbench read")
     site = meet(reached, watch, READERS)
-    candidates, broken = profile.candidates()
+    name = name or name_of(site.facts)
+    replaced = _path(name).absolute()
+    candidates, broken = profile.candidates(but=name, without=replaced)
     for line in broken:
         watch.warn(f"left out: {line}")
     fits = matching.fits(site.facts, candidates)
@@ -47,10 +52,10 @@ def look(device: str, watch: Watch) -> Survey:
         raise UserError(
             "no profile fits this device, not even a generic one", hint="look for one that hides linux-desktop"
         )
-    base, _ = profile.load(fits[0].name)
+    base, _ = profile.load(fits[0].name, without=replaced if fits[0].name == name else None)
     others = _batteries(site, known(base.source, _shipped()))
     return Survey(
-        reached, site.facts, fits, base,
+        name, reached, site.facts, fits, base,
         tuple(_seen(site, reached, one) for one in base.source),
         tuple(seen for one in others if (seen := _seen(site, reached, one)).status == "ok"),
     )  # fmt: skip
@@ -117,6 +122,11 @@ def _streams(answer: Mapping[str, Any]) -> list[Stream]:
     return out
 
 
+def _path(name: str) -> Path:
+    """Where a draft is written."""
+    return Path("devices") / f"{name}.toml"
+
+
 def check_name(name: str) -> None:
     """Raise UserError for what is no name of a profile."""
     if not profile.is_name(name) or name.startswith("."):
@@ -126,7 +136,7 @@ def check_name(name: str) -> None:
 def write(name: str, text: str, *, force: bool) -> Path:
     """Write ./devices/NAME.toml. Raises UserError where there is one and it is not to be replaced, or no writing it."""
     check_name(name)
-    path = Path("devices") / f"{name}.toml"
+    path = _path(name)
     try:
         path.parent.mkdir(exist_ok=True)
         with path.open("w" if force else "x", encoding="utf-8") as file:

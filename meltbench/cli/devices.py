@@ -84,20 +84,20 @@ def profile(
     from meltbench import survey
     from meltbench.cli.watching import Terminal
     from meltbench.errors import UserError
-    from meltbench.targets.draft import draft, name_of
+    from meltbench.targets.draft import draft
 
     if force and not write:
         raise UserError("--force replaces a file, and none is written", hint="add --write")
     if name is not None:
         survey.check_name(name)
     with Terminal() as watch:
-        found = survey.look(device, watch)
-        chosen = name or name_of(found.facts)
+        found = survey.look(device, watch, name)
         text = draft(found)
         if not write:
             typer.echo(text, nl=False)
             return
-        watch.say(f"wrote {survey.write(chosen, text, force=force)}; then: meltbench run --device {chosen}")
+        path = survey.write(found.name, text, force=force)
+        watch.say(f"wrote {path}; then: meltbench run --device {found.name}")
 
 
 commands: dict[Callable[..., None], str] = {

@@ -49,8 +49,12 @@ class Rail:
         return max(known) / SQRT3 if known and len(known) == len(limits) else None
 
     def u_k2(self, value: float, *parts: float) -> float | None:
-        """u at k = 2 of a value, from the gain and the parts (in its unit, k = 1) that do not depend on each other."""
-        return None if self.gain is None else 2 * math.hypot(self.gain * value, *parts)
+        """u at k = 2 of a value, from the gain and the parts (in its unit, k = 1) that do not depend on each other.
+
+        None where one is not known: of a gauge that showed one value throughout nobody knows what it can tell apart.
+        """
+        u = math.inf if self.gain is None else 2 * math.hypot(self.gain * value, *parts)
+        return u if math.isfinite(u) else None
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,11 @@ def prepare(series: Series) -> Rail:
     return rail_of(digest(series))
 
 
-def window(rail: Rail, t0_ns: int, t1_ns: int) -> Window:
-    """The energy from t0 to t1, or the reason why the evidence is too short for it."""
+def window(rail: Rail, t0_ns: int, t1_ns: int, *, sharp: bool = True) -> Window:
+    """The energy from t0 to t1, or the reason why the evidence is too short for it. ``sharp``: see ``_part``."""
     if t1_ns <= t0_ns:
         return Window(None, "low_coverage: the window is empty")
-    found = [_part(part, t0_ns, t1_ns) for part in rail.parts]
+    found = [_part(part, t0_ns, t1_ns, sharp=sharp) for part in rail.parts]
     missing = [(part, one) for part, one in zip(rail.parts, found, strict=True) if one.energy_j is None]
     if missing:
         part, one = missing[0]

@@ -156,9 +156,9 @@ class Profile:
     unverified: tuple[str, ...] = ()
 
 
-def load(name: str) -> tuple[Profile, Definition]:
-    """The profile of a device by name."""
-    found = catalog.load("devices", name)
+def load(name: str, *, without: Path | None = None) -> tuple[Profile, Definition]:
+    """The profile of a device by name, as if the file ``without`` were not there."""
+    found = catalog.load("devices", name, without=without)
     data = {key: value for key, value in found.data.items() if key != "inherits"}
     profile = read_table(Profile, data, found.path)
     _check_names([one.name for one in profile.source], "source", found.path)
@@ -181,17 +181,25 @@ def load(name: str) -> tuple[Profile, Definition]:
     return profile, found
 
 
-def candidates() -> tuple[dict[str, Candidate], list[str]]:
-    """By name what decides whether a profile fits a device, and a line for each that cannot be read."""
+def candidates(*, but: str = "", without: Path | None = None) -> tuple[dict[str, Candidate], list[str]]:
+    """By name what decides whether a profile fits a device, and a line for each that cannot be read.
+
+    ``but`` is the name of a profile that is to be written to the file ``without``, so none that inherits from it can be
+    what it inherits; of that name itself only what lies further down the search path can.
+    """
     found, broken = {}, []
     for name in catalog.find("devices"):
         try:
-            one = catalog.load("devices", name)
+            one = catalog.load("devices", name, without=without if name == but else None)
             match = read_table(Match, one.data.get("match", {}), one.path)
+        except UnknownName:  # nothing is further down
+            continue
         except DefinitionError as error:
             broken.append(str(error))  # somebody's half-written file must not keep a device from being recognised
             continue
-        found[name] = Candidate(match, tuple(path.stem for path in one.lineage))
+        ancestors = tuple(path.stem for path in one.lineage)
+        if name == but or but not in ancestors:
+            found[name] = Candidate(match, ancestors)
     return found, broken
 
 

@@ -147,6 +147,17 @@ def test_a_draft_replaces_no_file_unless_told_to(bench: Bench) -> None:
         "meltbench: devices/desk.toml is there already; give another --name, or --force"
     ]
     assert bench.run(*write, "--force").returncode == 0
+    # The file that is replaced fits its own device best of all; a draft that inherited it would inherit itself.
+    assert 'inherits = "jetson-orin-nano"' in (bench.home / "devices" / "desk.toml").read_text()
+    assert bench.run("devices", "show", "desk").returncode == 0
+    other = bench.run("devices", "profile", "--device", "made", "--name", "shelf", "--write")
+    assert 'inherits = "desk"' in (bench.home / "devices" / "shelf.toml").read_text(), other.stderr
+    assert bench.run(*write, "--force").returncode == 0  # nor one that inherits from the file that is replaced
+    assert bench.run("devices", "show", "shelf").returncode == 0
+    over = ("devices", "profile", "--device", "made", "--name", "jetson-orin-nano", "--write")
+    assert bench.run(*over).returncode == 0
+    assert bench.run(*over, "--force").returncode == 0
+    assert bench.run("devices", "show", "jetson-orin-nano").returncode == 0
 
 
 @pytest.mark.parametrize(

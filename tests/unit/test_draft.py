@@ -50,7 +50,7 @@ def seen_by(*others: Seen, base: str = "linux-desktop", about: Facts | None = No
     reached = loads("local")
     about = about or facts()
     fits = matching.fits(about, CANDIDATES)
-    return Survey(reached, about, [f for f in fits if f.name == base] or fits, loaded, tuple(looked), others)
+    return Survey("mine", reached, about, [f for f in fits if f.name == base] or fits, loaded, tuple(looked), others)
 
 
 @pytest.fixture

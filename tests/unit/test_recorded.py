@@ -108,3 +108,17 @@ def test_no_bytes_make_a_capture_fail_or_energy_of_nothing(raw: bytes, period_ms
         assert clean(row)
         json.dumps(row, allow_nan=False)
         assert row["energy_j"] is None
+
+
+def test_a_gauge_whose_values_have_an_age_has_its_energy_from_the_first_sample_to_the_last() -> None:
+    watts = [round(6000 + 2000 * math.sin(n / 3)) for n in range(40)]
+    log = "\n".join(f"RAM 900/7620MB VDD_IN {one}mW/9mW VDD_SOC 700mW/700mW" for one in watts)
+    rows = {row["name"]: row for row in read("tegrastats", log.encode())}
+    moving, still = rows["tegrastats.VDD_IN.power"], rows["tegrastats.VDD_SOC.power"]
+    exact = sum(one + other for one, other in zip(watts, watts[1:], strict=False)) / 2000
+    assert moving["energy_j"] == pytest.approx(exact, rel=1e-6)
+    assert moving["u_k2"] > 0
+    # Constant power keeps its energy; what a gauge that never moved can tell apart, and so its u, nobody knows.
+    assert still["energy_j"] == pytest.approx(39 * 0.7)
+    assert still["u_k2"] is None
+    json.dumps(rows, allow_nan=False)
