@@ -36,7 +36,7 @@ _UNOPENED: tuple[Status, ...] = ("denied", "absent")
 def look(device: str, watch: Watch, name: str | None = None) -> Survey:
     """Reach a device by a profile and look at it. Nothing is changed on it, and no program that runs on is started.
 
-    ``name`` is that of the profile to be drafted, else one after the board: a draft never inherits from what it replaces.
+    ``name``: of the profile to be drafted, else one after the board; a draft never inherits from what it replaces.
     """
     reached, _ = profile.load(device)
     if reached.target == "log":
