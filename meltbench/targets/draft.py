@@ -57,9 +57,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class Survey:
-    """All that was found: the name of the profile to be drafted, the profile by which the device was reached, its
-    facts, the profiles that fit, best first, the best of them as loaded, and a look at each of its sources and at those of
-    other profiles."""
+    """All that was found.
+
+    The name of the profile to be drafted, the profile by which the device was reached, its facts, the profiles that
+    fit, best first, the best of them as loaded, and a look at each of its sources and at those of other profiles.
+    """
 
     name: str
     reached: Profile

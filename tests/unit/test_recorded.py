@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from typing import Any
@@ -115,7 +116,7 @@ def test_a_gauge_whose_values_have_an_age_has_its_energy_from_the_first_sample_t
     log = "\n".join(f"RAM 900/7620MB VDD_IN {one}mW/9mW VDD_SOC 700mW/700mW" for one in watts)
     rows = {row["name"]: row for row in read("tegrastats", log.encode())}
     moving, still = rows["tegrastats.VDD_IN.power"], rows["tegrastats.VDD_SOC.power"]
-    exact = sum(one + other for one, other in zip(watts, watts[1:], strict=False)) / 2000
+    exact = sum(one + other for one, other in itertools.pairwise(watts)) / 2000
     assert moving["energy_j"] == pytest.approx(exact, rel=1e-6)
     assert moving["u_k2"] > 0
     # Constant power keeps its energy; what a gauge that never moved can tell apart, and so its u, nobody knows.
