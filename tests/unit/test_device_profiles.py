@@ -308,3 +308,16 @@ def test_the_profiles_that_the_page_on_devices_shows_load(tmp_path: Any, monkeyp
 
 def test_every_reader_that_a_profile_names_is_there() -> None:
     assert {source.reader for one in PROFILES.values() for source in one.source} <= set(READERS)
+
+
+@pytest.mark.parametrize("name", sorted(READERS))
+def test_every_reader_is_explained_and_says_how_it_was_checked(name: str) -> None:
+    docs = catalog.builtin_root() / "docs"
+    assert re.search(rf"`{re.escape(name)}`", (docs / "measuring.md").read_text(encoding="utf-8"))
+    rows = [
+        row.split("|")
+        for row in (docs / "verified.md").read_text(encoding="utf-8").splitlines()
+        if re.match(rf"\| source .*\b{re.escape(name)}\b", row)
+    ]
+    assert rows, f"docs/verified.md has no row for {name}"
+    assert {row[2].strip() for row in rows} <= {"device", "capture", "emulated", "unverified"}
