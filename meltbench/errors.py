@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+_SHOWN = 12  # of the names that are known: an error is a line
+
+
 class MeltbenchError(Exception):
     """Something meltbench can explain in one line."""
 
@@ -57,7 +60,9 @@ class UnknownName(UserError):
         names = sorted(set(known))
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         if hint is None:
-            hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(names[:12]) or 'none'}"
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            all_known = f"known: {', '.join(names[:_SHOWN]) or 'none'}{more}"
+            hint = f"did you mean {', '.join(near)}?" if near else all_known
         shown = name if len(name) <= 80 else f"{name[:79]}…"
         super().__init__(f"unknown {kind} {shown!r}", hint=hint)
         self.nearest = near

@@ -66,14 +66,14 @@ def recording(raw: bytes, sources: Sequence[tuple[Source, float]], period_ms: fl
 def measured(found: Recording, profile: Profile) -> dict[str, Any]:
     """The energy of the total that the profile designates over the whole capture, or why there is none, JSON-ready."""
     # A log is one source's: that the others say nothing in it is no reason.
-    here = {status.source for status in found.sources if status.status == "ok"}
-    named = [
-        Designation(one.source, one.rails, one.scope, one.partial)
-        for one in profile.total
-        if one.source in here or not here.intersection(total.source for total in profile.total)
-    ]
+    here = {status.source for status in found.sources if status.status == "ok" or len(found.sources) == 1}
+    named = [Designation(one.source, one.rails, one.scope, one.partial) for one in profile.total if one.source in here]
+    row: dict[str, Any] = {"scope": None, "klass": None, "partial": ""}
+    if not named:
+        makes = ", ".join(dict.fromkeys(one.source for one in profile.total)) or "nothing"
+        return row | _NO_ENERGY | {"reason": f"no_energy_source: the total is made of {makes}, and this is none of it"}
     total = designated(named, found.sources, [digest(one) for one in found.series])
-    row: dict[str, Any] = {"scope": None, "klass": None, "partial": total.partial}
+    row["partial"] = total.partial
     if total.rail is None:
         return row | _NO_ENERGY | {"reason": total.reason}
     return row | {"scope": total.rail.scope, "klass": total.rail.klass} | _energy(total.rail)

@@ -100,6 +100,8 @@ def visit(plan: Plan, watch: Watch) -> Site:
 
 def meet(profile: Profile, watch: Watch, readers: Iterable[str]) -> Site:
     """Reach a device by its profile, and look for the programs that these readers poll."""
+    if profile.target == "log":
+        raise UserError(f"{profile.title}: not reached, its readings come from a recorded log", hint="meltbench read")
     roots = profile.roots
     probe = reach(profile.target, profile.workdir, watch)
     probe.recover()

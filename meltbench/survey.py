@@ -39,8 +39,6 @@ def look(device: str, watch: Watch, name: str | None = None) -> Survey:
     ``name``: of the profile to be drafted, else one after the board; a draft never inherits from what it replaces.
     """
     reached, _ = profile.load(device)
-    if reached.target == "log":
-        raise UserError(f"{device} cannot be looked at: its readings come from a recorded log", hint="meltbench read")
     site = meet(reached, watch, READERS)
     name = name or name_of(site.facts)
     replaced = _path(name).absolute()

@@ -19,7 +19,7 @@ from meltbench.errors import DeadlineExceeded, DeviceError, Interrupted
 from meltbench.host import Hosted, Recorder
 from meltbench.probe.journal import read_journal
 from meltbench.road import meet
-from meltbench.store import find_store
+from meltbench.store import find_store, open_store
 from meltbench.targets import profile as profiles
 
 if TYPE_CHECKING:
@@ -36,11 +36,12 @@ _LOOK_S, _PATIENCE = 1.0, 5  # looking costs the target a fork
 _UNIQUE_W = 299.0  # units lie a thousand apart: with a limit below 1000 times 0.3 W one of them fits at most
 
 
-def calibrate(name: str, design: Design, store: Store, watch: Watch) -> record.Kept:
+def calibrate(name: str, design: Design, data: str | None, watch: Watch) -> record.Kept:
     """Calibrate the sources of a device, and store what was found, good or bad."""
-    store.check_writable()
     profile, definition = profiles.load(name)
     site = meet(profile, watch, [source.reader for source in profile.source])
+    store = open_store(data)  # not before the device was reached: a wrong name leaves no folder behind
+    store.check_writable()
     with tempfile.TemporaryDirectory(prefix="meltbench-") as folder:
         watched, alone = Path(folder) / "watched", Path(folder) / "alone"
         _watched(site, profile, design, watched, watch)

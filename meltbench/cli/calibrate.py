@@ -37,14 +37,14 @@ def calibrate(
     from meltbench.calibration import conduct, record
     from meltbench.calibration.job import CHARGE_S
     from meltbench.cli.watching import Terminal
-    from meltbench.store import find_store, open_store
+    from meltbench.store import find_store
 
     if show:
         _show(record.of_device(find_store(data), name), as_json=as_json)
         return
     design = _design(idle_s, load_s, steps, charge_s=CHARGE_S if charge else 0.0, quick=quick)
     with Terminal(design.lengths()) as watch:
-        kept = conduct.calibrate(name, design, open_store(data), watch)
+        kept = conduct.calibrate(name, design, data, watch)
     if as_json:
         print_json(kept.record)
     else:
@@ -62,7 +62,8 @@ def selftest(
     from meltbench.calibration import conduct
     from meltbench.cli.watching import Terminal
 
-    design = _design(idle_s or 10.0, load_s or 10.0, steps, charge_s=0.0, quick=True, same=0)
+    idle_s, load_s = (10.0 if one is None else one for one in (idle_s, load_s))
+    design = _design(idle_s, load_s, steps, charge_s=0.0, quick=True, same=0)
     with Terminal(design.lengths()) as watch:
         found = conduct.selftest(name, design, data, watch)
     if as_json:

@@ -20,7 +20,10 @@ Sets = Annotated[
 Reps = Annotated[int, typer.Option("--reps", metavar="N", help="Runs, each with an engine start of its own.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and its hash; run nothing.")]
 Prepare = Annotated[
-    bool, typer.Option(" /--no-prepare", help="Leave the device's settings (governor, power mode ...) as they are.")
+    bool,
+    typer.Option(
+        " /--no-prepare", show_default=False, help="Leave the device's settings (governor, power mode ...) as they are."
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="A device profile: meltbench devices.")]
 

@@ -9,6 +9,7 @@ import typer
 from meltbench.cli.common import Json, console, print_json
 
 if TYPE_CHECKING:
+    from meltbench.records import SourceStatus
     from meltbench.report.sheet import Sheet
     from meltbench.spec import Scalar
 
@@ -35,7 +36,6 @@ def read(
     from meltbench import recorded
     from meltbench.errors import UserError
     from meltbench.readings import Source
-    from meltbench.report.sheet import print_sheet
     from meltbench.targets import profile
 
     if device is None and reader is None:
@@ -43,6 +43,8 @@ def read(
     if period_ms is not None and not 0.001 <= period_ms <= 86_400_000:
         raise UserError(f"--period-ms {period_ms:g} is out of range", hint="give 0.001 to 86400000")
     raw = _bytes(file, recorded.MAX_BYTES)
+    if not raw:
+        raise UserError(f"{file} is empty")
     named = None if device is None else profile.load(device)[0]
     if named is not None:
         if option:
@@ -61,7 +63,18 @@ def read(
     told = [one for one in found.sources if len(sources) == 1 or one.status == "ok"]
     if as_json:
         print_json({"sources": [vars(one) for one in told], "series": rows, "total": total})
-        return
+    else:
+        _print(told, rows, total)
+    if not any(row["n"] for row in rows):
+        console(stderr=True).print(
+            f"{file} holds no value that {told[0].source} can read", markup=False, highlight=False, soft_wrap=True
+        )
+        raise typer.Exit(1)
+
+
+def _print(told: list[SourceStatus], rows: list[dict[str, Any]], total: dict[str, Any] | None) -> None:
+    from meltbench.report.sheet import print_sheet
+
     out = console()
     for one in told:
         words = f"{one.source}: {one.status}, {one.readings} readings" + (f"; {one.detail}" if one.detail else "")

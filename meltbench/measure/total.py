@@ -110,7 +110,8 @@ def _rails(signals: Sequence[Digest], one: Designation, detail: str) -> Total:
         mine = [signal for signal in measuring if fnmatchcase(signal.name, glob)]
         lost = [signal for signal in mine if not _readable(signal)]
         if not mine or lost:
-            return _lost(f"{glob} of {one.source} was not read", lost, detail)
+            what = "has one value alone" if any(signal.whole.n for signal in lost) else "was not read"
+            return _lost(f"{glob} of {one.source} {what}", lost, detail)
         parts |= {signal.name: signal for signal in mine}
     return _sum(list(parts.values()), one.scope or next(iter(parts.values())).head.scope, one.partial)
 

@@ -75,6 +75,8 @@ def steady_sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
 def lines(found: dict[str, Any]) -> list[str]:
     """What the tables do not say: a job that failed, sources that gave nothing, gauges, what watching costs."""
     said = [f"the job was not done: {found['failure']}"] if found["outcome"] != "done" else []
+    if not found["sensors"]:
+        said.append("no sensor that a load moves was read: neither power, energy, current, voltage, clock nor heat")
     silent = [one for one in found["sources_seen"] if one["status"] != "ok"]
     said += [f"{one['source']}: {one['status']}" + (f", {one['detail']}" if one["detail"] else "") for one in silent]
     said += [_gauge_line(one) for one in found.get("gauges", [])]

@@ -173,6 +173,11 @@ def test_a_draft_replaces_no_file_unless_told_to(bench: Bench) -> None:
         (("devices", "show", "pixel7"), "did you mean pixel"),
         (("devices", "--json", "show", "local"), "meltbench devices show --json"),
         (("read", "nosuch", "--reader", "meminfo"), "cannot read nosuch"),
+        (("read", "/dev/null", "--reader", "tegrastats"), "/dev/null is empty"),
+        (("devices", "calibrate", "macbook"), "not reached, its readings come from a recorded log"),
+        (("devices", "selftest", "macbook"), "not reached, its readings come from a recorded log"),
+        (("devices", "selftest", "--idle-s", "0"), "idle_s = 0 is out of range"),
+        (("read", "made", "--reader", "qqqq"), "more"),
         (("read", "-"), "give --reader NAME or --device PROFILE"),
         (("read", "made", "--reader", "rappl"), "did you mean rapl"),
         (("read", "made", "--reader", "thermal", "--option", "celsius_per_count=7"), "celsius_per_count"),
@@ -188,6 +193,15 @@ def test_what_cannot_be_done_is_one_line(bench: Bench, words: tuple[str, ...], s
     assert done.returncode == 2
     assert said in done.stderr.splitlines()[-1]
     assert done.stderr.splitlines()[-1].startswith("meltbench: ")
+    assert words[0] == "exec" or not bench.data.exists()
+
+
+def test_a_text_that_its_reader_cannot_read_says_so_and_is_no_success(bench: Bench) -> None:
+    (bench.home / "made").write_text("nothing that a reader knows\n")
+    done = bench.run("read", "made", "--reader", "pmic", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["sources"][0]["status"] == "unparsed"
+    assert done.stderr == "made holds no value that pmic can read\n"
 
 
 def test_a_recorded_log_gives_its_energy_and_that_of_the_device(bench: Bench) -> None:

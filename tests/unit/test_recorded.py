@@ -76,7 +76,9 @@ def test_a_total_that_the_log_does_not_hold_is_a_reason() -> None:
     one, _ = profile.load("local")
     found = recorded.recording(b"MemTotal: 10 kB\n", recorded.sources_of(one, "meminfo"))
     assert recorded.measured(found, one)["energy_j"] is None
-    assert recorded.measured(found, one)["reason"].startswith("no_energy_source")
+    found = recorded.recording(b"MemTotal: 10 kB\nMemAvailable: 4 kB\n", recorded.sources_of(one))
+    reason = recorded.measured(found, one)["reason"]
+    assert reason == "no_energy_source: the total is made of rapl, and this is none of it"
 
 
 def test_why_there_is_no_total_is_said_of_the_source_that_wrote_the_log() -> None:
@@ -123,3 +125,9 @@ def test_a_gauge_whose_values_have_an_age_has_its_energy_from_the_first_sample_t
     assert still["energy_j"] == pytest.approx(39 * 0.7)
     assert still["u_k2"] is None
     json.dumps(rows, allow_nan=False)
+
+
+def test_a_total_that_was_read_once_is_not_told_as_never_read() -> None:
+    one, _ = profile.load("jetson-orin-nano")
+    found = recorded.recording(b"RAM 900/7620MB VDD_IN 5000mW/5000mW\n", recorded.sources_of(one))
+    assert "VDD_IN.power of tegrastats has one value alone" in recorded.measured(found, one)["reason"]
