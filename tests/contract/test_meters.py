@@ -525,3 +525,13 @@ def test_trap_31_a_tapos_own_answer_names_no_method_and_is_told_by_the_keys_in_i
     assert "power_unit" in status.detail
     close(logged("kasa", bare, power_unit="W")[0], {"meter.power": [23.0]})
     assert logged("kasa", b'{"error_code":-1301,"result":{}}')[0]["meter.power"].words == ["error"]
+
+
+@pytest.mark.parametrize("name", ["um25c", "joulescope"])
+def test_a_sentence_that_speaks_of_time_and_current_is_no_header(name: str) -> None:
+    prose = (
+        b"The time at which a new charging current was last told to anybody who asked: +3s20ms\n9 4320 1\n8 4320 1\n"
+    )
+    series, seen = READERS[name].parse(name, captured(READERS[name], prose), {})
+    assert seen.told().status != "ok"
+    assert not any((one.value == one.value).any() for one in series)

@@ -116,10 +116,10 @@ class Table:
     def row(self, line: str) -> dict[str, str] | None:
         """The cells of a row by what they hold; None of a header."""
         found = cells(line)
-        # Headers begin with a name, rows with a number or a time. One name alone may be a word of a message.
+        # Headers begin with a name, rows with a number or a time. A name or two may be words of a message.
         if found and not any(c.isdigit() for c in found[0]):
             columns = [known(cell, self._names) for cell in found]
-            if sum(one is not None for one in columns) >= 2:
+            if sum(one is not None for one in columns) >= max(2, len(columns) / 3):
                 self._columns, self.scales = columns, _scales(columns)
                 return None
         out: dict[str, str] = {}
