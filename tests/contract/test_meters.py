@@ -529,9 +529,8 @@ def test_trap_31_a_tapos_own_answer_names_no_method_and_is_told_by_the_keys_in_i
 
 @pytest.mark.parametrize("name", ["um25c", "joulescope"])
 def test_a_sentence_that_speaks_of_time_and_current_is_no_header(name: str) -> None:
-    prose = (
-        b"The time at which a new charging current was last told to anybody who asked: +3s20ms\n9 4320 1\n8 4320 1\n"
-    )
+    prose = b" Time when the newest value of the Most charging current was told to anybody: +3s20ms\n"
+    prose += b" The newest voltage value told to anybody at all: 4310\n"
     series, seen = READERS[name].parse(name, captured(READERS[name], prose), {})
     assert seen.told().status != "ok"
     assert not any((one.value == one.value).any() for one in series)
