@@ -80,4 +80,4 @@ def test_a_lab_without_both_programs_is_no_miss_but_a_reason(tmp_path: Path, mon
 
 def test_threads_are_those_that_a_run_gets(probe_binary: Path) -> None:
     assert 1 <= kit.threads() <= max(1, (os.cpu_count() or 1) - 1)
-    assert models.resolve(agreement.MODEL).name
+    assert models.resolve(kit.MODEL).name
