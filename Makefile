@@ -4,11 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LAB ?= $(CURDIR)/.cache/lab
 export MELTBENCH_LAB := $(LAB)
+BESIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test lint types unit lab bench wheel clean
 
+# Most tests wait for what they measure, so three files run side by side on two cores, the slow ones (faults, lab) first.
+# Then, one by one, those that need the machine for themselves: they are marked "alone".
 test: lint types lab
-	$(BIN)/python -m pytest --cov=meltbench --cov-report=term:skip-covered --durations=15
+	$(BIN)/python -m pytest --cov=meltbench --cov-report= --durations=15 -m "not alone" $(BESIDE)
+	$(BIN)/python -m pytest --cov=meltbench --cov-append --cov-report=term:skip-covered --durations=15 -m alone
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -44,6 +44,9 @@ def run(
     engine: Where | None = None,
     settings: Mapping[str, Setting] | None = None,
     prepare: bool = Spec.prepare,
+    rehash: bool = Spec.rehash,
+    wait: bool = Spec.wait,
+    steal: str | None = Spec.steal,
     data: Where | None = None,
     progress: bool | Callable[[str], None] = False,
 ) -> Runs:
@@ -69,6 +72,9 @@ def run(
         engine=None if engine is None else os.fspath(engine),
         knobs=tuple(sorted((key, _text(key, value)) for key, value in (settings or {}).items())),
         prepare=prepare,
+        rehash=rehash,
+        wait=wait,
+        steal=steal,
     )
     if workload is not None:  # None: what the spec has without being asked
         spec = replace(spec, workload=workload)

@@ -6,7 +6,6 @@ Samples pass by in blocks: what the measures need of them is digested, and they 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from meltbench import settings
+from meltbench.account import conditions, gpus, load_label, manifest
 from meltbench.compose import ENGINE
 from meltbench.engines import Process, ProgramEngine, ServerEngine, protocol
 from meltbench.engines.checks import checked
@@ -22,7 +22,6 @@ from meltbench.host import Hosted
 from meltbench.measure import Designation, RunInputs, StreamStats, measure_run, request_energies
 from meltbench.measure.beats import beats
 from meltbench.measure.digest import Digester, Edges
-from meltbench.measure.findings import gate_conditions
 from meltbench.measure.outcome import Outcome, outcome
 from meltbench.measure.own_cpu import Life
 from meltbench.measure.phases import phases
@@ -32,7 +31,6 @@ from meltbench.measure.validity import reason, state
 from meltbench.probe.journal import Journal
 from meltbench.readings import Source
 from meltbench.records import IMPLAUSIBLE, Readings, Request, RunRecord
-from meltbench.spec import digest
 from meltbench.targets import printable
 
 if TYPE_CHECKING:
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
     from meltbench.readings import Sighting
     from meltbench.records import Keep, Phase, Series, SourceStatus, Stream
 
-_LOG_CHARS = 2048
 _BLOCK_ROWS = 1 << 17  # of readings that are in memory at once
 _NO_CHUNKS = Readings.of(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), [])
 
@@ -74,7 +71,7 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep, hosted: Hoste
     measures, reasons, state = measure_run(inputs)
     return RunRecord(
         run_id=ticket["run_id"],
-        manifest=_manifest(ticket, journal, log, verdict, engine, made) | {"validity": state},
+        manifest=manifest(ticket, journal, _events(journal, "spawn"), log, verdict, engine, made) | {"validity": state},
         series=[signal.head for signal in signals],
         sources=sources,
         phases=spans,
@@ -88,8 +85,8 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep, hosted: Hoste
 def assemble_refused(ticket: dict[str, Any], code: str, why: str) -> RunRecord:
     """The record of a run that was never started: why, and nothing of what was not looked at."""
     found = reason(code, why)
-    manifest = _manifest(ticket, Journal(), "", Outcome("failed", code, why), _identity(ticket, ""), [])
-    return RunRecord(run_id=ticket["run_id"], manifest=manifest | {"validity": state([found])}, reasons=[found])
+    told = manifest(ticket, Journal(), [], "", Outcome("failed", code, why), _identity(ticket, ""), [])
+    return RunRecord(run_id=ticket["run_id"], manifest=told | {"validity": state([found])}, reasons=[found])
 
 
 def _inputs(
@@ -122,10 +119,10 @@ def _inputs(
         life_cpu_s=(gone["utime_ns"] + gone["stime_ns"]) / 1e9 if "utime_ns" in gone and "stime_ns" in gone else None,
         lives=lives,
         failure=(verdict.code, verdict.detail or "") if verdict.code else None,
-        conditions=_conditions(ticket, journal, engine, made),
+        conditions=conditions(ticket, journal, _events(journal, "spawn"), engine, made),
         boot_ids=[
             str(found["boot_id"])
-            for found in (ticket["conditions"], journal.first("begin") or {})
+            for found in (ticket["conditions"], journal.first("begin") or {}, journal.first("reboot") or {})
             if found.get("boot_id")
         ],
         clocks=clocks,
@@ -148,14 +145,10 @@ def _totals(ticket: dict[str, Any]) -> list[Designation]:
     return [Designation(**(one | {"rails": tuple(one.get("rails", ()))})) for one in ticket.get("totals", marked)]
 
 
-def _gpus(ticket: dict[str, Any]) -> list[str]:
-    return [str(gpu) for gpu in ticket["conditions"].get("gpus") or ()]
-
-
 def _outside(ticket: dict[str, Any], engine: dict[str, str]) -> list[str]:
     """GPUs that draw from outside of the processor's package: NVIDIA's always; of others, which may be a part of the
     processor, what the engine computed on."""
-    found = [gpu for gpu in _gpus(ticket) if gpu.startswith("NVIDIA")]
+    found = [gpu for gpu in gpus(ticket) if gpu.startswith("NVIDIA")]
     used = engine.get("accelerator", "CPU")
     return found or ([] if used in ("CPU", "unknown") else [used])
 
@@ -184,23 +177,6 @@ def _max_rss(gone: dict[str, Any]) -> int | None:
     peak, floor = gone.get("maxrss_bytes"), gone.get("maxrss_floor_bytes")
     own = isinstance(peak, int) and peak > (floor if isinstance(floor, int) else 0)
     return peak if own else None
-
-
-def _conditions(
-    ticket: dict[str, Any], journal: Journal, engine: dict[str, str], made: list[settings.Verdict]
-) -> list[tuple[str, str]]:
-    found = gate_conditions(ticket.get("gate"))
-    label = load_label(journal.first("pages") or {})
-    against = settings.against(made)
-    if ticket["knobs"].get("load") == "cold" and label != "cold":
-        against.append(f"a cold load was asked for, the page cache was {label or 'unknown'}")
-    if against:
-        found.append(("settings_not_applied", "; ".join(against)))
-    # A display adapter that is only known by its number is the machine's own text screen, as virtual machines have.
-    gpus = [gpu for gpu in _gpus(ticket) if not gpu.startswith("0x")]
-    if gpus and engine.get("accelerator") == "CPU":
-        found.append(("gpu_unused", f"the engine computed on the CPU only, the machine has {', '.join(gpus)}"))
-    return found
 
 
 def engine_log(ticket: dict[str, Any], journal: Journal) -> str:
@@ -348,73 +324,3 @@ def _slices(journal: Journal, sources: list[Source]) -> Iterator[list[tuple[Sour
             return whole.get(n) or replace(heads[n], readings=block.get(n, _NO_CHUNKS))
 
         yield [(source, [part(n) for n in numbers[source.name]]) for source in sources]
-
-
-def _manifest(
-    ticket: dict[str, Any],
-    journal: Journal,
-    log: str,
-    verdict: Outcome,
-    engine: dict[str, str],
-    made: list[settings.Verdict],
-) -> dict[str, Any]:
-    of_ticket = ("run_id", "plan_hash", "cell_key", "started_at", "rep", "round", "spec", "knobs", "device")
-    begin, end = journal.first("begin") or {}, journal.end or {}
-    runner = ticket["runner"]
-    key = ticket["cell_key"]
-    if runner is not None:
-        known = runner["version"] != "unknown"
-        runner = runner | {name: said for name, said in engine.items() if name != "version" or not known}
-        # Only the engine knows, and only once it ran, what it computed on: figures of two devices are never one cell's.
-        key = digest([key, engine.get("accelerator")])
-    ended_ns = end.get("wall_ns")
-    pages = journal.first("pages") or {}
-    return {
-        **{name: ticket[name] for name in (*of_ticket, "model", "workload")},
-        "cell_key": key,
-        "runner": runner,
-        "ended_at": None
-        if ended_ns is None
-        else datetime.fromtimestamp(ended_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
-        "calibrations": {
-            source["name"]: source["options"]["calibration"]
-            for source in ticket["sources"]
-            if source.get("options", {}).get("calibration")
-        },
-        "outcome": verdict.outcome,
-        "failure": verdict.detail,
-        "failure_log": log[-_LOG_CHARS:] if verdict.outcome != "done" and log else None,
-        "versions": ticket["versions"] | {"probe": begin.get("probe")},
-        "conditions": ticket["conditions"]
-        | {
-            "gate": ticket.get("gate"),
-            "boot_id": begin.get("boot_id") or ticket["conditions"].get("boot_id"),
-            "model_cached_bytes": pages.get("resident_bytes") if pages.get("status") == "ok" else None,
-            "load": load_label(pages),
-            "ended_by": ended_by(ticket, journal.first("until") or {}),
-            "journal_dropped_bytes": journal.dropped_bytes,
-            "settings": settings.conditions(made),
-        },
-    }
-
-
-def ended_by(ticket: dict[str, Any], event: dict[str, Any]) -> str | None:
-    """What ended a sustained run, in words; None where nothing did: it was stopped, failed, or is no such run."""
-    path, value = printable(str(event.get("path") or "")), event.get("value")
-    if event.get("by") == "time":
-        return f"time: {ticket['workload']['limit_s']:g} s were over"
-    if not path or not isinstance(value, int | float):
-        return None
-    folder = path.rsplit("/", 2)[-2] if path.count("/") > 1 else path
-    if path.endswith("/capacity"):
-        return f"battery: {folder} was down to {value:g} %"
-    return f"temperature: {folder} had {value / 1000:g} degC"
-
-
-def load_label(pages: dict[str, Any]) -> str | None:
-    """Cold, warm or mixed: how much of the model the page cache held when the engine started; None when unknown."""
-    total, resident = pages.get("total_bytes"), pages.get("resident_bytes")
-    if pages.get("status") != "ok" or not total or resident is None:
-        return None
-    share = resident / total
-    return "warm" if share >= 0.95 else "cold" if share <= 0.05 else "mixed"

@@ -1,41 +1,31 @@
-"""A cell of a plan and the facts of a device to a job for the probe, and the ticket that says what it was.
-
-The ticket holds all that the evidence alone does not tell. With it a run can be collected by another controller,
-and measured again from its journal years later.
-"""
+"""A cell of a plan and the facts of a device to a job for the probe, with the ticket that says what it was."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-import meltbench
-from meltbench import catalog, settings
+from meltbench import factors, settings
 from meltbench.elf import runs_on
 from meltbench.engines import ProgramEngine, ServerEngine, protocol
 from meltbench.errors import DoesNotFit, UserError
-from meltbench.plan import PROTOCOL
 from meltbench.probe.job import Job, Until
 from meltbench.readings import READERS
-from meltbench.spec import Scalar, digest
+from meltbench.scripts import wanted
 from meltbench.targets.facts import rooted
 from meltbench.targets.profile import Roots
+from meltbench.ticket import described, expected_s, ticket
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meltbench.asks import Play
-    from meltbench.engines.prompts import Ask
-    from meltbench.models import Model
-    from meltbench.models.gguf import Gguf
     from meltbench.plan import Cell, Plan
-    from meltbench.readings import Helper
+    from meltbench.scripts import Scripts
     from meltbench.settings import Planned
+    from meltbench.spec import Scalar
     from meltbench.targets.facts import Facts
     from meltbench.targets.profile import Profile
+    from meltbench.ticket import LocalModel
 
 ENGINE = "engine"
 _JOURNAL_BYTES = 256 << 20
@@ -49,22 +39,13 @@ _GRACE_S = 5.0
 _MAX_PROGRAM_S = 86_400.0
 
 
-@dataclass(frozen=True)
-class LocalModel:
-    """A model on this machine, checked: where it lies and what its header says."""
-
-    model: Model
-    path: str
-    sha256: str
-    bytes: int
-    gguf: Gguf
-
-
 def settled(plan: Plan, facts: Facts, model: LocalModel | None) -> dict[str, Scalar]:
     """The knobs with every "auto" worked out from the device and the workload."""
     knobs = dict(plan.knobs)
     if knobs.get("threads") == "auto":
-        knobs["threads"] = facts.threads
+        # A process that is kept to some of the processors has no use for more threads than those.
+        bound = len(factors.processors(str(knobs[factors.CPUS]))) if factors.CPUS in knobs else facts.threads
+        knobs["threads"] = min(facts.threads, bound)
     if model is None:
         return knobs
     longest = model.gguf.context_length
@@ -87,7 +68,8 @@ def check_engine(plan: Plan, facts: Facts) -> None:
     engine = plan.engine
     if engine is not None and not runs_on(engine.machine, facts.arch):
         raise UserError(
-            f"{engine.start[0]} is for {engine.machine}, the target {plan.spec.device} is {facts.arch}",
+            f"{(engine.files or engine.start)[0]} is for {engine.machine}, "
+            f"the target {plan.spec.device} is {facts.arch}",
             hint=f"give a build for {facts.arch}",
         )
 
@@ -115,25 +97,6 @@ def check_fit(plan: Plan, model: LocalModel, knobs: dict[str, Scalar], facts: Fa
         )
 
 
-def cell_key(plan: Plan, facts: Facts, knobs: dict[str, Scalar], model: LocalModel | None) -> str:
-    """What must be equal for two runs to be repetitions of each other."""
-    made = [[one.name, one.value] for one in plan.profile.setting]
-    return digest(
-        {
-            "protocol": PROTOCOL,
-            "model": None if model is None else model.sha256,
-            "engine": None if plan.engine is None else plan.engine.sha256,
-            "arguments": None if plan.recipe is None else plan.recipe.arguments,
-            "workload": [plan.work.sha256, asdict(plan.work.workload)],
-            "command": list(plan.spec.command),
-            "device": facts.identity,
-            "os": [facts.os, facts.kernel],
-            "knobs": knobs,
-        }
-        | ({"settings": made} if made else {})
-    )
-
-
 def compose(
     plan: Plan,
     cell: Cell,
@@ -143,15 +106,16 @@ def compose(
     model: LocalModel | None,
     folder: str,
     todo: Sequence[Planned] = (),
+    scripts: Scripts | None = None,
 ) -> tuple[Job, dict[str, Any]]:
     """The job of one run and its ticket. ``knobs`` are settled; ``folder`` is where the run will lie on the target,
-    ``todo`` what is to be done about the settings of its profile."""
+    ``todo`` what is to be done about the settings of its profile, ``scripts`` how helpers are started there."""
     job = Job(run_id)
     circle_s = plan.work.workload.limit_s if plan.work.workload.kind == "sustained" else 0.0
     job.limit("journal_bytes", min(_JOURNAL_BYTES + round(circle_s * _CIRCLE_BYTES_PER_S), _MAX_JOURNAL_BYTES))
     job.limit("log_bytes", _LOG_BYTES)
     work = plan.work.workload
-    channels(job, plan.profile, facts, has_process=work.kind != "idle")
+    channels(job, plan.profile, facts, scripts, has_process=work.kind != "idle")
     asks: list[dict[str, Any]] = []
     measured_s = work.timeout_s
     settings_s = settings.make(job, todo, plan.profile)
@@ -164,7 +128,7 @@ def compose(
             asks, measured_s = _execute(job, plan, speak, plays, knobs, model, folder)
         measured_s += circle_s
     elif work.kind == "exec":
-        job.execute(ENGINE, work.timeout_s, plan.spec.command)
+        job.execute(ENGINE, work.timeout_s, plan.spec.command, **factors.limits(knobs))
     else:
         job.idle("window", work.window_s)
         measured_s = work.window_s
@@ -172,14 +136,18 @@ def compose(
     settings.look_again(job, todo, plan.profile)
     longest_s = measured_s + 2 * work.idle_s + settings_s + 60
     job.limit("duration_ms", round(longest_s * 1000))
-    more = {"settings": settings.as_rows(todo), "longest_s": longest_s}
-    return job, _ticket(plan, cell, run_id, facts, knobs, model, asks) | more
+    likely_s = expected_s(plan, asks) + 2 * work.idle_s + settings_s
+    more = {"settings": settings.as_rows(todo), "longest_s": longest_s, "expected_s": min(likely_s, longest_s)}
+    return job, ticket(plan, cell, run_id, facts, knobs, model, asks) | more
 
 
-def channels(job: Job, profile: Profile, facts: Facts, *, has_process: bool, host: bool = False) -> None:
+def channels(
+    job: Job, profile: Profile, facts: Facts, scripts: Scripts | None, *, has_process: bool, host: bool = False
+) -> None:
     """What is read on the target by the sources of its profile; ``has_process``: of the one under test, too.
 
-    ``host``: instead what is read on the controller, whose ``facts`` they are then, and whose /sys is its own.
+    ``scripts``: how helper programs are started there, None where they cannot be. ``host``: instead what is read on the
+    controller, whose ``facts`` they are then, and whose /sys is its own.
     """
     roots = Roots() if host else profile.roots
     offset = 0
@@ -187,11 +155,9 @@ def channels(job: Job, profile: Profile, facts: Facts, *, has_process: bool, hos
         if source.host != host:
             continue
         helper = READERS[source.reader].helper
-        if helper is not None and wanted(helper, profile, facts, host=host):
-            script = catalog.builtin_root() / "runners" / "helpers" / f"{helper.script}.py"
-            # -P: the folder of the script is no place to import from. The period is the helper's to keep.
-            words = helper.words(source.period_ms, source.options)
-            job.stream(source.name, [sys.executable, "-B", "-P", str(script), *words])
+        if helper is not None and scripts is not None and wanted(helper, profile, facts, scripts, host=host):
+            # The period is the helper's to keep.
+            job.stream(source.name, scripts.argv(helper, helper.words(source.period_ms, source.options)))
         for command in READERS[source.reader].commands:
             words = command.words(source.period_ms)
             if command.argv[0] not in facts.programs or (not has_process and any("{pid:" in word for word in words)):
@@ -207,15 +173,6 @@ def channels(job: Job, profile: Profile, facts: Facts, *, has_process: bool, hos
             # Sources are read one after another, not all at the same instant: less of a bump for the engine.
             job.file(source.name, rooted(spec.glob, roots.sys, roots.proc), period, offset if period else 0)
             offset += 1_300_000
-
-
-def wanted(helper: Helper, profile: Profile, facts: Facts, *, host: bool = False) -> bool:
-    """Whether the target, or the ``host``, has what a helper reads: for what is not there no process is started."""
-    # The controller's own Python is the target's on this target alone, the only one there is yet.
-    here = host or (profile.target == "local" and (not helper.own_sys or profile.roots.sys.rstrip("/") == "/sys"))
-    installed = helper.package is None or importlib.util.find_spec(helper.package) is not None
-    there = not helper.fact or any(one.startswith(helper.begins) for one in getattr(facts, helper.fact))
-    return here and installed and there
 
 
 def _plays(plan: Plan, cell: Cell, model: LocalModel) -> list[Play]:
@@ -242,21 +199,21 @@ def _serve(
         job.requests[ask.file] = speak.request(ask)
     ctx, slots = knobs.get("ctx"), plan.work.slots
     fixed = {
-        "model": model.path,
+        "model": model.at,
         "port": "{port:" + ENGINE + "}",
         "parallel": str(slots),
         "ctx_all": str(ctx * slots) if isinstance(ctx, int) else "none",
     }
     job.port(ENGINE)
-    job.pages(model.path, drop=knobs["load"] == "cold")
-    job.spawn(ENGINE, *_command(plan, knobs, fixed))
+    job.pages(model.at, drop=knobs["load"] == "cold")
+    job.spawn(ENGINE, *_command(plan, knobs, fixed), **factors.limits(knobs))
     job.ready(ENGINE, ENGINE, speak.health_path, min(_READY_S, plan.work.workload.timeout_s))
     for play in plays:
         files = [f"req/{ask.file}" for ask in play.asks]
         until = _until(plan, facts) if play.circle else None
         job.http("requests", ENGINE, play.concurrency, plan.work.workload.timeout_s, _ANSWER_BYTES, files, until)
     job.stop(ENGINE, _GRACE_S)
-    return _described_asks(asks), _READY_S + plan.work.workload.timeout_s * len(asks)
+    return described(asks), _READY_S + plan.work.workload.timeout_s * len(asks)
 
 
 def _execute(
@@ -279,15 +236,16 @@ def _execute(
         )
     if log_bytes > _LOG_BYTES:
         job.limit("log_bytes", log_bytes)  # of two limits the later one counts
-    job.pages(model.path, drop=knobs["load"] == "cold")
+    job.pages(model.at, drop=knobs["load"] == "cold")
     measured_s = 0.0
     for command in commands:
         job.requests |= command.files
         # A warm-up and a depth may go before each request, and take as long.
         deadline_s = min(_READY_S + 3 * plan.work.workload.timeout_s * len(command.asks), _MAX_PROGRAM_S)
-        job.execute(ENGINE, deadline_s, *_command(plan, knobs, {"model": model.path, **command.words}))
+        words = _command(plan, knobs, {"model": model.at, **command.words})
+        job.execute(ENGINE, deadline_s, *words, **factors.limits(knobs))
         measured_s += deadline_s
-    return _described_asks([ask for command in commands for ask in command.asks]), measured_s
+    return described([ask for command in commands for ask in command.asks]), measured_s
 
 
 def _command(plan: Plan, knobs: dict[str, Scalar], fixed: dict[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -295,15 +253,6 @@ def _command(plan: Plan, knobs: dict[str, Scalar], fixed: dict[str, str]) -> tup
     assert plan.recipe is not None
     assert plan.engine is not None
     return plan.recipe.argv(plan.engine.start, knobs, fixed), plan.engine.env
-
-
-def _described_asks(asks: Sequence[Ask]) -> list[dict[str, Any]]:
-    described = []
-    for ask in asks:
-        entry = asdict(ask)
-        del entry["tokens"], entry["messages"], entry["prompt"]  # the request's bytes are evidence already
-        described.append(entry)
-    return described
 
 
 def _until(plan: Plan, facts: Facts) -> Until:
@@ -326,80 +275,3 @@ def _until(plan: Plan, facts: Facts) -> Until:
             path = rooted(f"/sys/class/power_supply/{name}/capacity", roots.sys, roots.proc)
             limits.append((path, "below", work.limit_soc_percent + 0.5))
     return Until(work.limit_s, tuple(limits))
-
-
-def refused_ticket(plan: Plan, cell: Cell, run_id: str, facts: Facts) -> dict[str, Any]:
-    """The ticket of a run that is not started because its model is damaged: what was said of it, nothing of it."""
-    return _ticket(plan, cell, run_id, facts, dict(plan.knobs), None, [])
-
-
-def _described(said: Model, found: LocalModel | None) -> dict[str, Any]:
-    """What a record tells of a model: what was said of it, and what it is once its file was read."""
-    row: dict[str, Any] = {
-        "name": said.name,
-        "sha256": said.sha256,
-        "file": said.filename,
-        "bytes": said.size_bytes,
-        "n_params": None,
-        "bits_per_weight": None,
-        "architecture": None,
-        "quantisation": said.quantisation,
-    }
-    if found is not None:
-        row |= {
-            "sha256": found.sha256,
-            "file": found.path.rsplit("/", 1)[-1],
-            "bytes": found.bytes,
-            "n_params": found.gguf.n_params,
-            "bits_per_weight": found.gguf.bits_per_weight,
-            "architecture": found.gguf.architecture,
-        }
-    return row
-
-
-def _ticket(
-    plan: Plan,
-    cell: Cell,
-    run_id: str,
-    facts: Facts,
-    knobs: dict[str, Scalar],
-    model: LocalModel | None,
-    asks: list[dict[str, Any]],
-) -> dict[str, Any]:
-    return {
-        "run_id": run_id,
-        "plan_hash": plan.hash,
-        "cell_key": cell_key(plan, facts, knobs, model),
-        "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "rep": cell.rep,
-        "round": 0,
-        "spec": asdict(plan.spec),
-        "knobs": knobs,
-        "device": {
-            "name": plan.spec.device,
-            "identity": facts.identity,
-            "board": facts.board,
-            "sha256": plan.device_sha256,
-            "workdir": plan.profile.workdir,
-            "target": plan.profile.target,
-            "checked": plan.profile.checked,
-        },
-        "sources": [asdict(source) for source in plan.profile.source],
-        "totals": [asdict(total) for total in plan.profile.total],
-        "max_power_w": plan.profile.max_power_w,
-        "model": None if plan.model is None else _described(plan.model, model),
-        "runner": None
-        if plan.recipe is None or plan.engine is None
-        else {
-            "name": plan.spec.runner,
-            "sha256": plan.engine.sha256,
-            "engine": plan.engine.name,
-            "version": plan.engine.version,
-            "protocol": plan.recipe.protocol,
-            "mode": plan.recipe.mode,
-        },
-        "workload": {"name": plan.work.name, "sha256": plan.work.sha256, **asdict(plan.work.workload)},
-        "asks": asks,
-        "versions": {"meltbench": meltbench.__version__, "protocol": PROTOCOL},
-        "conditions": facts.conditions(),
-    }

@@ -1,11 +1,18 @@
-"""A point in time that a wait may not pass, handed down and clamped, never restarted."""
+"""How long to wait: a point in time that is handed down and clamped, never restarted; and when to try once more."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
-from meltbench.errors import DeadlineExceeded
+from meltbench.errors import DeadlineExceeded, LinkLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TRIES, _PAUSE_S = 5, 1.0
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -35,3 +42,16 @@ class Deadline:
         """Raise DeadlineExceeded naming ``what`` when nothing is left."""
         if self.remaining() <= 0:
             raise DeadlineExceeded(f"{what} took longer than it was given", hint="try again")
+
+
+def patiently(call: Callable[[], _T], pause_s: float | None = None) -> _T:
+    """What ``call`` returns, which may be made again over a link that may be cut: five times, pausing longer each time.
+
+    Raises LinkLost when the link does not come back.
+    """
+    for attempt in range(1, _TRIES):
+        try:
+            return call()
+        except LinkLost:
+            time.sleep((_PAUSE_S if pause_s is None else pause_s) * attempt)
+    return call()

@@ -7,6 +7,7 @@ that are loaded are there.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from meltbench.errors import UserError
@@ -30,7 +31,7 @@ _OTHERS = (
     ((b"MZ",), "a Windows program"),
     ((b"PK\x03\x04", b"\x1f\x8b", b"\xfd7zXZ"), "an archive"),
 )
-_LOAD = 1
+_LOAD, _INTERP = 1, 3
 _MAX_HEADERS = 512
 _AGAIN = "fetch or build it again"
 
@@ -47,6 +48,32 @@ def machine_of(path: Path) -> str | None:
         if not head.startswith(b"\x7fELF"):
             raise UserError(f"{path} is no program: {_described(head)}", hint="give one built for the target's Linux")
         return _machine(path, file, head, path.stat().st_size)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The machine a program is for, its number in e_machine, and the loader that it names; None where it is static."""
+
+    machine: str
+    number: int
+    loader: str | None
+
+
+def header_of(head: bytes) -> Header | None:
+    """What the first 64 KiB of a file say of a program that lies elsewhere; None for what is no ELF file."""
+    if not head.startswith(b"\x7fELF") or len(head) < 64:
+        return None
+    wide, order = head[4:5] == b"\x02", ">" if head[5:6] == b"\x02" else "<"
+    number, table, each, count, form = _layout(head, wide, order)
+    loader = None
+    for at in range(table, table + each * min(count, _MAX_HEADERS), max(each, 1)):
+        if len(head) < at + struct.calcsize(form):
+            break
+        parts = struct.unpack_from(form, head, at)
+        offset, length = (parts[2], parts[5]) if wide else (parts[1], parts[4])
+        if parts[0] == _INTERP and length <= 4096:
+            loader = head[offset : offset + length].rstrip(b"\0").decode("utf-8", "replace") or None
+    return Header(_named(number), number, loader)
 
 
 def runs_on(machine: str | None, arch: str) -> bool:
@@ -68,10 +95,7 @@ def _machine(path: Path, file: BinaryIO, head: bytes, size: int) -> str:
     wide, order = head[4:5] == b"\x02", ">" if head[5:6] == b"\x02" else "<"
     if len(head) < (64 if wide else 52):
         raise UserError(f"{path} is cut off within its header", hint=_AGAIN)
-    machine: int = struct.unpack_from(f"{order}H", head, 18)[0]
-    table: int = struct.unpack_from(f"{order}{'Q' if wide else 'I'}", head, 32 if wide else 28)[0]
-    each, count = struct.unpack_from(f"{order}HH", head, 54 if wide else 42)
-    form = f"{order}IIQQQQ" if wide else f"{order}IIIII"
+    machine, table, each, count, form = _layout(head, wide, order)
     if each < struct.calcsize(form) or not 0 < count <= _MAX_HEADERS:
         raise UserError(f"{path} is no program: its header names nothing to load", hint=_AGAIN)
     file.seek(min(table, size))
@@ -86,4 +110,16 @@ def _machine(path: Path, file: BinaryIO, head: bytes, size: int) -> str:
             needed = max(needed, offset + length)
     if needed > size:
         raise UserError(f"{path} is cut off: {size} of at least {needed} bytes are there", hint=_AGAIN)
+    return _named(machine)
+
+
+def _layout(head: bytes, wide: bool, order: str) -> tuple[int, int, int, int, str]:
+    """e_machine; where the program headers are, the size and number of them; how the first six words of one lie."""
+    machine: int = struct.unpack_from(f"{order}H", head, 18)[0]
+    table: int = struct.unpack_from(f"{order}{'Q' if wide else 'I'}", head, 32 if wide else 28)[0]
+    each, count = struct.unpack_from(f"{order}HH", head, 54 if wide else 42)
+    return machine, table, each, count, f"{order}IIQQQQ" if wide else f"{order}IIIII"
+
+
+def _named(machine: int) -> str:
     return _MACHINES[machine][0] if machine in _MACHINES else f"machine {machine}"

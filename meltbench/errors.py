@@ -10,9 +10,14 @@
         ModelDamaged        its file is corrupt, truncated, or not the one that was promised
       DeviceError         the target's move: unreachable, busy, denied, full            exit 1
         DeadlineExceeded    a call took longer than it was given (transient)
+        LinkLost            the way to the target was cut, or its other end is silent (transient)
+        HostKeyError        the target's host key is unknown, or not the one that is known
+        WrongDevice         another board answers at the address of this one
+        LeaseLost           another controller took the target over
         TargetBusy          another run holds the target (transient)
       StoreError          the store's folder: unwritable, full, damaged                 exit 1
       FetchError          a download: unreachable, truncated, wrong hash                exit 1
+      BuildFailed         an engine could not be compiled; names the log                exit 1
       Interrupted         Ctrl-C, after everything was put back                         exit 130
       InternalError       our bug: what happened and where to report it                 exit 70
 
@@ -23,7 +28,7 @@ Each says what happened in its message, whose move it is by its class, and the n
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,10 +106,45 @@ class DeadlineExceeded(DeviceError):
     transient = True
 
 
-class TargetBusy(DeviceError):
-    """Another run holds the target."""
+class LinkLost(DeviceError):
+    """The way to the target was cut, or its other end has gone silent. What runs there goes on."""
 
     transient = True
+
+
+class HostKeyError(DeviceError):
+    """The host key of a target is unknown, or not the one that is known, or revoked. ``fingerprint``: as ssh says it,
+    SHA256:... ``state``: an unknown key may be asked about, a changed one is accepted by its fingerprint alone, a
+    revoked one never."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        fingerprint: str,
+        state: Literal["unknown", "changed", "revoked"],
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.fingerprint, self.state = fingerprint, state
+
+
+class WrongDevice(DeviceError):
+    """Another board answers at the address of this one."""
+
+
+class LeaseLost(DeviceError):
+    """Another controller took the target over."""
+
+
+class TargetBusy(DeviceError):
+    """Another run holds the target. ``lease``: what the target said of it, where it was asked for its lease."""
+
+    transient = True
+
+    def __init__(self, message: str, *, hint: str | None = None, lease: dict[str, Any] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.lease = lease
 
 
 class StoreError(MeltbenchError):
@@ -113,6 +153,10 @@ class StoreError(MeltbenchError):
 
 class FetchError(MeltbenchError):
     """A download failed or did not bring what was promised."""
+
+
+class BuildFailed(MeltbenchError):
+    """An engine could not be compiled: the compiler's words, and where its log is."""
 
 
 class Interrupted(MeltbenchError):

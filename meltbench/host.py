@@ -23,8 +23,9 @@ from meltbench.probe.job import Job, milliseconds
 from meltbench.probe.journal import Journal, read_journal
 from meltbench.probe.sync import exchange
 from meltbench.readings import READERS
+from meltbench.scripts import Scripts
 from meltbench.store import fs
-from meltbench.targets import connect
+from meltbench.targets import Place, connect
 from meltbench.targets import facts as device_facts
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Recorder:
             )
         # One recording at a time a device, as the device itself makes one run at a time.
         root = str(state_dir() / "host" / target.identity)
-        probe = Probe.install(connect("local"), root, build.host_target(), watch.say)
+        probe = Probe.install(connect(Place()), root, build.host_target(), watch.say)
         probe.recover()
         answer = probe.facts(device_facts.globs("/sys", "/proc"))
         programs = probe.programs([c.argv[0] for source in mine for c in READERS[source.reader].commands])
@@ -79,7 +80,7 @@ class Recorder:
         job = Job(run_id)
         job.limit("journal_bytes", _JOURNAL_BYTES)
         job.limit("duration_ms", milliseconds(longest_s + 2 * _SLACK_S))
-        channels(job, self.profile, self.facts, has_process=False, host=True)
+        channels(job, self.profile, self.facts, Scripts.here(), has_process=False, host=True)
         job.idle("recording", longest_s + _SLACK_S)
         self.probe.start(job)
         _ask(self.probe, target, where)
@@ -134,7 +135,7 @@ def abandon(told: dict[str, Any], run_id: str) -> None:
 
 def _of(told: dict[str, Any], run_id: str) -> Probe:
     root = Probe.root_of(told["folder"], run_id)
-    return Probe.install(connect("local"), root, build.host_target(), lambda _: None)
+    return Probe.install(connect(Place()), root, build.host_target(), lambda _: None)
 
 
 def read_batches(where: Path) -> list[Batch]:

@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_LOCK_POLL_S = 0.2
 
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hex, read in pieces. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def alone(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock file; ``waiting`` is called once where another process holds it. The folder must be there.
+
+    The file stays: removing it would let a third process lock a new one beside the second.
+    """
+    import fcntl
+
+    with lock.open("w") as file:
+        told = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    waiting()
+                    told = True
+                time.sleep(_LOCK_POLL_S)
+        yield
 
 
 def cache_dir() -> Path:

@@ -9,15 +9,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from meltbench import models, runners, workload
+from meltbench import factors, models, runners, workload
 from meltbench.errors import UnknownName, UserError
 from meltbench.probe.job import MAX_REQUESTS
 from meltbench.spec import Scalar, Spec, digest
-from meltbench.targets import profile
+from meltbench.targets import inventory, profile
 
 if TYPE_CHECKING:
     from meltbench.models import Model
     from meltbench.runners import Engine, Recipe
+    from meltbench.targets.inventory import Known
     from meltbench.targets.profile import Profile
 
 # Grows when the same spec would be measured in another way: figures of two protocols are never compared.
@@ -38,6 +39,7 @@ class Plan:
     """Everything a run needs that is known beforehand. ``hash`` comes from the spec and the definitions alone."""
 
     spec: Spec
+    known: Known
     profile: Profile
     device_sha256: str
     work: workload.Loaded
@@ -54,7 +56,8 @@ class Plan:
         return {
             "plan_hash": self.hash,
             "device": self.spec.device,
-            "target": self.profile.target,
+            "profile": self.known.profile_name,
+            "target": str(self.known.place),
             "model": None if self.model is None else {"name": self.model.name, "sha256": self.model.sha256},
             "runner": None
             if self.recipe is None or self.engine is None
@@ -75,7 +78,8 @@ class Plan:
 
 def make(spec: Spec) -> Plan:
     """Look everything up. Raises UserError with the nearest valid name for whatever is not known."""
-    device, device_definition = profile.load(spec.device)
+    known = inventory.resolve(spec.device)
+    device, device_definition = profile.load(known.profile_name)
     if device.target == "log":
         raise UserError(
             f"{spec.device} cannot be run on: the probe is for Linux and Android",
@@ -90,6 +94,11 @@ def make(spec: Spec) -> Plan:
     kind = work.workload.kind
     if (kind == "exec") != bool(spec.command):
         raise UserError("workload exec meters a command", hint="write meltbench exec -- COMMAND")
+    if len(spec.command) > MAX_REQUESTS:
+        raise UserError(
+            f"the command has {len(spec.command)} words, at most {MAX_REQUESTS} can be",
+            hint="put them in a script and meter that",
+        )
     served = (spec.model, spec.runner, spec.engine, spec.threads, spec.seed)
     if kind == "idle" and served != (Spec.model, Spec.runner, Spec.engine, Spec.threads, Spec.seed):
         hint = "leave out --model, --runner, --engine, --threads and --seed"
@@ -103,9 +112,14 @@ def make(spec: Spec) -> Plan:
                 f"runner {spec.runner} does workloads of kind {does}, {work.name} is of kind {kind}",
                 hint=f"--workload {recipe.workload}, or another --runner",
             )
-        engine = runners.engine(spec.runner, recipe, definition.path.parent, spec.engine)
+        here = known.place.kind == "local"
+        engine = runners.engine(spec.runner, recipe, definition.path.parent, spec.engine, here=here)
         model = models.resolve(spec.model)
-    work, knobs = _settings(spec, work, recipe)
+    given = dict(spec.knobs) | ({} if spec.threads is None else {"threads": str(spec.threads)})
+    device, given = factors.of_device(device, given)
+    process, given = factors.of_process(device, given) if kind != "idle" else ({}, given)
+    work, knobs = _settings(given, work, recipe, [*device.factor, *factors.PROCESS])
+    knobs |= process
     if recipe is not None and work.slots > 1 and not recipe.takes("parallel"):
         raise UserError(f"runner {spec.runner} answers one request at a time", hint="leave out concurrency")
     cells = tuple(Cell(rep, (spec.seed + rep) % 2**31) for rep in range(spec.reps))
@@ -120,8 +134,11 @@ def make(spec: Spec) -> Plan:
         "cells": [asdict(cell) for cell in cells],
         "prepare": spec.prepare,
     }
+    if made := [[one.name, one.value] for one in device.setting if one.name in device.factor]:
+        identity["factors"] = made
     return Plan(
         spec=spec,
+        known=known,
         profile=device,
         device_sha256=device_definition.sha256,
         work=work,
@@ -135,14 +152,13 @@ def make(spec: Spec) -> Plan:
     )
 
 
-def _settings(spec: Spec, work: workload.Loaded, recipe: Recipe | None) -> tuple[workload.Loaded, dict[str, Scalar]]:
-    """Sort ``--set`` into the workload's settings and the engine's knobs."""
+def _settings(
+    given: dict[str, str], work: workload.Loaded, recipe: Recipe | None, others: list[str]
+) -> tuple[workload.Loaded, dict[str, Scalar]]:
+    """Sort ``--set`` into the workload's settings and the engine's knobs; ``others`` could have been given as well."""
     knobs: dict[str, Scalar] = {} if recipe is None else {name: knob.default for name, knob in recipe.knobs.items()}
     if recipe is not None:
         knobs["load"] = "warm"
-    given = dict(spec.knobs)
-    if spec.threads is not None:
-        given["threads"] = str(spec.threads)
     changed: dict[str, Any] = {}
     for key, text in given.items():
         if recipe is not None and key in recipe.knobs:
@@ -157,7 +173,7 @@ def _settings(spec: Spec, work: workload.Loaded, recipe: Recipe | None) -> tuple
             hint = f"known here: {', '.join(work.workload.knobs)}"
             raise UserError(f"{workload.no_setting(key, work.workload.kind)}; {work.name} is one", hint=hint)
         else:
-            raise UnknownName(f"key of workload {work.name}", key, [*knobs, *work.workload.knobs])
+            raise UnknownName(f"key of workload {work.name}", key, [*knobs, *work.workload.knobs, *others])
     work = replace(work, workload=replace(work.workload, **changed))
     work.check("--set")
     if work.workload.kind == "grid":
@@ -167,11 +183,6 @@ def _settings(spec: Spec, work: workload.Loaded, recipe: Recipe | None) -> tuple
         raise UserError(
             f"{work.name} asks {work.n_requests} requests in one run, at most {MAX_REQUESTS} can be",
             hint="ask fewer items or passes; --reps makes runs of them",
-        )
-    if len(spec.command) > MAX_REQUESTS:
-        raise UserError(
-            f"the command has {len(spec.command)} words, at most {MAX_REQUESTS} can be",
-            hint="put them in a script and meter that",
         )
     return work, knobs
 

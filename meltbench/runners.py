@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from meltbench import archives, catalog
+from meltbench.builds.source import LLAMA_CPP
 from meltbench.deadline import Deadline
 from meltbench.elf import machine_of
 from meltbench.engines import protocol
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Mode = Literal["server", "bench", "in-process"]
 
 _MAX_SAID_BYTES = 64 << 10
+ON_DEVICE = "device:"  # what --engine begins with for a program of the target
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,10 @@ class Recipe:
 class Engine:
     """What will run: ``start`` is the beginning of its command line, ``sha256`` covers its program and libraries.
 
-    ``machine`` is what a given program was built for, as ``uname -m`` says it; None for a script.
+    ``machine`` is what a given program was built for, as ``uname -m`` says it; None for a script. ``origin``: it runs
+    from ``here``; or it is for another target, and a ``stock`` one still to be built for that, ``files`` of this
+    machine to be pushed (the program first), or on that ``device`` already. ``needs``: what of a processor it uses, in
+    the words of Facts.cpu_features, where that is known.
     """
 
     name: str
@@ -117,6 +122,9 @@ class Engine:
     start: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
     machine: str | None = None
+    origin: Literal["here", "stock", "files", "device"] = "here"
+    files: tuple[Path, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 def load(name: str) -> tuple[Recipe, catalog.Definition]:
@@ -131,14 +139,26 @@ def load(name: str) -> tuple[Recipe, catalog.Definition]:
     return recipe, found
 
 
-def engine(name: str, recipe: Recipe, folder: Path, given: str | None) -> Engine:
-    """The engine a run will use: the one given by path, else the recipe's embedded one. ``name`` is the runner's."""
+def engine(name: str, recipe: Recipe, folder: Path, given: str | None, *, here: bool = True) -> Engine:
+    """The engine a run will use: the one given, else the recipe's own. ``name`` is the runner's.
+
+    ``here``: on this machine, whose own is the embedded one. On another target it is a stock build, made when the
+    target is known, and ``given`` may be ``device:NAME``, a program that is there already.
+    """
     if given and recipe.program:
-        return _given(recipe.program, Path(given))
+        if not given.startswith(ON_DEVICE):
+            return _given(recipe.program, Path(given), here=here)
+        if here:
+            raise UserError(f"--engine {given} is for another target", hint="give its path")
+        return Engine(recipe.program, "unknown", digest(given), (given.removeprefix(ON_DEVICE),), origin="device")
     if given:
         variable = recipe.embedded.libraries if recipe.embedded else None
         hint = f"set {variable} to a folder of its libraries" if variable else "leave it out"
         raise UserError(f"runner {name} takes no --engine", hint=hint)
+    if not here:
+        if recipe.program is None:
+            raise UserError(f"runner {name} runs on this machine alone", hint="--runner llamacpp")
+        return Engine(recipe.program, LLAMA_CPP.label, digest(LLAMA_CPP.sha256), (), origin="stock")
     if recipe.embedded is None:
         hint = f"--engine PATH, a folder or release archive that holds {recipe.program}"
         raise UserError(f"runner {name} has no engine of its own", hint=hint)
@@ -178,7 +198,7 @@ def _named_libraries(folder: Path, variable: str) -> list[Path]:
     return found
 
 
-def _given(wanted: str, path: Path) -> Engine:
+def _given(wanted: str, path: Path, *, here: bool) -> Engine:
     if not path.exists():
         raise UserError(f"no such engine: {path}", hint=f"give a folder or archive that holds {wanted}")
     if path.is_file() and path.name == wanted:
@@ -199,7 +219,10 @@ def _given(wanted: str, path: Path) -> Engine:
     libraries = _libraries(program.parent)
     sha = digest([[p.name, file_sha256(p)] for p in [program, *libraries]])
     env = {"LD_LIBRARY_PATH": str(program.parent)} if libraries else {}
-    return Engine(wanted, _version(program, env), sha, (str(program),), env, machine)
+    if not here:  # what it is for may not run here: its version is asked there
+        said = _recorded(program) or "unknown"
+        return Engine(wanted, said, sha, (), machine=machine, origin="files", files=(program, *libraries))
+    return Engine(wanted, _recorded(program) or _version(program, env), sha, (str(program),), env, machine)
 
 
 def _below(folder: Path, program: str) -> list[Path]:
@@ -214,6 +237,14 @@ def _other(holds: Callable[[str], bool]) -> str | None:
         if isinstance(program, str) and holds(program):
             return f"there is {program}: --runner {name}"
     return None
+
+
+def _recorded(program: Path) -> str | None:
+    """The version of a program that was built here: one for another machine cannot be asked on this one."""
+    from meltbench.builds import record_of
+
+    record = record_of(program.parent)
+    return record.version if record and program.name in record.programs else None
 
 
 def _version(program: Path, env: Mapping[str, str]) -> str:

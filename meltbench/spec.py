@@ -22,7 +22,9 @@ class Spec:
 
     ``knobs`` are (key, text) pairs as given with ``--set``; ``command`` is the program of ``meltbench exec``.
     ``engine`` is a folder or archive of engine programs, or None for the runner's own. ``workload`` None: the one that
-    the runner does when it is told of none. ``prepare`` False leaves the device's settings as they are.
+    the runner does when it is told of none. ``prepare`` False leaves the device's settings as they are. ``rehash``:
+    what was pushed earlier is hashed again before the start. ``wait`` for a device that another controller holds, or
+    ``steal`` it, for the reason given.
     """
 
     device: str = "local"
@@ -36,6 +38,9 @@ class Spec:
     knobs: tuple[tuple[str, str], ...] = ()
     command: tuple[str, ...] = ()
     prepare: bool = True
+    rehash: bool = False
+    wait: bool = False
+    steal: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.reps <= 10_000:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from meltbench import catalog
-from meltbench.compose import wanted
+from meltbench.deploy import importable
 from meltbench.errors import UserError
 from meltbench.readings import READERS
 from meltbench.readings import Source as ReadBy
 from meltbench.records import OK, Readings, Status, Stream
-from meltbench.road import meet
-from meltbench.targets import matching, profile
+from meltbench.scripts import Scripts, wanted
+from meltbench.site import PYTHON, meet
+from meltbench.targets import inventory, matching, profile
 from meltbench.targets.draft import GAUGES, Seen, Signal, Survey, known, name_of
 from meltbench.targets.facts import rooted
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from meltbench.road import Site
+    from meltbench.site import Site
+    from meltbench.targets.inventory import Known
     from meltbench.targets.profile import Profile, Source
     from meltbench.watch import Watch
 
@@ -38,8 +40,16 @@ def look(device: str, watch: Watch, name: str | None = None) -> Survey:
 
     ``name``: of the profile to be drafted, else one after the board; a draft never inherits from what it replaces.
     """
-    reached, _ = profile.load(device)
-    site = meet(reached, watch, READERS)
+    known_as = inventory.resolve(device)
+    reached, _ = profile.load(known_as.profile_name)
+    site = meet(known_as, reached, watch, READERS)
+    try:
+        return _surveyed(site, known_as, reached, watch, name)
+    finally:
+        site.probe.transport.close()
+
+
+def _surveyed(site: Site, known_as: Known, reached: Profile, watch: Watch, name: str | None) -> Survey:
     name = name or name_of(site.facts)
     replaced = _path(name).absolute()
     candidates, broken = profile.candidates(but=name, without=replaced)
@@ -51,11 +61,12 @@ def look(device: str, watch: Watch, name: str | None = None) -> Survey:
             "no profile fits this device, not even a generic one", hint="look for one that hides linux-desktop"
         )
     base, _ = profile.load(fits[0].name, without=replaced if fits[0].name == name else None)
+    scripts = scripts_of(known_as, site)
     others = _batteries(site, known(base.source, _shipped()))
     return Survey(
         name, reached, site.facts, fits, base,
-        tuple(_seen(site, reached, one) for one in base.source),
-        tuple(seen for one in others if (seen := _seen(site, reached, one)).status == "ok"),
+        tuple(seen_of(site, reached, scripts, one) for one in base.source),
+        tuple(seen for one in others if (seen := seen_of(site, reached, scripts, one)).status == "ok"),
     )  # fmt: skip
 
 
@@ -84,9 +95,17 @@ def _batteries(site: Site, sources: list[Source]) -> list[Source]:
     return out
 
 
-def _seen(site: Site, reached: Profile, source: Source) -> Seen:
+def scripts_of(known_as: Known, site: Site) -> Scripts | None:
+    """How helper programs could be started on a device; nothing is put there."""
+    if known_as.place.kind == "local":
+        return Scripts.here()
+    return importable(site.probe) if PYTHON in site.facts.programs else None
+
+
+def seen_of(site: Site, reached: Profile, scripts: Scripts | None, source: Source) -> Seen:
+    """One look at a source."""
     reader = READERS[source.reader]
-    if reader.helper is not None and wanted(reader.helper, reached, site.facts):
+    if reader.helper is not None and scripts is not None and wanted(reader.helper, reached, site.facts, scripts):
         return Seen(source, "ok", "by a helper program", None)
     if any(command.argv[0] in site.facts.programs for command in reader.commands):
         return Seen(source, "ok", "by a program of the target", None)

@@ -19,8 +19,8 @@ class Watch(Protocol):
     def warn(self, text: str) -> None:
         """One line that nobody may miss, also who wants no progress."""
 
-    def fetched(self, done: int, total: int | None) -> None:
-        """Bytes of a download."""
+    def fetched(self, done: int, total: int | None, what: str = "fetching the model") -> None:
+        """Bytes of a download, or of ``what`` else is on its way."""
 
     def step(self, status: dict[str, Any]) -> None:
         """The probe's state, a few times a second."""

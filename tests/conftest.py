@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli import Bench
+from guest_kit import Guest, arm64_guest
+from hypothesis import settings
+from made_boards import Board, made_board
+from rooms_kit import RoomTarget, arm64_rootfs, plain_room
+from targets_kit import Keys, need
 
 from meltbench import models
 from meltbench.probe import build
+
+# No test asserts how long something takes: other tests run beside it.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +35,52 @@ def default_model() -> Path:
 def bench(tmp_path: Path, probe_binary: Path) -> Bench:
     """A place to run the command line in, with the probe built beforehand so that no test waits for it."""
     return Bench(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def lab_keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    """The key that the laboratory's targets let in, and the file of ssh that names them."""
+    need("ssh", "ssh-keygen")
+    return Keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, lab_keys: Keys) -> Iterator[RoomTarget]:
+    """A machine of this architecture with nothing but sshd and a shell."""
+    with plain_room(tmp_path_factory.mktemp("plain"), lab_keys) as target:
+        yield target
+
+
+@pytest.fixture(scope="module")
+def arm64(tmp_path_factory: pytest.TempPathFactory, lab_keys: Keys) -> Iterator[RoomTarget]:
+    """A machine whose programs are for arm64, and run by emulation."""
+    with arm64_rootfs(tmp_path_factory.mktemp("arm64"), lab_keys) as target:
+        yield target
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory, lab_keys: Keys) -> Iterator[Guest]:
+    """An arm64 machine with a kernel of its own."""
+    with arm64_guest(tmp_path_factory.mktemp("guest"), lab_keys) as target:
+        yield target
+
+
+@pytest.fixture(scope="module")
+def jetson(tmp_path_factory: pytest.TempPathFactory, lab_keys: Keys) -> Iterator[Board]:
+    """A made Jetson Orin Nano."""
+    with made_board("jetson", tmp_path_factory.mktemp("jetson"), lab_keys) as board:
+        yield board
+
+
+@pytest.fixture(scope="module")
+def pi5(tmp_path_factory: pytest.TempPathFactory, lab_keys: Keys) -> Iterator[Board]:
+    """A made Raspberry Pi 5."""
+    with made_board("pi5", tmp_path_factory.mktemp("pi5"), lab_keys) as board:
+        yield board
+
+
+@pytest.fixture(scope="module")
+def desktop(tmp_path_factory: pytest.TempPathFactory, lab_keys: Keys) -> Iterator[Board]:
+    """A made desktop with RAPL, which only its root may read."""
+    with made_board("desktop", tmp_path_factory.mktemp("desktop"), lab_keys) as board:
+        yield board

@@ -11,6 +11,7 @@ from meltbench.errors import UserError
 from meltbench.probe.job import Job, milliseconds
 
 if TYPE_CHECKING:
+    from meltbench.scripts import Scripts
     from meltbench.targets.facts import Facts
     from meltbench.targets.profile import Profile
 
@@ -59,12 +60,15 @@ QUICK = Design(idle_s=5.0, load_s=5.0, steps=2, same_s=3.0, same=4)
 CHARGE_S = 600.0  # at 1 A and steps of 1.5 mAh a counter moves a hundred times; ten minutes is what the recipe asks for
 
 
-def compose_steps(design: Design, run_id: str, profile: Profile, facts: Facts, probe: str) -> Job:
-    """The job of the steps; ``probe``: the path of the probe on the target, which makes the load."""
+def compose_steps(
+    design: Design, run_id: str, profile: Profile, facts: Facts, scripts: Scripts | None, probe: str
+) -> Job:
+    """The job of the steps; ``scripts``: how helper programs are started; ``probe``: the path of the probe on the
+    target, which makes the load."""
     job = Job(run_id)
     job.limit("journal_bytes", _JOURNAL_BYTES)
     job.limit("duration_ms", milliseconds(design.seconds + _SLACK_S * (1 + len(design.lengths()))))
-    channels(job, profile, facts, has_process=False)
+    channels(job, profile, facts, scripts, has_process=False)
     for step, seconds in design.lengths().items():
         if step.startswith("idle"):
             job.idle(step, seconds)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from meltbench.cli import calibrate, lists, measure, reading, runs
+from meltbench.cli import cache, calibrate, doctor, inventory, lists, measure, reading, runs
 from meltbench.cli.devices import devices_app
+from meltbench.cli.runners import runners_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,10 +34,14 @@ commands: dict[Callable[..., None], str] = {
 }
 for command, example in commands.items():
     app.command(command.__name__.rstrip("_"), epilog=f"Example: {example}")(command)
-for kind in ("models", "runners", "workloads"):
+for kind in ("models", "workloads"):
     app.command(kind, epilog=f"Example: meltbench {kind} --json")(lists.command(kind))
+inventory.register(devices_app)
+doctor.register(devices_app)
+devices_app.command("cache", epilog="Example: meltbench devices cache pi5 --drop 3fae1b")(cache.cache)
 calibrate.register(devices_app)
 app.add_typer(devices_app, name="devices")
+app.add_typer(runners_app, name="runners")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""``meltbench devices``: the profiles there are, what one says, and a draft of one for a device that has none."""
+"""``meltbench devices``: what --device takes, what a profile says, and a draft of one for a device that has none."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from meltbench.targets.profile import Profile
 
-devices_app = typer.Typer(help="List the devices that can be named; show, draft and check their profiles.")
+devices_app = typer.Typer(help="List the devices that can be named; add, examine, draft and check them.")
 
 
 @devices_app.callback(invoke_without_command=True, epilog="Example: meltbench devices --json")
 def devices(context: typer.Context, as_json: Json = False) -> None:
-    """List the devices that can be named; show, draft and check their profiles."""
+    """List the devices that can be named; add, examine, draft and check them."""
     if context.invoked_subcommand is not None:
         if as_json:
             from meltbench.errors import UserError
@@ -27,9 +27,41 @@ def devices(context: typer.Context, as_json: Json = False) -> None:
                 "--json stands before the sub-command", hint=f"meltbench devices {context.invoked_subcommand} --json"
             )
         return
+    rows = [*_of_inventory(), *_of_profiles()]
+    if as_json:
+        print_json(rows)
+        return
+    widths = {key: max(len(row[key]) for row in rows) for key in ("name", "target", "checked")} if rows else {}
+    for row in rows:
+        cells = [f"{row[key]:{width}}" for key, width in widths.items()]
+        console().print("  ".join([*cells, row["title"]]), markup=False, highlight=False, soft_wrap=True)
+
+
+def _of_inventory() -> list[dict[str, Any]]:
+    from meltbench import catalog
+    from meltbench.targets import inventory
+
+    profiles = catalog.find("devices")
+    rows = []
+    for name, entry in inventory.load().items():
+        found = catalog.load("devices", entry.profile) if entry.profile in profiles else None
+        rows.append(
+            {
+                "name": name,
+                "title": f"{entry.board or 'a device'} at {entry.ssh}, profile {entry.profile}",
+                "target": "ssh",
+                "checked": str(found.data.get("checked", "unverified")) if found else "unverified",
+                "origin": str(inventory.path()),
+                "sha256": found.sha256 if found else "",
+            }
+        )
+    return rows
+
+
+def _of_profiles() -> list[dict[str, Any]]:
     from meltbench import catalog
 
-    rows = [
+    return [
         {
             "name": name,
             "title": str(found.data.get("title", "")),
@@ -40,25 +72,31 @@ def devices(context: typer.Context, as_json: Json = False) -> None:
         }
         for name, found in catalog.definitions("devices").items()
     ]
-    if as_json:
-        print_json(rows)
-        return
-    widths = {key: max(len(row[key]) for row in rows) for key in ("name", "target", "checked")} if rows else {}
-    for row in rows:
-        cells = [f"{row[key]:{width}}" for key, width in widths.items()]
-        console().print("  ".join([*cells, row["title"]]), markup=False, highlight=False, soft_wrap=True)
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A device profile: meltbench devices.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A device of the inventory, or a profile.")],
     as_json: Json = False,
 ) -> None:
-    """Show a profile: its sources, total, settings, and what of it nobody has checked."""
+    """Show what a device of the inventory is, live or as last seen; of a profile its sources, total and settings."""
     from dataclasses import asdict
 
+    from meltbench import catalog
+    from meltbench.errors import UnknownName
+    from meltbench.targets import inventory
     from meltbench.targets.profile import load
 
-    found, definition = load(name)
+    known, profiles = inventory.load(), catalog.find("devices")
+    if name not in known and name not in profiles:
+        raise UnknownName("device", name, [*known, *profiles])
+    if name in known:
+        from meltbench.cli.inventory import show_known
+
+        show_known(name, as_json=as_json)
+        if as_json:
+            return
+    profile_name = known[name].profile if name in known else name
+    found, definition = load(profile_name)
     if as_json:
         print_json(
             {"name": name, "origin": definition.origin, "path": str(definition.path), "sha256": definition.sha256}
@@ -66,7 +104,7 @@ def show(
         )
         return
     out = console()
-    for line in _described(name, str(definition.path), found):
+    for line in _described(profile_name, str(definition.path), found):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -113,6 +151,8 @@ def _described(name: str, path: str, found: Profile) -> list[str]:
     lines = [f"{name}: {found.title}", f"  {path}; target {found.target}, checked: {found.checked}"]
     if found.max_power_w is not None:
         lines.append(f"  draws less than {found.max_power_w:g} W")
+    if found.slows_at_c is not None:
+        lines.append(f"  slows itself from {found.slows_at_c:g} degC on")
     if found.big_cpus is not None:
         lines.append(f"  fast cores {found.big_cpus}")
     for what in ("board", "compatible", "product"):

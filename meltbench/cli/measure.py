@@ -25,7 +25,14 @@ Prepare = Annotated[
         " /--no-prepare", show_default=False, help="Leave the device's settings (governor, power mode ...) as they are."
     ),
 ]
-Device = Annotated[str, typer.Option("--device", metavar="NAME", help="A device profile: meltbench devices.")]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="A device: meltbench devices.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for a device that another controller holds.")]
+Steal = Annotated[
+    str | None,
+    typer.Option(
+        "--steal", metavar="REASON", help="Take a device from whoever holds it; its run is ended, and told why."
+    ),
+]
 
 
 def run(
@@ -48,9 +55,19 @@ def run(
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of orders, random prompts and sampling.")] = 0,
     set_: Sets = None,
     engine: Annotated[
-        str | None, typer.Option("--engine", metavar="PATH", help="A folder or archive of llama.cpp's programs.")
+        str | None,
+        typer.Option(
+            "--engine",
+            metavar="PATH",
+            help="A folder or archive of llama.cpp's programs; device:NAME, one that is there.",
+        ),
     ] = None,
     prepare: Prepare = True,
+    rehash: Annotated[
+        bool, typer.Option("--rehash", help="Hash what was pushed earlier again on the device, before the start.")
+    ] = False,
+    wait: Wait = False,
+    steal: Steal = None,
     data: Data = None,
     dry_run: DryRun = False,
     as_markdown: Markdown = False,
@@ -70,6 +87,9 @@ def run(
         engine=engine,
         knobs=parse_sets(set_ or []),
         prepare=prepare,
+        rehash=rehash,
+        wait=wait,
+        steal=steal,
     )
     _measure(spec, data, dry_run=dry_run, as_markdown=as_markdown, as_json=as_json)
 
@@ -82,6 +102,8 @@ def exec_(
     reps: Reps = 1,
     set_: Sets = None,
     prepare: Prepare = True,
+    wait: Wait = False,
+    steal: Steal = None,
     data: Data = None,
     dry_run: DryRun = False,
     as_markdown: Markdown = False,
@@ -97,6 +119,8 @@ def exec_(
         knobs=parse_sets(set_ or []),
         command=tuple(command),
         prepare=prepare,
+        wait=wait,
+        steal=steal,
     )
     _measure(spec, data, dry_run=dry_run, as_markdown=as_markdown, as_json=as_json)
 

@@ -106,18 +106,31 @@ def _plot(out: Console, folder: Path, record: RunRecord) -> str:
 
 def collect(
     run: RunNames = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="NAME", help="Also the runs that lie on this device, whoever started them."),
+    ] = None,
     data: Data = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Leave runs that are still under way.")] = False,
     as_json: Json = False,
 ) -> None:
     """Bring in runs whose controller went away; waits for those still under way."""
-    from meltbench import road
+    from meltbench import collecting
     from meltbench.cli.measure import report
     from meltbench.cli.watching import Terminal
-    from meltbench.errors import UserError
-    from meltbench.store import find_store
+    from meltbench.errors import StoreError, UserError
+    from meltbench.store import find_store, open_store
 
-    store = find_store(data)
+    try:
+        store = find_store(data) if device is None else open_store(data)
+    except StoreError:
+        if device is None:  # a new controller has no store yet, and does not know where the runs are
+            with Terminal() as watch:
+                collecting.tell_strays(None, watch)
+        raise
+    if device is not None:
+        with Terminal() as watch:
+            collecting.adopt(store, device, watch)
     open_ids = store.open_ids()
     wanted = [store.resolve(name).run_id for name in run] if run else open_ids
     if stored := [run_id for run_id in wanted if run_id not in open_ids]:
@@ -125,7 +138,9 @@ def collect(
     with Terminal() as watch:
         if not wanted:
             watch.say("nothing to collect: every run of the store is complete")
-        records, failed = road.collect(store, watch, wanted, wait=not no_wait)
+            if device is None:
+                collecting.tell_strays(store, watch)
+        records, failed = collecting.collect(store, watch, wanted, wait=not no_wait)
     report(records, store, as_json=as_json)
     if failed or any(record.manifest.get("outcome") != "done" for record in records):
         raise typer.Exit(1)

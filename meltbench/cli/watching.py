@@ -50,17 +50,16 @@ class Terminal:
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, style="dim", soft_wrap=True)
 
-    def fetched(self, done: int, total: int | None) -> None:
-        """Draw the bar of a download."""
+    def fetched(self, done: int, total: int | None, what: str = "fetching the model") -> None:
+        """Draw the bar of a download, or of what else is on its way."""
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 
         if not self._console.is_terminal:
-            self._lines.fetched(done, total)
+            self._lines.fetched(done, total, what)
             return
-        if self._progress is None or self._last != "download":
-            self._open(
-                "download", TextColumn("fetching the model"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-            )
+        if self._progress is None or self._last != what:
+            label = TextColumn(what, markup=False)
+            self._open(what, label, BarColumn(), DownloadColumn(), TransferSpeedColumn())
         assert self._progress is not None
         assert self._task is not None
         self._progress.update(self._task, completed=done, total=total)

@@ -125,12 +125,16 @@ def added(found: list[Window], method: str) -> Window:
     )
 
 
+def is_relative(head: Series) -> bool:
+    """Whether nobody knows the gain of a signal on this device, so that its joules would be none."""
+    return head.klass == "D" and not head.calibration and head.gain_limit is None
+
+
 def _part(part: Digest, t0: int, t1: int, *, sharp: bool = True) -> Window:
     """``sharp``: the edges are moments of their own; else the first and last samples, and no clock matters to them."""
     head = part.head
-    if head.klass == "D" and not head.calibration and head.gain_limit is None:
-        why = f"relative only, {head.source} was not calibrated on this device: meltbench devices calibrate NAME"
-        return Window(None, f"uncalibrated_sensor: {why}")
+    if is_relative(head):
+        return Window(None, f"uncalibrated_sensor: relative only, {head.source} was not calibrated on this device")
     if head.kind == "counter":
         return _counter_window(part, t0, t1, sharp=sharp)
     if head.window_s is None:

@@ -70,6 +70,8 @@ def outcome(
     gone = _worst([e for e in events if e["event"] == "exit" and e.get("proc") == process])
     if gone is not None and gone.get("oom"):
         return Outcome("failed", "oom_killed", f"the kernel killed {process} for memory")
+    if end.get("reason") == "device_rebooted":
+        return Outcome("failed", "device_rebooted", "the device rebooted, or lost power, before the run had ended")
     what, code = ("the command", "command_failed") if kind == "exec" else ("the engine", "engine_failed")
     for name, judged in (("full", _full), ("stopping", _stopped)):
         found = next((e for e in events if e["event"] == name), None)
@@ -101,6 +103,8 @@ def _stopped(event: Event, code: str) -> Outcome | None:
     by = event.get("by")
     if by == "duration":
         return Outcome("failed", code, "the run took longer than it was given")
+    if by == "steal":
+        return Outcome("stopped", "aborted", "another controller took the device over, and ended the run")
     return (
         Outcome("stopped", "aborted", "the run was ended before it was complete") if by in ("signal", "stop") else None
     )

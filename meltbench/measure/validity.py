@@ -93,6 +93,11 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "degraded",
         "Repeat the clock exchange before and after the window over one open channel.",
     ),
+    "link_traffic": (
+        "the target was asked over its link while it measured",
+        "degraded",
+        "Mend the link; a run that nobody asks about says nothing until it has ended.",
+    ),
     "request_failed": (
         "a timed request did not end ok",
         "invalid",
@@ -156,7 +161,7 @@ _TABLE: dict[str, tuple[str, State, str]] = {
     "uncalibrated_sensor": (
         "the energy source is a fuel gauge or a PMIC of unknown unit, sign and gain on this very device",
         "degraded",
-        "Calibrate it once (meltbench devices calibrate NAME), or state a gain_limit and its source in the profile.",
+        "A battery's gauge: meltbench devices calibrate NAME. A PMIC: against a meter, then gain_limit in its profile.",
     ),
     "trailing_average": (
         "the energy source gives means of the time before each reading, longer than half the run or of unknown length",

@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import re
+import threading
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from meltbench.errors import DefinitionError, UserError
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_REMEMBERED = 1000
+_ONE_AT_A_TIME = threading.Lock()  # threads that measure with one model hash it once, and forget no other's file
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 _PINS_HEAD = """\
@@ -37,14 +40,29 @@ def file_sha256(path: Path) -> str:
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
             mark = [stat.st_size, stat.st_mtime_ns]
-            known = _remembered().get(str(path))
-            if known and known[:2] == mark:
-                return str(known[2])
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if (known := _known(path, mark)) is not None:
+                return known
+            with _ONE_AT_A_TIME:
+                if (known := _known(path, mark)) is not None:
+                    return known
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                _remember(str(path), [*mark, digest])
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    _remember(str(path), [*mark, digest])
     return digest
+
+
+def _known(path: Path, mark: list[int]) -> str | None:
+    known = _remembered().get(str(path))
+    return str(known[2]) if known and known[:2] == mark else None
+
+
+def remembered_names() -> dict[str, set[str]]:
+    """The names of the files that were hashed on this machine, by SHA-256; they may be gone by now."""
+    names: dict[str, set[str]] = {}
+    for path, mark in _remembered().items():
+        names.setdefault(str(mark[2]), set()).add(path.rpartition("/")[2])
+    return names
 
 
 @dataclass(frozen=True)
@@ -85,8 +103,18 @@ def _memory() -> Path:
 
 def _remembered() -> dict[str, list[object]]:
     """Return what is remembered; nothing when the file is absent or not as expected: it can be computed again."""
+    path = _memory()
     try:
-        memory = json.loads(_memory().read_bytes())
+        stat = path.stat()
+    except OSError:
+        return {}
+    return _parsed(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(maxsize=1)  # asked for each file of an engine many times a run; it is written anew by a rename only
+def _parsed(path: Path, _seen: tuple[int, int, int]) -> dict[str, list[object]]:
+    try:
+        memory = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(memory, dict):

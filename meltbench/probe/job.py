@@ -90,10 +90,22 @@ class Job:
         """Measure, or first drop, what the page cache holds of a file."""
         self.lines.append(f"step pages {literal(path)} {'drop' if drop else 'measure'}")
 
-    def spawn(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-        """Start a supervised process. An argument that is a placeholder as a whole is filled in, others are literal."""
+    def spawn(
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        cpus: str | None = None,
+        memory_bytes: int | None = None,
+    ) -> None:
+        """Start a supervised process. An argument that is a placeholder as a whole is filled in, others are literal.
+
+        ``cpus``: the processors it may run on, as the kernel lists them (0-3,6); ``memory_bytes``: the most it may
+        have. The event ``spawn`` says what is in force.
+        """
         words = [word(arg) if _PLACEHOLDER.fullmatch(arg) else literal(arg) for arg in argv]
-        self.lines.append(" ".join(["step", "spawn", word(name), *_env(env), "--", *words]))
+        given = _given(env, cpus, memory_bytes)
+        self.lines.append(" ".join(["step", "spawn", word(name), *given, "--", *words]))
 
     def ready(self, name: str, port: str, path: str, deadline_s: float) -> None:
         """GET ``path`` until it answers 200."""
@@ -116,17 +128,32 @@ class Job:
             words += [part for path, side, limit in until.limits for part in (path, side, f"{limit:.6f}")] + ["--"]
         self._add("step", "http", name, port, concurrency, milliseconds(deadline_s), max_bytes, *words, *files)
 
-    def execute(self, name: str, deadline_s: float, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-        """Run a program to its end; its arguments are literal. The job ends where it fails."""
-        self._run("exec", name, deadline_s, argv, env)
+    def execute(
+        self,
+        name: str,
+        deadline_s: float,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        cpus: str | None = None,
+        memory_bytes: int | None = None,
+    ) -> None:
+        """Run a program to its end; its arguments are literal. The job ends where it fails. Caps: see ``spawn``."""
+        self._run("exec", name, deadline_s, argv, _given(env, cpus, memory_bytes))
 
-    def attempt(self, name: str, deadline_s: float, argv: Sequence[str]) -> None:
-        """Run a program to its end; the job goes on also where it fails."""
-        self._run("try", name, deadline_s, argv, None)
+    def attempt(
+        self,
+        name: str,
+        deadline_s: float,
+        argv: Sequence[str],
+        cpus: str | None = None,
+        memory_bytes: int | None = None,
+    ) -> None:
+        """Run a program to its end; the job goes on also where it fails. Caps: see ``spawn``."""
+        self._run("try", name, deadline_s, argv, _given(None, cpus, memory_bytes))
 
-    def _run(self, op: str, name: str, deadline_s: float, argv: Sequence[str], env: Mapping[str, str] | None) -> None:
+    def _run(self, op: str, name: str, deadline_s: float, argv: Sequence[str], given: list[str]) -> None:
         words = [literal(arg) for arg in argv]
-        self.lines.append(" ".join(["step", op, word(name), str(milliseconds(deadline_s)), *_env(env), "--", *words]))
+        self.lines.append(" ".join(["step", op, word(name), str(milliseconds(deadline_s)), *given, "--", *words]))
 
     def set(self, path: str, value: str) -> None:
         """Write a setting to a file or glob; what stood there is put back when the job ends, however it ends."""
@@ -149,5 +176,8 @@ class Job:
         return "\n".join(["meltjob 1", f"run {word(self.run_id)}", *self.lines]) + "\n"
 
 
-def _env(env: Mapping[str, str] | None) -> list[str]:
-    return [literal(f"env={key}={value}") for key, value in (env or {}).items()]
+def _given(env: Mapping[str, str] | None, cpus: str | None, memory_bytes: int | None) -> list[str]:
+    """What a process is given: its caps, and settings of its environment."""
+    caps = [] if cpus is None else [f"cpus={word(cpus)}"]
+    caps += [] if memory_bytes is None else [f"memory={memory_bytes}"]
+    return [*caps, *(literal(f"env={key}={value}") for key, value in (env or {}).items())]

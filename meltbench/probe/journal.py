@@ -251,6 +251,7 @@ def _read(data: Evidence | Held) -> Journal:
         elif kind != _READINGS or not _note(found, payload, end - len(payload)):
             break
         good = end
+    _settle_reboot(events)
     heads = {}
     ends = {
         n: event for event in events if event["event"] == "stream_end" and isinstance(n := event.get("stream"), int)
@@ -260,6 +261,20 @@ def _read(data: Evidence | Held) -> Journal:
         if event["event"] == "stream" and isinstance(number, int):
             heads[number] = _head(number, event, ends.get(number, {}))
     return Journal(events, Streams(data, heads, found), data.size - good)
+
+
+def _settle_reboot(events: list[Event]) -> None:
+    """Take the times away from what was written after the device rebooted: they are of a clock that began anew.
+
+    Such events stand at the last time that the run's own boot knew, and carry no other clock.
+    """
+    at = next((i for i, event in enumerate(events) if event["event"] == "reboot"), None)
+    if at is None:
+        return
+    last_ns = events[at - 1]["boot_ns"] if at else 0
+    clocks = ("mono_ns", "wall_ns")
+    for i in range(at, len(events)):
+        events[i] = {key: value for key, value in events[i].items() if key not in clocks} | {"boot_ns": last_ns}
 
 
 def _note(found: dict[int, _Frames], payload: bytes, at: int) -> bool:

@@ -100,6 +100,10 @@ class Helper:
     command: str = ""
     told: tuple[str, ...] = ()
 
+    def there(self, facts: object) -> bool:
+        """Whether a device has what it reads; ``facts`` are those of meltbench.targets.facts.Facts."""
+        return not self.fact or any(one.startswith(self.begins) for one in getattr(facts, self.fact))
+
     def words(self, period_ms: float, options: Mapping[str, object]) -> list[str]:
         """What follows its name on the command line."""
         given = [f"{name}={options[name]}" for name in self.told if name in options]

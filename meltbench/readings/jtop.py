@@ -49,7 +49,9 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
     """
     del options  # this reader knows none
     lines = [_as_lines(stream) if stream.kind == "log" else stream for stream in streams]
-    absent = "no jtop here: no temperature zone, or the extra `jetson` is not installed"
+    absent = (
+        "not started: no temperature zone, or no Python there that has jetson-stats (sudo pip3 install jetson-stats)"
+    )
     return parse_lines(source, lines, _take, lost="jtop.lost", absent=absent)
 
 

@@ -28,7 +28,7 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
     del options  # this reader knows none
     absent = (
         "not started: it needs the package pyRAPL (pip install 'meltbench[rapl]'), /sys/class/powercap/intel-rapl:* "
-        "of the machine itself, and meltbench on that machine"
+        "of the machine itself, and Python there"
     )
     return parse_lines(source, streams, _take, lost="pyrapl.lost", absent=absent)
 

@@ -1,7 +1,8 @@
 """Thermal zones of the Linux kernel, named by type: their numbers change from boot to boot.
 
 Documentation/driver-api/thermal/sysfs-api.rst: millidegrees Celsius. A sensor whose power domain is off answers
--256000, 0 or EAGAIN (Jetson, Snapdragon); none of them is a temperature.
+-256000, 0 or EAGAIN (Jetson, Snapdragon); none of them is a temperature. Nor are the 50 and 100 degC of PMIC-Die in
+L4T R32: its driver knows alarms only, and says so while there is none.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _TEMP = PathSpec("/sys/class/thermal/thermal_zone*/temp")
 _TYPE = PathSpec("/sys/class/thermal/thermal_zone*/type", periodic=False)
 COLDEST_C, HOTTEST_C = -40.0, 150.0  # the range of automotive silicon; a reading outside is not one
+_QUIET_C = {"PMIC-Die": (50.0, 100.0)}
 _OFF = -200_000  # -256000 and -274000 are in use: colder than any place, so a mark and not a value
 
 
@@ -51,8 +53,8 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
         if len(stream.readings) == 0:
             continue
         counts, codes = int_values(stream.readings)
-        off = (codes == OK) & ((counts == 0) | (counts <= _OFF))
         values = counts * float(scale)
+        off = (codes == OK) & ((counts == 0) | (counts <= _OFF) | np.isin(values, _QUIET_C.get(name, ())))
         odd = (codes == OK) & ~off & ((values < COLDEST_C) | (values > HOTTEST_C))
         codes[off], codes[odd] = GATED, UNPARSED
         values = np.where(codes == OK, values, NAN)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from meltbench.report.jsoncache import CACHE
 from meltbench.report.jsoncalibration import CALIBRATION, SELFTEST
 from meltbench.report.jsondevices import DEVICE, DEVICES, READ
+from meltbench.report.jsoninventory import ADDED, DOCTOR, INVENTORY, KNOWN
 from meltbench.report.jsonshapes import Document, Key
 from meltbench.store import schema
 
@@ -92,16 +94,21 @@ RUN = Document(
         Key("spec.knobs", "list", "Pairs of key and text, as given with --set."),
         Key("spec.command", "list", "The words of the command of `exec`; else empty."),
         Key("spec.prepare", "true or false", "Whether to make the profile's settings; false: --no-prepare."),
+        Key("spec.rehash", "true or false", "Whether what was pushed earlier was to be hashed again: --rehash."),
+        Key("spec.wait", "true or false", "Whether to wait for a device that another controller holds: --wait."),
+        Key("spec.steal", "text", "Why it was to be taken from its holder: --steal.", "it was left out"),
         Key("knobs", "object", "Settings of the engine as they were in force; empty without an engine."),
         Key("knobs.*", "any", "A number, or text such as none. `meltbench runners` leads to their meaning."),
         Key("device", "object", "Where it ran."),
-        Key("device.name", "text", "Name of the device profile."),
+        Key("device.name", "text", "Name of the device."),
+        Key("device.profile", "text", "Name of its profile."),
         Key("device.identity", "text", "Digest of what identifies the hardware."),
         Key("device.board", "text", "Its board.", _UNTOLD),
         Key("device.sha256", "text", "Of the device profile."),
-        Key("device.target", "text", "How it is reached: local."),
+        Key("device.target", "text", "How it is reached: local or ssh."),
+        Key("device.address", "text", "Where; empty for local."),
         Key("device.checked", "text", "How its profile was checked: device, capture, emulated or unverified."),
-        Key("device.workdir", "text", "Folder on the target, where the profile names one.", "it names none"),
+        Key("device.workdir", "text", "Folder on the target, where one is named.", "none is named"),
         Key("calibrations", "object", "Calibration records behind the values of sources; empty where there are none."),
         Key("calibrations.*", "text", "By source: the record's name (meltbench devices calibrate --show)."),
         Key("model", "object", "What was computed.", _NO_ENGINE),
@@ -176,6 +183,22 @@ RUN = Document(
             "By name: the `value` asked for, the `state` (set, in_force already, not_applied), what was in force "
             "`before` and what was `used` (null when nobody could tell), and as `detail` why it was not applied.",
         ),
+        Key("conditions.cpu_features", "list", "Instruction sets of the first processor, in the kernel's words."),
+        Key("conditions.process", "object", "What the engine's process was held to.", "it was held to nothing"),
+        Key("conditions.process.cpus", "text", "Its processors, as a list of ranges.", "all were allowed"),
+        Key("conditions.process.memory_by", "text", "What limits its memory: cgroup or rlimit.", "nothing"),
+        Key("conditions.process.memory_bytes", "integer", "The limit.", "nothing limits it"),
+        Key("conditions.lease", "object", "The controller's hold on the device.", "its version had none"),
+        Key("conditions.lease.token", "integer", "Grows with every lease of the device."),
+        Key("conditions.lease.holder", "text", "Who held it: host, process, user and store."),
+        Key("conditions.lease.stolen_from", "text", "Whose it was before.", "it was free"),
+        Key("conditions.lease.reason", "text", "Why it was taken from them.", "it was free"),
+        Key("conditions.lease.stolen_by", "text", "Who took it over in this run.", "nobody did, or is known"),
+        Key("conditions.lease.stolen_for", "text", "Why they did.", "nobody did, or told"),
+        Key("conditions.pushed", "object", "Files put on the device.", "none, as on this machine"),
+        Key("conditions.pushed.check", "text", "How they were checked before the start: fast or full."),
+        Key("conditions.pushed.files", "object", "What was pushed."),
+        Key("conditions.pushed.files.*", "text", "By name: its sha256."),
         *_of_table(schema.MEASURES),
         *_of_table(schema.REASONS),
         *_of_table(schema.PHASES),
@@ -220,7 +243,8 @@ PLAN = Document(
     "One object: what would be done.",
     (
         Key("plan_hash", "text", "The hash that the runs will carry."),
-        Key("device", "text", "Device profile."),
+        Key("device", "text", "What --device named: a device of the inventory, or a profile."),
+        Key("profile", "text", "The device's profile."),
         Key("target", "text", "How it is reached."),
         Key("model", "object", "Model.", _NO_ENGINE),
         Key("model.name", "text", "Its name."),
@@ -289,7 +313,27 @@ DEFINITIONS = Document(
         Key("[].sha256", "text", "Of its definition."),
     ),
 )
-DOCUMENTS = (RUN, RUNS, PLAN, VERIFY, REBUILD, MODELS, DEVICES, DEVICE, CALIBRATION, SELFTEST, READ, DEFINITIONS)
+BUILD = Document(
+    "build",
+    "meltbench runners build",
+    "One object.",
+    (
+        Key("folder", "text", "Where the programs are: on this machine, or on the device that is named."),
+        Key("device", "text", "Where it was compiled: --on-device.", "it was on this machine"),
+        Key("version", "text", "What the programs say of themselves."),
+        Key("target", "text", "--target", "it was compiled on a device, for itself"),
+        Key("cpu", "text", "The level of its processors.", "it was compiled on a device, for itself"),
+        Key("compiler", "text", "The compiler and its version."),
+        Key("cuda", "text", "The version of CUDA's toolkit.", "it computes on the CPU"),
+        Key("source_sha256", "text", "Of the package that its source is in."),
+        Key("programs", "object", "SHA-256 by program."),
+        Key("programs.*", "text", "SHA-256."),
+    ),
+)
+DOCUMENTS = (
+    *(RUN, RUNS, PLAN, VERIFY, REBUILD, MODELS, DEVICES, INVENTORY, ADDED, DOCTOR, KNOWN, DEVICE, CACHE),
+    *(CALIBRATION, SELFTEST, READ, DEFINITIONS, BUILD),
+)
 
 _HEAD = """# What --json prints
 

@@ -25,6 +25,7 @@ _WORDS = {
     "exec": "running the command",
     "window": "measuring idle",
     "gate": "waiting for a steady temperature",
+    "lease": "waiting for the target",
     "idle": "idle window",
     "load": "load on all processors",
     "same": "equal loads, one after the other",
@@ -32,6 +33,9 @@ _WORDS = {
     "set": "setting the device",
     "undo": "setting the device",
     "try": "setting the device",
+    "wait": "measuring, with nothing asked of the device",
+    "configure": "getting the compiler ready",
+    "build": "building the engine",
 }
 
 
@@ -66,13 +70,15 @@ class Steps:
         told, told_limit = _number(status.get("elapsed_ms")), _number(status.get("limit_ms"))
         if told is not None and told_limit:  # requests in a circle: the device knows better
             elapsed, limit = told / 1e3, told_limit / 1e3
-        if op == "gate" and limit:
+        if op in ("gate", "lease") and limit:
             said = f"{status['said']}; " if status.get("said") else ""
             return Look(words, f"{said}{_seconds(elapsed)} of at most {_seconds(limit)}", min(elapsed / limit, 1.0))
         done, of = _number(status.get("done")) or 0, _number(status.get("of")) or 0
         if of and op == "http":
             at = min(int(done) + 1, int(of))
             return Look(words, f"request {at} of {int(of)}, {_seconds(elapsed)}", min(done / of, 1.0))
+        if of and op == "build":
+            return Look(words, f"{int(done)} of {int(of)} files, {_seconds(elapsed)}", min(done / of, 1.0))
         if limit:
             asked = f"{int(done)} requests, " if done and op == "http" else ""
             left = max(limit - elapsed, 0)
@@ -105,7 +111,7 @@ class Quiet:
         """One line on stderr."""
         to_stderr(printable(text))
 
-    def fetched(self, done: int, total: int | None) -> None:
+    def fetched(self, done: int, total: int | None, what: str = "") -> None:
         """Nothing."""
 
     def step(self, status: dict[str, Any]) -> None:
@@ -126,11 +132,11 @@ class Lines:
 
     warn = say
 
-    def fetched(self, done: int, total: int | None) -> None:
+    def fetched(self, done: int, total: int | None, what: str = "fetching the model") -> None:
         """One line when a download begins."""
         del done
         size = f", {quantity(total, 'B')}" if total else ""
-        self._once(f"fetching the model{size}")
+        self._once(f"{what}{size}")
 
     def step(self, status: dict[str, Any]) -> None:
         """One line when the step of a run changes."""

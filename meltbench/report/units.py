@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 _BYTES = ("B", "KiB", "MiB", "GiB", "TiB")
+_HERTZ = (("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
 def quantity(value: float, unit: str) -> str:
@@ -12,6 +13,8 @@ def quantity(value: float, unit: str) -> str:
 
     >>> quantity(0.0123, "s"), quantity(181403648, "B"), quantity(83.21, "tok/s"), quantity(0.004, "1/min")
     ('12.3 ms', '173 MiB', '83.2 tok/s', '0.400 %/min')
+    >>> quantity(2_400_000_000, "Hz"), quantity(624_750_000, "Hz")
+    ('2.40 GHz', '625 MHz')
     """
     if not math.isfinite(value):
         return "—"
@@ -21,6 +24,9 @@ def quantity(value: float, unit: str) -> str:
         return f"{_digits(value * 1e3)} ms" if abs(value) >= 1e-3 else f"{_digits(value * 1e6)} µs"
     if unit in ("J", "W") and 0 < abs(value) < 1:
         return f"{_digits(value * 1e3)} m{unit}"
+    if unit == "Hz" and abs(value) >= 1e3:
+        prefix, scale = next((word, size) for word, size in _HERTZ if abs(value) >= size)
+        return f"{_digits(value / scale)} {prefix}Hz"
     if unit == "1/min":
         return f"{_digits(value * 100)} %/min"
     if unit == "1":

@@ -116,13 +116,23 @@ class Store:
         Raises StoreError, and leaves nothing, when the disk refuses.
         """
         hint = f"nothing was started; free space in {self.root} or choose another folder with --data"
+        return self._make(ticket, None, hint)
+
+    def adopt(self, run_id: str, ticket: dict[str, Any]) -> RunFolder:
+        """Make the folder of a run that another controller started. Raises StoreError where it is there already."""
+        return self._make(ticket, run_id, f"free space in {self.root}; the run stays on its device")
+
+    def _make(self, ticket: dict[str, Any], run_id: str | None, hint: str) -> RunFolder:
         with (
             fs.explained(f"make a run folder in {self.runs_dir}", hint=hint),
             fs.locked(self.runs_dir, Deadline.after(_LOCK_S), what="making a run folder"),
         ):
             self._sweep()
-            while (folder := self.folder(_new_id())).path.exists():
-                pass
+            folder = self.folder(run_id or _new_id())
+            while run_id is None and folder.path.exists():
+                folder = self.folder(_new_id())
+            if folder.path.exists():
+                raise StoreError(f"run {run_id} is in this store already", hint=self.command("show", str(run_id)))
             temporary = self.runs_dir / f"{_HIDDEN}{folder.run_id}"
             try:
                 temporary.mkdir()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meltbench.deadline import Deadline
@@ -43,9 +45,48 @@ class Unusable(Exception):
     """The index is absent, damaged or older than this meltbench; it can be made again."""
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Runs that threads of this process bring in together, and what came of it."""
+
+    run_ids: list[str] = field(default_factory=list)
+    done: Future[Indexed] = field(default_factory=Future)
+
+
+_joining = threading.Lock()
+_open_batches: dict[Path, _Batch] = {}  # by the index
+
+
 def ingest(store: Store, run_id: str) -> Indexed:
-    """Bring one stored run into the index. Raises StoreError; the run itself is safe in its folder."""
-    return _update(store, [run_id], [])
+    """Bring one stored run into the index. Raises StoreError; the run itself is safe in its folder.
+
+    An update costs the same for one run as for some, so what other threads want in while this one waits for the
+    store's lock goes along, and is told too.
+    """
+    with _joining:
+        leads = store.index not in _open_batches
+        batch = _open_batches.setdefault(store.index, _Batch())
+        batch.run_ids.append(run_id)
+    if not leads:
+        return batch.done.result()
+
+    def closed() -> list[str]:
+        """Who comes from here on begins the next batch."""
+        with _joining:
+            if _open_batches.get(store.index) is batch:
+                del _open_batches[store.index]
+        return batch.run_ids
+
+    try:
+        done = _update(store, closed, [])
+    except BaseException as error:
+        told = error if isinstance(error, StoreError) else StoreError("writing the index was broken off")
+        batch.done.set_exception(told)
+        raise
+    finally:
+        closed()
+    batch.done.set_result(done)
+    return done
 
 
 def rebuild(store: Store, progress: rows.Progress | None = None) -> Indexed:
@@ -182,8 +223,16 @@ def _attach_sql(path: Path, *, write: bool) -> str:
     return f"ATTACH '{quoted}' AS idx ({option})"
 
 
-def _update(store: Store, add: list[str] | None, remove: list[str], progress: rows.Progress | None = None) -> Indexed:
-    """Publish an index with the runs of ``add`` in and those of ``remove`` out; ``add`` None: all anew."""
+def _update(
+    store: Store,
+    add: list[str] | Callable[[], list[str]] | None,
+    remove: list[str],
+    progress: rows.Progress | None = None,
+) -> Indexed:
+    """Publish an index with the runs of ``add`` in and those of ``remove`` out; ``add`` None: all anew.
+
+    A function is asked for the runs once it is this update's turn.
+    """
     import duckdb
 
     hint = f"every stored run is safe in {store.runs_dir}; when the cause is gone: {store.command('rebuild')}"
@@ -193,7 +242,7 @@ def _update(store: Store, add: list[str] | None, remove: list[str], progress: ro
         fs.locked(store.lock_file, Deadline.after(_LOCK_S), what="writing the index"),
     ):
         try:
-            return _publish(store, temporary, add, remove, progress)
+            return _publish(store, temporary, add() if callable(add) else add, remove, progress)
         except duckdb.Error as error:
             why = str(error).splitlines()[0]
             raise StoreError(f"cannot write the index {store.index}: {why}", hint=hint) from error

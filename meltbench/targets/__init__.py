@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from meltbench.errors import DeviceError, UnknownName, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from meltbench.deadline import Deadline
@@ -38,11 +38,30 @@ class Channel(Protocol):
         """End the program."""
 
 
-class Transport(Protocol):
-    """The four things meltbench does with a target. Every call raises DeviceError, never hangs past its deadline."""
+@dataclass(frozen=True)
+class Feed:
+    """What a command is given on its stdin: a file, or bytes, from ``offset`` on. ``told``: bytes given so far."""
 
-    def run(self, argv: Sequence[str], deadline: Deadline) -> Completed:
-        """Run a command to its end; nothing in it is seen by a shell."""
+    source: Path | bytes
+    offset: int = 0
+    told: Callable[[int], None] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that will be given."""
+        whole = len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
+        return max(0, whole - self.offset)
+
+
+class Transport(Protocol):
+    """The four things meltbench does with a target. Every call raises DeviceError, never hangs past its deadline.
+
+    A link that is lost is a LinkLost; the next call makes it again by itself, and says in ``run`` whether it is there.
+    Calls may come from several threads.
+    """
+
+    def run(self, argv: Sequence[str], deadline: Deadline, *, feed: Feed | None = None) -> Completed:
+        """Run a command to its end; nothing in it is seen by a shell. Without ``feed`` its stdin is empty."""
 
     def push(self, source: Path | bytes, path: str, deadline: Deadline, *, executable: bool = False) -> None:
         """Put a file there, whole or not at all."""
@@ -53,21 +72,42 @@ class Transport(Protocol):
     def spawn(self, argv: Sequence[str], deadline: Deadline) -> Channel:
         """Start a program that answers lines on its stdin (the probe's clock)."""
 
+    def close(self) -> None:
+        """Leave the target: no thread and no socket stays. A later call reaches it anew."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a target is. ``kind``: local, ssh, adb, or log: nowhere. ``address``: [USER@]HOST[:PORT], or a Host of
+    ssh_config."""
+
+    kind: str = "local"
+    address: str = ""
+
+    def __str__(self) -> str:
+        return self.address or self.kind
+
 
 def printable(text: str) -> str:
     """Text of a device made harmless for a terminal: control and format characters become U+FFFD."""
     return "".join(c if c.isprintable() else " " if c == "\t" else "\ufffd" for c in text)
 
 
-def connect(kind: str) -> Transport:
-    """The transport of a profile's ``target`` key."""
-    if kind == "local":
+def connect(place: Place) -> Transport:
+    """The transport of a place; nothing is sent yet."""
+    if place.kind == "local":
         from meltbench.targets.local import LocalTransport
 
         return LocalTransport()
-    if kind in ("ssh", "adb"):
-        raise UserError(f"the {kind} transport is not built yet", hint="this version measures --device local")
-    raise UnknownName("target", kind, ["local"])
+    if place.kind == "ssh":
+        from meltbench.targets.ssh import SshTransport
+
+        return SshTransport(place.address)
+    if place.kind == "log":
+        raise UserError("this device is not reached, its readings come from a recorded log", hint="meltbench read")
+    if place.kind == "adb":
+        raise UserError("the adb transport is not built yet", hint="this version measures local and ssh devices")
+    raise UnknownName("target", place.kind, ["local", "ssh"])
 
 
-__all__ = ["Channel", "Completed", "DeviceError", "Transport", "connect", "printable"]
+__all__ = ["Channel", "Completed", "DeviceError", "Feed", "Place", "Transport", "connect", "printable"]

@@ -11,7 +11,7 @@ from meltbench.spec import digest
 from meltbench.targets import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 GLOBS = (
     "/proc/cpuinfo",
@@ -34,7 +34,16 @@ GLOBS = (
     "/sys/class/power_supply/*/scope",
     "/etc/machine-id",
     "/etc/os-release",
+    # Of each network interface: its address, who assigned it, and what hardware it is (none: made by software).
+    "/sys/class/net/*/address",
+    "/sys/class/net/*/addr_assign_type",
+    "/sys/class/net/*/uevent",
+    "/sys/class/net/*/device/uevent",
 )
+_DT_SERIAL, _CPUINFO, _MACHINE_ID = "/proc/device-tree/serial-number", "/proc/cpuinfo", "/etc/machine-id"
+_NET = "/sys/class/net/"
+_PLACES = ("OF_FULLNAME", "PCI_SLOT_NAME")  # of a device's uevent: where the device tree, or PCI, has it
+_mac = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 _GPU_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 
 GETPROP = "getprop"  # Android's own program: without arguments it prints every system property
@@ -50,11 +59,13 @@ _property = re.compile(r"^\[([\w.:@-]{1,128})\]: \[([^\n]{0,512})\]\r?$", re.ASC
 class Facts:
     """The conditions of a device that are data of every run.
 
-    ``identity`` names the hardware, not its address: a digest of the board's serial number, else of the machine
-    id, else of what the processor and host name say. A fact that could not be read is None or empty. ``compatible``:
-    the device tree's own list, the most specific name first. ``properties``: those of Android that tell model and
-    build. ``programs``: which of those that were asked for can be found there. ``time_namespace``: with the boot id it
-    names the clock.
+    ``identity`` names the hardware, not its address: a digest of the board's serial number, else of the burned-in
+    address of its wired network, else of the installation's machine id, else of what processor and host name say.
+    ``identity_from`` says which. Whoever reads it, root or not, gets the same (docs/devices.md). A fact that could not
+    be read is None or empty. ``compatible``: the device tree's own list, the most specific name first. ``properties``:
+    those of Android that tell model and build. ``programs``: which of those that were asked for can be found there.
+    ``time_namespace``: with the boot id it names the clock. ``cpu_features``: the instruction sets of the first
+    processor, as /proc/cpuinfo calls them.
     """
 
     identity: str
@@ -81,6 +92,7 @@ class Facts:
     programs: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
     time_namespace: int | None = None
+    cpu_features: tuple[str, ...] = ()
 
     def conditions(self) -> dict[str, Any]:
         """As JSON-ready data."""
@@ -92,6 +104,11 @@ class Facts:
         return self.properties.get("ro.product.device")
 
     @property
+    def accelerator(self) -> str | None:
+        """What could compute beside the processor, in words; None where nothing was found."""
+        return accelerator(self.gpus, self.compatible)
+
+    @property
     def platform(self) -> str:
         """Of the systems that the probe is for, the one that this is."""
         return "android" if self.properties else "linux"
@@ -100,6 +117,16 @@ class Facts:
     def threads(self) -> int:
         """Threads an engine gets by default: physical cores less one, at least one (the observer needs a core)."""
         return max(1, (self.cores_physical or self.cpus_online or 2) - 1)
+
+
+def accelerator(gpus: Iterable[str], compatible: Iterable[str]) -> str | None:
+    """The GPUs that could compute, in words, else the one that is a part of a Jetson's chip, by its device tree.
+
+    A card with a number for a vendor computes nothing here: a screen of a virtual machine, a board's own controller.
+    """
+    chip = next((name for name in compatible if name.startswith("nvidia,tegra")), None)
+    found = ", ".join(gpu for gpu in gpus if not gpu.startswith("0x"))
+    return found or (None if chip is None else f"NVIDIA {chip.removeprefix('nvidia,')}")
 
 
 def globs(sys_root: str, proc_root: str) -> list[str]:
@@ -141,12 +168,12 @@ def parse(
     disk = answer.get("disk")
     return Facts(
         identity=digest([key])[:16],
-        identity_from=source,
-        board=_board(texts, said) or None,
-        cpu=cpu,
-        arch=str(uname.get("machine") or "unknown"),
+        identity_from=source[:200],
+        board=_brief(_board(texts, said)),
+        cpu=_brief(cpu),
+        arch=_clean(uname.get("machine")) or "unknown",
         kernel=texts.get("/proc/sys/kernel/osrelease") or _clean(uname.get("release")),
-        os=_android(said) or _os_name(texts.get("/etc/os-release", "")),
+        os=_brief(_android(said) or _os_name(texts.get("/etc/os-release", ""))),
         boot_id=_clean(answer.get("boot_id")),  # the probe's own: a made tree did not boot
         cores_physical=_cores(texts),
         cpus_online=_count(answer.get("cpus_online")),
@@ -164,6 +191,7 @@ def parse(
         programs=programs,
         unreadable=unreadable,
         time_namespace=_count(answer.get("time_namespace")),
+        cpu_features=_features(cpuinfo),
     )
 
 
@@ -183,7 +211,7 @@ def _texts(answer: Mapping[str, Any], sys_root: str, proc_root: str) -> tuple[di
     texts: dict[str, str] = {}
     unreadable: dict[str, str] = {}
     for found, entry in (files if isinstance(files, dict) else {}).items():
-        path = str(found)
+        path = printable(str(found))
         for root, name in ((sys_root, "/sys"), (proc_root, "/proc")):
             if path.startswith(root.rstrip("/") + "/"):
                 path = name + path[len(root.rstrip("/")) :]
@@ -197,7 +225,7 @@ def _texts(answer: Mapping[str, Any], sys_root: str, proc_root: str) -> tuple[di
             )
             texts[path] = "\n".join(printable(line.replace("\t", " ")) for line in text.split("\n"))
         elif "*" not in path and entry.get("status") != "absent":
-            unreadable[path] = str(entry.get("status"))
+            unreadable[path] = printable(str(entry.get("status")))
     return texts, unreadable
 
 
@@ -216,18 +244,73 @@ def _android(said: Mapping[str, str]) -> str | None:
 
 
 def _identity(texts: Mapping[str, str], said: Mapping[str, str], cpu: str | None, host: str) -> tuple[str, str]:
+    """What names the board, and where it stands. Every source is one that anybody may read: DMI's serial numbers are
+    root's alone, and a board must not become another one when root looks at it."""
     # Every phone is called localhost: without its serial number two of a model would be one device.
     if _SERIAL in said:
         return said[_SERIAL], _SERIAL
-    for path in ("/proc/device-tree/serial-number", "/etc/machine-id"):
-        if texts.get(path):
-            return texts[path], path
+    # A Raspberry Pi tells one number in both places; old kernels only in the second.
+    for text, source in ((texts.get(_DT_SERIAL), _DT_SERIAL), (_line(texts.get(_CPUINFO, ""), "Serial"), _CPUINFO)):
+        if text and _told(text):
+            return text, source
+    # A card that was cloned brings its machine id along, the socket of the cable stays with the board.
+    for found in sorted(_wired(texts)):
+        return found.address, f"/sys/class/net/{found.interface}/address"
+    if _told(texts.get(_MACHINE_ID, "")):
+        return texts[_MACHINE_ID], _MACHINE_ID
     return f"{cpu} {host}", "cpu and host name"
+
+
+def _told(serial: str) -> bool:
+    """Whether a serial number is one: firmware that knows none writes zeros, a run of digits or a phrase."""
+    plain = serial.strip().lower()
+    if len(plain) < 4 or len(set(plain.strip("0x"))) < 2 or plain in "0123456789abcdef0123456789":
+        return False
+    return not re.search(r"default|o\.e\.m|not (specified|available|set)|none|unknown|uninitialized", plain)
+
+
+@dataclass(frozen=True, order=True)
+class _Wired:
+    """A wired interface of the board itself. They are ordered by where they sit, which stays; names do not."""
+
+    place: tuple[int, str]
+    interface: str
+    address: str
+
+
+def _wired(texts: Mapping[str, str]) -> Iterator[_Wired]:
+    """The wired interfaces that were soldered on, with an address that was burned in.
+
+    Not those on USB, which move from board to board; not Wi-Fi, whose address changes at random while it looks for
+    networks; none whose address somebody set (a bond does), or that a hypervisor made up. An address that is only
+    locally unique counts where the device tree names the interface: then the boot loader made it from the chip's own
+    number.
+    """
+    for path, address in texts.items():
+        name = path.removeprefix(_NET).removesuffix("/address")
+        if not path.startswith(_NET) or "/" in name or not _mac.fullmatch(address) or not address.strip("0:"):
+            continue
+        hardware, more = (texts.get(f"{_NET}{name}/{file}", "") for file in ("device/uevent", "uevent"))
+        # An interface that is more than Ethernet says what: wlan, bridge, bond ...
+        if texts.get(f"{_NET}{name}/addr_assign_type") != "0" or "DEVTYPE=" in more or "DEVTYPE=usb" in hardware:
+            continue
+        tree, slot = (re.search(rf"^{key}=(\S{{1,200}})$", hardware, re.MULTILINE) for key in _PLACES)
+        unique = not int(address[:2], 16) & 2
+        if tree:
+            yield _Wired((0, tree[1]), name, address)
+        elif slot and unique:
+            yield _Wired((1, slot[1]), name, address)
 
 
 def _line(text: str, key: str) -> str | None:
     match = re.search(rf"^{re.escape(key)} *: *(.+)$", text, re.MULTILINE)
     return match[1].strip() if match else None
+
+
+def _features(cpuinfo: str) -> tuple[str, ...]:
+    """What the kernel lists of the first processor: "flags" on x86, "Features" on ARM, letters of "isa" on RISC-V."""
+    listed = _line(cpuinfo, "flags") or _line(cpuinfo, "Features") or (_line(cpuinfo, "isa") or "").replace("_", " ")
+    return tuple(sorted(set(listed.split())))[:256]
 
 
 def _kib(text: str, key: str) -> int | None:
@@ -266,8 +349,13 @@ def _gpus(texts: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63 else None
 
 
 def _clean(value: object) -> str | None:
-    return printable(str(value)) if value else None
+    return _brief(printable(str(value))) if value else None
+
+
+def _brief(text: str | None) -> str | None:
+    """A name of something: one that is longer tells nobody more."""
+    return text[:200] if text else None

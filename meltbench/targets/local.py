@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from meltbench.errors import DeadlineExceeded, DeviceError
 from meltbench.targets import Completed
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from meltbench.deadline import Deadline
+    from meltbench.targets import Feed
 
 _MAX_OUTPUT_BYTES = 8 << 20
 
@@ -25,14 +26,12 @@ _MAX_OUTPUT_BYTES = 8 << 20
 class LocalTransport:
     """Runs, copies and spawns on this machine; no shell is ever involved."""
 
-    def run(self, argv: Sequence[str], deadline: Deadline) -> Completed:
+    def run(self, argv: Sequence[str], deadline: Deadline, *, feed: Feed | None = None) -> Completed:
         """Run a command to its end, its output bounded to 8 MiB a stream."""
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, _stdin(feed) as given:
             with _explained(argv[0]):
                 # A session of its own: Ctrl-C is for the controller, which knows what to do with it.
-                process = subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
-                )
+                process = subprocess.Popen(argv, stdin=given, stdout=out, stderr=err, start_new_session=True)
             try:
                 code = process.wait(deadline.remaining())
             except subprocess.TimeoutExpired:
@@ -63,6 +62,9 @@ class LocalTransport:
         deadline.check(f"starting {argv[0]}")
         with _explained(argv[0]):
             return LocalChannel(argv)
+
+    def close(self) -> None:
+        """There is nothing to leave."""
 
 
 class LocalChannel:
@@ -107,6 +109,23 @@ class LocalChannel:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+@contextlib.contextmanager
+def _stdin(feed: Feed | None) -> Iterator[int | IO[bytes]]:
+    """A file to read from: the one that is given, from its offset on, or what holds the bytes; else nothing."""
+    if feed is None:
+        yield subprocess.DEVNULL
+        return
+    if isinstance(feed.source, bytes):
+        with tempfile.TemporaryFile() as file:
+            file.write(feed.source[feed.offset :])
+            file.seek(0)
+            yield file
+    else:
+        with _explained(str(feed.source)), feed.source.open("rb") as file:
+            file.seek(feed.offset)
+            yield file
 
 
 def _head(fd: int) -> bytes:

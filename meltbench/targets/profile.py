@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from meltbench.catalog import Definition
 
 Checked = Literal["device", "capture", "emulated", "unverified"]
+_VALUE = re.compile(r"[A-Za-z0-9_.,:=+/@%-]{1,64}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,60}", re.ASCII)  # the probe's names have 64, of which a setting's take four
 
 
@@ -118,6 +119,33 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Factor:
+    """Something of the device that a run sets when it is asked to, by ``--set NAME=VALUE``: a Setting whose words have
+    ``{value}`` for what was given. Without a ``path`` it is set by commands, as a Setting is."""
+
+    help: str
+    path: str | None = None
+    get: tuple[str, ...] = ()
+    set: tuple[str, ...] = ()
+    undo: tuple[str, ...] = ()
+    expect: str | None = None
+
+    def __post_init__(self) -> None:
+        Setting("factor", "value", self.path, self.get, self.set, self.undo)
+
+    def setting(self, name: str, value: str) -> Setting:
+        """The setting of a run. Raises UserError for a value that is no plain word."""
+        if not _VALUE.fullmatch(value):
+            raise UserError(f"{name} = {value!r} is not a valid setting", hint=self.help)
+
+        def filled(words: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(word.replace("{value}", value) for word in words)
+
+        expect = None if self.expect is None else self.expect.replace("{value}", value)
+        return Setting(name, value, self.path, filled(self.get), filled(self.set), filled(self.undo), expect)
+
+
+@dataclass(frozen=True)
 class Gate:
     """When a device is cool enough to begin.
 
@@ -131,12 +159,16 @@ class Gate:
 
 @dataclass(frozen=True)
 class Profile:
-    """devices/NAME.toml. ``workdir`` is the probe's folder on the target, None for the transport's default.
+    """devices/NAME.toml. ``workdir`` is the probe's folder on this machine, None for the default; that of a device over
+    a link stands in the inventory.
 
     ``target``: how it is reached; ``log``: not at all, its readings come from a recorded log. ``contains``: by the name
-    of a series those that lie inside of it. ``max_power_w``: more than the device can draw. ``big_cpus``: the fast
-    cores (such as "4-7"). ``permissions``: by source, what it needs to be readable. ``checked``: how this profile was,
-    and ``unverified`` what of it nobody has seen on a device.
+    of a series those that lie inside of it. ``max_power_w``: more than the device can draw. ``slows_at_c``: from which
+    temperature on it slows itself, where none of its zones tells that. ``big_cpus``: the fast cores (such as "4-7").
+    ``factor``: by name what ``--set`` can change of it. ``permissions``: by source, what it needs to be readable.
+    ``advice``: by topic (a source, or a matter of meltbench.doctor) and by case, what somebody who knows the board
+    would say of it; ``{user}`` and ``{name}`` stand for the user there and the device. ``checked``: how this profile
+    was, and ``unverified`` what of it nobody has seen on a device.
     """
 
     title: str
@@ -148,10 +180,13 @@ class Profile:
     total: tuple[Total, ...] = ()
     contains: dict[str, tuple[str, ...]] = field(default_factory=dict)
     max_power_w: float | None = None
+    slows_at_c: float | None = None
     big_cpus: str | None = None
     gate: Gate = field(default_factory=Gate)
     setting: tuple[Setting, ...] = ()
+    factor: dict[str, Factor] = field(default_factory=dict)
     permissions: dict[str, str] = field(default_factory=dict)
+    advice: dict[str, dict[str, str]] = field(default_factory=dict)
     checked: Checked = "unverified"
     unverified: tuple[str, ...] = ()
 
@@ -161,8 +196,14 @@ def load(name: str, *, without: Path | None = None) -> tuple[Profile, Definition
     found = catalog.load("devices", name, without=without)
     data = {key: value for key, value in found.data.items() if key != "inherits"}
     profile = read_table(Profile, data, found.path)
+    if profile.workdir is not None and profile.target != "local":
+        raise DefinitionError(
+            f"{found.path}: workdir is of a device, not of a profile for target {profile.target}",
+            hint="meltbench devices add NAME --ssh ADDRESS --workdir DIR",
+        )
     _check_names([one.name for one in profile.source], "source", found.path)
     _check_names([one.name for one in profile.setting], "setting", found.path)
+    _check_names(list(profile.factor), "factor", found.path)
     for source in profile.source:
         if source.reader not in READERS:
             raise UnknownName(f"reader of source {source.name!r} in {found.path}:", source.reader, READERS)

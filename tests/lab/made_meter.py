@@ -1,7 +1,7 @@
 """A made plug at the edge of the world: an HTTP server that answers as a Shelly of the second generation.
 
-What it measures is whether a burn of the probe below a folder is running, by the process list (see made_phone): IDLE_W
-or LOAD_W at the wall. It integrates that itself, so that its counter is exact, and says both as fresh as it is asked.
+Whether its device works, and draws LOAD_W at the wall or else IDLE_W, it looks at itself; it integrates that, so that
+its counter is exact, and says both as fresh as it is asked.
 """
 
 from __future__ import annotations
@@ -9,13 +9,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
-
-from made_phone import burning
 
 IDLE_W, LOAD_W = 6.0, 24.0
 
@@ -23,8 +20,8 @@ IDLE_W, LOAD_W = 6.0, 24.0
 class Plug:
     """The state of the plug: watts now, and joules since it was plugged in."""
 
-    def __init__(self, below: Path) -> None:
-        self._below, self._stop = str(below), threading.Event()
+    def __init__(self, working: Callable[[], bool]) -> None:
+        self._working, self._stop = working, threading.Event()
         self.watts, self.joules = IDLE_W, 500_000.0
         self._thread = threading.Thread(target=self._measure)
         self._thread.start()
@@ -32,7 +29,7 @@ class Plug:
     def _measure(self) -> None:
         last = time.monotonic()
         while not self._stop.wait(0.02):
-            watts, now = LOAD_W if burning(self._below) else IDLE_W, time.monotonic()
+            watts, now = LOAD_W if self._working() else IDLE_W, time.monotonic()
             self.watts, self.joules, last = watts, self.joules + watts * (now - last), now
 
     def answer(self, path: str) -> dict[str, Any]:
@@ -47,9 +44,9 @@ class Plug:
 
 
 @contextmanager
-def made_meter(below: Path) -> Iterator[str]:
-    """The address of a plug that measures what the probe below that folder burns."""
-    plug = Plug(below)
+def made_meter(working: Callable[[], bool]) -> Iterator[str]:
+    """The address of a plug of a device that works when that says so."""
+    plug = Plug(working)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

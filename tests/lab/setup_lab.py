@@ -1,6 +1,6 @@
 """Sets up what the tests need besides Python: stock llama-server and llama-bench, built once from their own source and
-cached, llama-cpp-python on the same libraries, and emulators for the probe's other builds, from the distribution where
-that may be done.
+cached, llama-cpp-python on the same libraries, and what the laboratory's targets are made of (lab_images.py), from the
+distribution where that may be done.
 
 Usage: python tests/lab/setup_lab.py FOLDER. The folder may be deleted at any time; the next call makes it anew.
 What cannot be had is said and left out: the tests that need it then skip, with that reason.
@@ -16,6 +16,10 @@ import sysconfig
 import tarfile
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import lab_images
 
 # The sdist of llama-cpp-python holds all of llama.cpp's source, at one known state.
 SOURCE = ("llama-cpp-python", "0.3.36")
@@ -62,6 +66,42 @@ def pip(*words: str, **env: str) -> None:
     run(sys.executable, "-m", "pip", *words, "--quiet", "--disable-pip-version-check", PATH=path, **env)
 
 
+class _Said:
+    """A meltbench.watch.Watch that prints what is said."""
+
+    def say(self, text: str) -> None:
+        say(text)
+
+    warn = say
+
+    def fetched(self, done: int, total: int | None) -> None:
+        pass
+
+    def step(self, status: dict[str, object]) -> None:
+        pass
+
+
+def arm_engine(lab: Path) -> Path:
+    """llama.cpp's programs for the lab's arm64 targets, cross-built by meltbench itself: about 11 CPU-minutes, once.
+
+    They are kept in the lab, and lie in the user's cache, where the command line looks for them.
+    """
+    from meltbench import builds, paths
+    from meltbench.errors import MeltbenchError
+
+    cache = paths.cache_dir() / "builds"
+    for kept in (lab / "engines").glob("*"):
+        if not (cache / kept.name).exists():
+            shutil.copytree(kept, cache / kept.name)
+    try:
+        folder = builds.ensure(builds.variant("aarch64-linux"), _Said())
+    except MeltbenchError as error:
+        raise RuntimeError(str(error)) from error
+    if not (lab / "engines" / folder.name).exists():
+        shutil.copytree(folder, lab / "engines" / folder.name)
+    return folder
+
+
 def stock_engine(lab: Path) -> Path:
     """The folder of stock programs and their libraries, built when it is not there."""
     name, version = SOURCE
@@ -105,32 +145,17 @@ def python_engine(lab: Path) -> Path:
     return target
 
 
-def emulators() -> str:
-    """The folder of qemu's user emulators, installed when root may and apt is there."""
-    if not (found := shutil.which("qemu-aarch64-static")):
-        if os.geteuid() != 0 or shutil.which("apt-get") is None:
-            raise RuntimeError("qemu-user-static is not installed, and only root with apt could do that here")
-        run("apt-get", "update", "-q")
-        run(
-            "apt-get",
-            "install",
-            "-y",
-            "-q",
-            "--no-install-recommends",
-            "qemu-user-static",
-            DEBIAN_FRONTEND="noninteractive",
-        )
-        found = shutil.which("qemu-aarch64-static") or "qemu-user-static"
-    return str(Path(found).parent)
-
-
 def main() -> None:
     lab = Path(sys.argv[1])
     lab.mkdir(parents=True, exist_ok=True)
     for what, make in (
+        ("programs for targets", lab_images.tools),
+        ("root file system", lambda: lab_images.rootfs(lab, lab_images.native())),
+        ("arm64 root file system", lambda: lab_images.rootfs(lab, "arm64")),
+        ("arm64 guest", lambda: lab_images.guest(lab)),
         ("stock engine", lambda: stock_engine(lab)),
         ("llama-cpp-python", lambda: python_engine(lab)),
-        ("emulators", emulators),
+        ("engine for arm64", lambda: arm_engine(lab)),
     ):
         try:
             say(f"{what}: {make()}")

@@ -92,6 +92,7 @@ def seen(journal: Any, reader: str):
     return {one.name: one for one in series}, status
 
 
+@pytest.mark.alone
 def test_the_joules_of_a_made_tegrastats_between_two_marks(journal: Any) -> None:
     found, status = seen(journal, "tegrastats")
     assert status.status == "ok"

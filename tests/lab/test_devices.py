@@ -13,9 +13,10 @@ import pytest
 from cli import Bench
 from jsoncheck import NAMED, problems
 
-from meltbench import road
+from meltbench import site
 from meltbench.cli.watching import Terminal
 from meltbench.errors import UserError
+from meltbench.targets import Place
 
 INA = "bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3"
 RAILS = ("VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC")
@@ -167,15 +168,18 @@ def test_a_draft_replaces_no_file_unless_told_to(bench: Bench) -> None:
         (("run", "--dry-run", "--device", "macbook"), "the probe is for Linux and Android"),
         (("devices", "profile", "--device", "macbook"), "recorded log"),
         (("exec", "--device", "pixel6", "--", "true"), "the adb transport is not built yet"),
-        (("devices", "profile", "--device", "rpi5"), "the ssh transport is not built yet"),
+        (("devices", "profile", "--device", "rpi5"), "meltbench devices add rpi5 --ssh USER@HOST"),
         (("devices", "profile", "--name", "../x"), "is no name for a profile"),
         (("devices", "profile", "--force"), "add --write"),
         (("devices", "show", "pixel7"), "did you mean pixel"),
         (("devices", "--json", "show", "local"), "meltbench devices show --json"),
         (("read", "nosuch", "--reader", "meminfo"), "cannot read nosuch"),
         (("read", "/dev/null", "--reader", "tegrastats"), "/dev/null is empty"),
-        (("devices", "calibrate", "macbook"), "not reached, its readings come from a recorded log"),
-        (("devices", "selftest", "macbook"), "not reached, its readings come from a recorded log"),
+        (("devices", "doctor", "macbook"), "is not reached, its readings come from a recorded log"),
+        (("devices", "doctor", "pixel6"), "the adb transport is not built yet"),
+        (("runners", "build", "llamacpp", "--on-device", "macbook"), "is not reached, its readings come from a"),
+        (("devices", "calibrate", "macbook"), "is not reached, its readings come from a recorded log"),
+        (("devices", "selftest", "macbook"), "is not reached, its readings come from a recorded log"),
         (("devices", "selftest", "--idle-s", "0"), "idle_s = 0 is out of range"),
         (("read", "made", "--reader", "qqqq"), "more"),
         (("read", "-"), "give --reader NAME or --device PROFILE"),
@@ -255,4 +259,4 @@ def test_a_mac_is_told_in_one_line_how_it_is_measured(bench: Bench) -> None:
 def test_windows_is_refused_before_anything_is_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.system", lambda: "Windows")
     with pytest.raises(UserError, match="Windows cannot be measured; the probe is for Linux and Android"):
-        road.reach("local", None, Terminal())
+        site.reach(Place("local"), None, Terminal())

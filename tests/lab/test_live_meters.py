@@ -100,6 +100,7 @@ def between_marks(journal: Any) -> Phase:
     return Phase("run", first, last)
 
 
+@pytest.mark.alone
 def test_the_joules_of_a_load_behind_a_plug_between_two_marks_of_the_real_probe(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     with made.plug(made.shelly_second(made.Load(250.0))) as address:

@@ -8,14 +8,14 @@ import pytest
 
 from meltbench.deadline import Deadline
 from meltbench.errors import DeadlineExceeded, DeviceError, UnknownName, UserError
-from meltbench.targets import Transport, connect, printable
+from meltbench.targets import Place, Transport, connect, printable
 
 SOON = 10.0
 
 
 @pytest.fixture
 def local() -> Transport:
-    return connect("local")
+    return connect(Place())
 
 
 def soon() -> Deadline:
@@ -92,9 +92,9 @@ def test_a_channel_that_ends_or_hangs_is_said(local: Transport) -> None:
 
 def test_other_targets_are_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="not built yet"):
-        connect("ssh")
+        connect(Place("adb"))
     with pytest.raises(UnknownName, match="lokal"):
-        connect("lokal")
+        connect(Place("lokal"))
 
 
 def test_printable_keeps_letters_and_takes_codes_away() -> None:

@@ -162,6 +162,7 @@ def test_a_model_by_path_and_a_cold_load(bench: Bench, default_model: Path) -> N
     assert warm["cell_key"] != run["cell_key"]
 
 
+@pytest.mark.alone
 def test_sleep_takes_two_seconds_and_a_hog_its_memory(bench: Bench) -> None:
     (slept,) = bench.json("exec", "--set", "idle_s=0.2", "--", "sleep", "2")
     found = medians(slept)

@@ -9,7 +9,7 @@ import numpy as np
 
 from meltbench.readings import Source
 from meltbench.readings.capture import captured
-from meltbench.records import Readings
+from meltbench.records import Readings, Stream
 from meltbench.targets import profile
 
 # What the devices print. Rails by the names of NVIDIA's guides for each board.
@@ -143,12 +143,16 @@ def made(name: str, source: profile.Source) -> list[bytes]:
     }.get(source.reader, [])
 
 
-def found(source: profile.Source, raw: bytes) -> Any:
-    """Series and status of a made output; a text that is one reading is taken three times, a second apart."""
-    reading = Source.of(source.name, source.reader, source.options)
-    streams = captured(reading.reader, raw)
-    if len(streams) == 1 and len(streams[0].readings) == 1:
+def streams(source: profile.Source, raw: bytes) -> list[Stream]:
+    """A made output as a run's streams; a text that is one reading is taken three times, a second apart."""
+    made = captured(Source.of(source.name, source.reader, source.options).reader, raw)
+    if len(made) == 1 and len(made[0].readings) == 1:
         t = np.arange(3, dtype=np.int64) * 10**9
         texts = [raw.replace(b"t=7000\n", b"t=%d\n" % (7000 + 1000 * n)) for n in range(3)]
-        streams = [replace(streams[0], readings=Readings.of(t, t, np.zeros(3, np.int32), texts))]
-    return reading.read(streams)
+        made = [replace(made[0], readings=Readings.of(t, t, np.zeros(3, np.int32), texts))]
+    return list(made)
+
+
+def found(source: profile.Source, raw: bytes) -> Any:
+    """Series and status of a made output."""
+    return Source.of(source.name, source.reader, source.options).read(streams(source, raw))

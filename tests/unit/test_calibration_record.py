@@ -163,7 +163,7 @@ def test_verify_looks_at_records_and_their_evidence(tmp_path: Path) -> None:
 
 def test_the_job_burns_by_the_probe_between_idle_windows() -> None:
     design = Design(idle_s=60, load_s=60, steps=2, charge_s=CHARGE_S)
-    lines = compose_steps(design, "cal-1", PHONE, FACTS, "/data/local/tmp/meltprobe").lines
+    lines = compose_steps(design, "cal-1", PHONE, FACTS, None, "/data/local/tmp/meltprobe").lines
     steps = [line.split()[1:3] for line in lines if line.startswith("step")]
     same = [["exec", f"same_{n}"] for n in range(7)]
     pairs = [["idle", "idle_0"], ["exec", "load_0"], ["idle", "idle_1"], ["exec", "load_1"], ["idle", "idle_2"]]

@@ -192,6 +192,14 @@ def battery_w(name: str, raw: int) -> float:
     return float(power.value[0])
 
 
+def test_a_folder_of_a_device_over_ssh_is_none_of_its_profile(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "mine.toml").write_text('inherits = "rpi5"\nworkdir = "/data/mb"\n')
+    with pytest.raises(DefinitionError, match=r"workdir is of a device.*--workdir DIR"):
+        profile.load("mine")
+
+
 def test_trap_1_two_phones_that_count_with_opposite_signs_draw_the_same_power() -> None:
     assert battery_w("pixel6", -500_000) == pytest.approx(2.0)
     assert battery_w("oneplus-12", 500) == pytest.approx(2.0)

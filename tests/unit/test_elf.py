@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltbench.elf import machine_of, runs_on
+from meltbench.elf import header_of, machine_of, runs_on
 from meltbench.errors import UserError
 from meltbench.probe import build
 
@@ -25,6 +25,21 @@ def test_real_programs_say_what_they_are_for(tmp_path):
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\n")
     assert machine_of(script) is None
+
+
+def test_the_first_bytes_tell_the_machine_and_the_loader(tmp_path):
+    for target, machine, number in (("aarch64-linux-musl", "aarch64", 183), ("arm-linux-musleabihf", "arm", 40)):
+        head = header_of(build.binary(target).read_bytes()[:65536])
+        assert (head.machine, head.number, head.loader) == (machine, number, None)
+    own = header_of(Path("/bin/sh").resolve().read_bytes()[:65536])
+    assert own.machine == machine_of(Path("/bin/sh").resolve())
+    assert Path(own.loader).name.startswith("ld-")
+    assert header_of(b"#!/bin/sh\n") is None
+
+
+@given(st.binary(max_size=300))
+def test_any_first_bytes_give_a_header_or_none(rest):
+    header_of(b"\x7fELF" + rest)
 
 
 @pytest.mark.parametrize(

@@ -156,3 +156,13 @@ def test_escape_codes_of_a_device_are_gone(text: str) -> None:
     board = parse(answer({"/proc/device-tree/model": text})).board
     assert board is not None
     assert board.isprintable()
+
+
+def test_what_a_device_says_of_itself_is_harmless_on_a_terminal_and_bounded() -> None:
+    zone = "/sys/class/thermal/thermal_zone\x1b[2J0/type"
+    said = answer(FILES | {zone: "x"}, uname={"machine": "\x1b]0;owned\x07x86_64"}, cpus_online=10**400)
+    facts = parse(said | {"disk": {"free_bytes": 10**400}})
+    assert facts.arch.isprintable()
+    assert all(name.isprintable() for name in facts.thermal_zones)
+    assert facts.thermal_zones
+    assert (facts.cpus_online, facts.disk_free_bytes) == (None, None)

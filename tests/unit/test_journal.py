@@ -82,3 +82,27 @@ def test_odd_types_in_sound_frames_are_no_numbers() -> None:
     assert {stream.errno for stream in journal.streams.values()} == {0}
     assert journal.streams[1].late == journal.streams[1].overruns == 0
     assert journal.dropped_bytes > 100_000
+
+
+def test_what_is_written_after_a_reboot_has_no_time_of_the_run() -> None:
+    # The new boot's clocks: one that has run for longer than the run's, and one that has just begun.
+    for later in (5_000_000, 3):
+        clocks = {"mono_ns": later, "wall_ns": later}
+        journal = parse_journal(
+            make.journal(
+                make.event("begin", 10, boot_id="a1", mono_ns=10, wall_ns=1000),
+                make.event("step", 20, step=0, state="start", mono_ns=20, wall_ns=1010),
+                make.event("reboot", later, boot_id="b2"),
+                make.event("undo", later + 1, what="x", result="ok"),
+                make.event("end", later + 2, result="failed", reason="device_rebooted", **clocks),
+            )
+        )
+        assert [event["boot_ns"] for event in journal.events] == [10, 20, 20, 20, 20]
+        assert [event.get("mono_ns") for event in journal.events] == [10, 20, None, None, None]
+        assert journal.end is not None
+        assert "wall_ns" not in journal.end
+
+
+def test_a_journal_that_begins_with_a_reboot() -> None:
+    journal = parse_journal(make.journal(make.event("reboot", 7, boot_id="b2"), make.event("end", 9, result="failed")))
+    assert [event["boot_ns"] for event in journal.events] == [0, 0]

@@ -49,6 +49,18 @@ def request(status: str = "ok", **more: Any) -> Request:
             "generate",
             ("stopped", "aborted", "ended"),
         ),
+        (
+            [event("stopping", by="steal"), event("end", result="stopped", reason="stolen")],
+            [],
+            "generate",
+            ("stopped", "aborted", "another controller"),
+        ),
+        (
+            [event("stopping", by="stop"), event("reboot"), event("end", result="failed", reason="device_rebooted")],
+            [request()],
+            "generate",
+            ("failed", "device_rebooted", "rebooted, or lost power"),
+        ),
         ([event("stopping", by="duration"), FAILED], [], "generate", ("failed", "engine_failed", "longer")),
         ([BAD_STEP, FAILED], [], "generate", ("failed", "engine_failed", "ready engine: deadline")),
         (

@@ -48,6 +48,16 @@ def test_requests_are_counted_and_each_step_has_a_clock_of_its_own() -> None:
     assert steps.look(asked | {"done": 6}).detail == "request 6 of 6, 0 s"
 
 
+def test_a_build_counts_its_files() -> None:
+    clock = Clock()
+    steps = Steps({}, clock)
+    assert steps.look({"op": "configure"}) == Look("getting the compiler ready", "0 s", None)
+    steps.look({"op": "build", "done": 1, "of": 214})
+    clock.now += 75
+    assert steps.look({"op": "build", "done": 107, "of": 214}).detail == "107 of 214 files, 1 min 15 s"
+    assert steps.look({"op": "build", "done": 107, "of": 214}).share == 0.5
+
+
 def test_a_circle_of_requests_has_the_devices_own_clock() -> None:
     state = {"op": "http", "name": "requests", "done": 7, "of": 0, "elapsed_ms": 12_000, "limit_ms": 60_000}
     assert Steps().look(state) == Look("answering requests", "7 requests, 12 s of 1 min 00 s, 48 s left", 0.2)

@@ -48,6 +48,13 @@ def test_trap_11_a_sensor_that_is_off_gives_no_temperature():
     assert status.detail == "2 gated, 1 again, 3 unparsed"
 
 
+def test_a_zone_that_knows_alarms_only_tells_no_temperature_while_there_is_none() -> None:
+    quiet = zone(5, b"PMIC-Die\n", ints([100000, 100000, 120000])) + zone(1, b"CPU-therm\n", ints([100000, 99000]))
+    series = {one.name: one for one in read("thermal", "thermal", quiet, {})[0]}
+    assert series["thermal.PMIC-Die"].words == ["gated", "gated", "ok"]
+    assert series["thermal.CPU-therm"].value.tolist() == [100.0, 99.0]
+
+
 def test_trap_11_eagain_on_every_read_is_recorded_and_is_not_absence():
     series, status = read("thermal", "thermal", zone(0, b"gpu-thermal\n", [errno.EAGAIN] * 300), {})
     assert status.status == "again"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from store_kit import open_run, store_at
 
-from meltbench import road
+from meltbench import collecting, follow
 from meltbench.errors import StoreError
 
 
@@ -22,8 +22,8 @@ def test_one_bad_run_keeps_no_other_from_being_collected(tmp_path, monkeypatch: 
             raise StoreError("damaged")
         return SimpleNamespace(run_id=run_id)
 
-    monkeypatch.setattr(road, "_collect_one", one)
-    records, failed = road.collect(store, SimpleNamespace(say=said.append), ids)  # type: ignore[arg-type]
+    monkeypatch.setattr(collecting, "_collect_one", one)
+    records, failed = collecting.collect(store, SimpleNamespace(say=said.append), ids)  # type: ignore[arg-type]
     assert [record.run_id for record in records] == ids[2:]
     assert failed == 2
     assert [line.split(": ")[0] for line in said] == ids[:2]
@@ -34,8 +34,8 @@ def test_looks_are_far_apart_while_a_run_measures_and_close_where_its_last_windo
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(road.time, "monotonic", lambda: now)
-    pauses = road._Pauses(3.5)
+    monkeypatch.setattr(follow.time, "monotonic", lambda: now)
+    pauses = follow.Pauses(3.5)
     assert pauses.after({"op": "spawn", "name": "engine"}) == 0.25
     assert pauses.after({"op": "idle", "name": "idle_before"}) == 1.0
     assert pauses.after({"op": "http", "name": "requests"}) == 1.0
@@ -49,5 +49,5 @@ def test_looks_are_far_apart_while_a_run_measures_and_close_where_its_last_windo
 
 
 def test_a_state_that_says_nothing_is_looked_at_again_soon() -> None:
-    assert road._Pauses(0.0).after({}) == 0.25
-    assert road._Pauses(0.0).after({"op": "idle", "name": "idle_after"}) == 0.25
+    assert follow.Pauses(0.0).after({}) == 0.25
+    assert follow.Pauses(0.0).after({"op": "idle", "name": "idle_after"}) == 0.25

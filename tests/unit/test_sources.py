@@ -13,6 +13,7 @@ from meltbench import plan
 from meltbench.compose import compose
 from meltbench.errors import DefinitionError
 from meltbench.readings.meters import METERS
+from meltbench.scripts import Scripts
 from meltbench.spec import Spec
 from meltbench.targets import profile
 from meltbench.targets.facts import Facts, parse
@@ -34,15 +35,20 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return write
 
 
+HERE = Scripts.here()
+
+
 def facts(files: dict[str, str]) -> Facts:
     return parse({"files": {path: {"status": "ok", "text": text} for path, text in files.items()}})
 
 
-def channels(files: dict[str, str], device: str = "local", **more: Any) -> dict[str, list[str]]:
+def channels(
+    files: dict[str, str], device: str = "local", scripts: Scripts | None = HERE, **more: Any
+) -> dict[str, list[str]]:
     """The channel lines of an idle run, by channel."""
     made = plan.make(Spec(workload="idle", device=device))
     made = replace(made, profile=replace(made.profile, **more))
-    job, ticket = compose(made, made.cells[0], "r", facts(files), {}, None, "/x")
+    job, ticket = compose(made, made.cells[0], "r", facts(files), {}, None, "/x", (), scripts)
     assert [source["options"] for source in ticket["sources"]] == [s.options for s in made.profile.source]
     out: dict[str, list[str]] = {}
     for line in job.lines:
@@ -128,8 +134,12 @@ def test_every_meter_that_can_be_asked_has_its_word_in_its_helper(device: Any) -
         assert f"def {word}(" in Path(script).read_text()
 
 
-def test_a_helper_needs_meltbench_on_the_target_itself() -> None:
-    assert "nvml" not in channels(NVIDIA, target="ssh")
+def test_a_helper_needs_a_python_on_the_target() -> None:
+    assert "nvml" not in channels(NVIDIA, scripts=None)
+    there = Scripts("python3", "/cache/trees/1", frozenset())
+    (line,) = channels(NVIDIA, scripts=there)["nvml"]
+    assert line.endswith(" -- python3 -B /cache/trees/1/helper_nvml.py 97")
+    assert "pyrapl" not in channels(RAPL, scripts=there)  # its package is not in that Python
 
 
 def test_the_files_of_the_new_sources_are_sampled_at_their_periods() -> None:

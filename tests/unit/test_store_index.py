@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +13,11 @@ import duckdb
 import pytest
 from store_kit import add_run, dump, open_run, record_of, store_at
 
+from meltbench.deadline import Deadline
 from meltbench.errors import StoreError
 from meltbench.measure.validity import TABLE
 from meltbench.paths import sha256_of
-from meltbench.store import index, rows, schema, views
+from meltbench.store import fs, index, rows, schema, views
 from meltbench.store.docs import render_docs
 from meltbench.store.export import EXPORTABLE, csv_text
 from meltbench.store.index import rebuild
@@ -36,6 +39,44 @@ def test_rebuilt_and_grown_indexes_are_row_for_row_equal(tmp_path):
     assert index.rebuild(store, lambda done, total: seen.append((done, total))).added == tuple(store.stored_ids())
     assert seen[-1] == (5, 5)
     assert dump(store.index) == grown
+
+
+def together(store, run_ids):
+    """What came of bringing these runs in from a thread each, all of them waiting for the store's lock at once."""
+    with ThreadPoolExecutor(len(run_ids)) as pool:
+        with fs.locked(store.lock_file, Deadline.after(20), what="a test"):
+            told = [pool.submit(store.ingest, run_id) for run_id in run_ids]
+            until = time.monotonic() + 20
+            while not (batch := index._open_batches.get(store.index)) or len(batch.run_ids) < len(run_ids):
+                assert time.monotonic() < until
+                time.sleep(0.005)
+        wait(told)
+    return told
+
+
+def test_threads_that_store_at_once_share_one_update(tmp_path):
+    store = store_at(tmp_path, runs=1)
+    index.rebuild(store)
+    run_ids = [add_run(store, seed).run_id for seed in range(2, 14)]
+    told = together(store, run_ids)
+    assert len({id(one.result()) for one in told}) == 1
+    assert set(told[0].result().added) == set(run_ids)
+    grown = dump(store.index)
+    index.rebuild(store)
+    assert dump(store.index) == grown
+    assert store.ingest(run_ids[0]).added == (run_ids[0],)  # the next one makes an update of its own
+
+
+def test_every_thread_of_a_failed_update_is_told_and_the_next_one_tries_anew(tmp_path):
+    store = store_at(tmp_path)
+    run_ids = [add_run(store, seed).run_id for seed in range(6)]
+    (store.root / TMP).mkdir()
+    for one in together(store, run_ids):
+        with pytest.raises(StoreError, match="cannot write the index"):
+            one.result()
+    (store.root / TMP).rmdir()
+    assert store.ingest(run_ids[0]).rebuilt
+    assert len(dump(store.index)["runs"]) == len(run_ids)
 
 
 def test_the_views_say_what_the_record_says(tmp_path):

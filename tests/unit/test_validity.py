@@ -52,6 +52,7 @@ NAMED_BY_THE_LAW = [
     "settings_not_applied",
     "partial_total",
     "clock_unsynced",
+    "link_traffic",
 ]
 T = np.arange(0, 40, 0.1)
 PHASES = [phase("idle_before", 0, 9), phase("run", 10, 30), phase("idle_after", 31, 39)]
@@ -326,6 +327,7 @@ CASES = [
     ),
     ("low_battery", {"series": [*sound(), gauge("battery.soc_percent", np.where(T > 20, 19, 20), "%")]}),
     ("gpu_unused", {"conditions": [("gpu_unused", "the machine has an NVIDIA GeForce")]}),
+    ("link_traffic", {"conditions": [("link_traffic", "1 looks over the link")]}),
     ("settings_not_applied", {"conditions": [("settings_not_applied", "governor = performance: denied")]}),
 ]
 

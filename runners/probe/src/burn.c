@@ -55,6 +55,6 @@ int cmd_burn(const char *threads, const char *ms) {
         dprintf(2, "meltprobe: burn: thread %d of %d: %s\n", started + 1, (int)n, strerror(err));
         return EXIT_WRITE;
     }
-    printf("%lld loops %d threads %lld ns\n", (long long)loops, (int)n, (long long)(clock_ns(CLOCK_MONOTONIC) - begin));
-    return fflush(stdout) == 0 ? 0 : EXIT_WRITE;
+    int said = dprintf(1, "%lld loops %d threads %lld ns\n", (long long)loops, (int)n, (long long)(clock_ns(CLOCK_MONOTONIC) - begin));
+    return said < 0 ? EXIT_WRITE : 0;
 }

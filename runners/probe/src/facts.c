@@ -58,21 +58,12 @@ static void put_uname(void) {
     sb_text(&out.b, "}");
 }
 
-// As the kernel writes lists: 0-3,7.
 static void put_allowed(void) {
     cpu_set_t set;
     struct sb list = {0};
     CPU_ZERO(&set);
     bool ok = sched_getaffinity(0, sizeof set, &set) == 0;
-    for (int i = 0; ok && i < CPU_SETSIZE; i++) {
-        if (!CPU_ISSET(i, &set)) continue;
-        int last = i;
-        while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, &set)) last++;
-        if (list.n) sb_text(&list, ",");
-        sb_int(&list, i);
-        if (last > i) sb_text(&list, "-"), sb_int(&list, last);
-        i = last;
-    }
+    cpus_text(&set, &list);
     key("cpus_allowed");
     if (ok) sb_json(&out.b, list.p, list.n);
     else sb_text(&out.b, "null");

@@ -54,12 +54,27 @@ static void leave_none(const char *run_id, uint64_t since) {
     if (run_id) kill_marked(run_id, 0);
 }
 
+// By the state; where a power cut took it, by the journal.
+static bool began_before(const char *dir, const char *journal_boot) {
+    char text[4096], id[64];
+    return other_boot(state_text(dir, text, sizeof text) && state_boot(text, id) && *id ? id : journal_boot);
+}
+
+static void say_reboot(void) {
+    char id[64];
+    struct ev e;
+    boot_id(id);
+    ev_new(&e, "reboot");
+    ev_str(&e, "boot_id", id);
+    ev_put(&e);
+}
+
 // What the worker would have done: kill, restore, close the journal. Harmless when it is done already.
 int mend(const char *dir, uint64_t since) {
     char path[PATH_BYTES], reserve[PATH_BYTES];
     struct job job;
     struct sb why = {0};
-    bool ended;
+    struct seen seen;
     snprintf(path, sizeof path, "%s/job", dir);
     bool known = job_load(path, &job, &why) == 0;
     sb_free(&why);
@@ -67,24 +82,29 @@ int mend(const char *dir, uint64_t since) {
     leave_none(known ? job.run_id : NULL, since);
     snprintf(path, sizeof path, "%s/journal", dir);
     snprintf(reserve, sizeof reserve, "%s/reserve", dir);
-    int err = journal_reopen(path, reserve, &ended);
+    int err = journal_reopen(path, reserve, &seen);
     if (err) {   // no journal can be had: the settings are put back all the same
         undo_restore(dir);
         return err;
     }
+    bool rebooted = !seen.ended && began_before(dir, seen.boot_id);
+    if (rebooted) say_reboot();   // what follows is stamped by another clock
     undo_restore(dir);
     leave_none(known ? job.run_id : NULL, since);
+    const char *reason = rebooted ? "device_rebooted" : "probe_killed";
     struct ev e;
     ev_new(&e, "end");
     ev_str(&e, "result", "failed");
-    ev_str(&e, "reason", "probe_killed");
+    ev_str(&e, "reason", reason);
     ev_null(&e, "step");
+    ev_int(&e, "visits", lease_visits(dir));
     ev_clocks(&e);
-    if (ended) sb_free(&e.b);
+    if (seen.ended) sb_free(&e.b);
     else ev_put(&e);
     err = journal_close();
     unlink(reserve);
-    state_write(dir, &(struct state){.state = "ended", .op = "", .name = "", .result = "failed"});
+    lease_job_over(strrchr(dir, '/') + 1);
+    state_write(dir, &(struct state){.state = "ended", .op = "", .name = "", .result = "failed", .reason = seen.ended ? "" : reason});
     return err;
 }
 
@@ -114,6 +134,7 @@ static int recover_all(const char *root, const char *except) {
         if (e) err = e;
     }
     closedir(dir);
+    lease_job_over(NULL);   // none runs: ROOT is locked by us
     return err;
 }
 
@@ -121,17 +142,22 @@ int cmd_recover(const char *root) {
     signal(SIGPIPE, SIG_IGN);
     if (!realpath(root, ROOT_DIR)) return complain(EXIT_WRITE, root, strerror(errno));
     int lock = lock_root(ROOT_DIR);
-    if (lock < 0) return complain(errno == EWOULDBLOCK ? EXIT_BUSY : EXIT_WRITE, root, errno == EWOULDBLOCK ? "a job is running" : strerror(errno));
+    if (lock < 0) {
+        bool busy = errno == EWOULDBLOCK;
+        int failed = complain(busy ? EXIT_BUSY : EXIT_WRITE, root, busy ? "a job is running" : strerror(errno));
+        if (busy) lease_visit();
+        return failed;
+    }
     int err = recover_all(ROOT_DIR, NULL);
     close(lock);
     return err ? complain(EXIT_WRITE, root, strerror(err)) : 0;
 }
 
 static sigset_t watched(void) {
-    const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGALRM, SIGCHLD};
+    const int signals[] = {SIGTERM, SIGINT, SIGHUP, STEAL_SIGNAL, SIGUSR2, SIGALRM, SIGCHLD};
     sigset_t set;
     sigemptyset(&set);
-    for (int i = 0; i < 6; i++) sigaddset(&set, signals[i]);
+    for (int i = 0; i < 7; i++) sigaddset(&set, signals[i]);
     return set;
 }
 
@@ -157,7 +183,7 @@ static int guard_main(struct job *job, int told) {
     pid_t worker = fork();
     if (worker < 0) return complain(EXIT_WRITE, "fork", strerror(errno));
     if (worker == 0) {
-        state_write(RUN_DIR, &(struct state){"starting", "", "", "", 0, job->n_steps, 0, 0, getpid(), guard, 0, 0});
+        state_write(RUN_DIR, &(struct state){"starting", "", "", "", 0, job->n_steps, 0, 0, getpid(), guard, 0, 0, NULL});
         if (told >= 0) close(told);
         _exit(worker_main(job, guard));
     }
@@ -202,14 +228,24 @@ static int go_behind(void) {
     return told[1];
 }
 
-static int prepare(struct job *job) {
-    char path[PATH_BYTES], reserve[PATH_BYTES];
+static int prepare(struct job *job, int64_t token) {
+    char path[PATH_BYTES];
     struct sb why = {0};
     snprintf(path, sizeof path, "%s/job", RUN_DIR);
     int bad = job_load(path, job, &why);
     if (bad) return complain(bad, "malformed job", why.p);
+    const char *run = strrchr(RUN_DIR, '/') + 1;
+    // Before the lock: who lost the lease is told so, also while a job of the thief runs.
+    bad = lease_admit(run, token, 0);
+    if (bad) return bad;
     if (lock_root(ROOT_DIR) < 0) return complain(errno == EWOULDBLOCK ? EXIT_BUSY : EXIT_WRITE, ROOT_DIR, errno == EWOULDBLOCK ? "another job is running" : strerror(errno));
+    wait_lock();
     recover_all(ROOT_DIR, RUN_DIR);
+    return lease_admit(run, token, job->duration_ms);   // last: from here on the lease is the job's
+}
+
+static int make_journal(const struct job *job) {
+    char path[PATH_BYTES], reserve[PATH_BYTES];
     snprintf(path, sizeof path, "%s/journal", RUN_DIR);
     snprintf(reserve, sizeof reserve, "%s/reserve", RUN_DIR);
     if (access(path, F_OK) == 0) return complain(EXIT_WRITE, path, "exists: a run is never repeated in its folder");
@@ -222,20 +258,33 @@ static int prepare(struct job *job) {
     return err ? complain(EXIT_WRITE, path, strerror(err)) : 0;
 }
 
+// --token N as the word at `at` and the next: true with N, or without either with -1.
+static bool token_word(int argc, char **argv, int at, int64_t *token) {
+    *token = -1;
+    if (argc <= at) return true;
+    if (argc != at + 2 || strcmp(argv[at], "--token") != 0) return false;
+    return (*token = word_int(argv[at + 1])) > 0;
+}
+
 int cmd_run(int argc, char **argv) {
-    bool detach = argc == 4 && strcmp(argv[3], "--detach") == 0;
+    bool detach = argc > 3 && strcmp(argv[3], "--detach") == 0;
     static struct job job;
-    if (argc != 3 && !detach) return complain(EXIT_USAGE, "usage", "meltprobe run DIR [--detach]");
+    int64_t token;
+    if (argc < 3 || !token_word(argc, argv, 3 + detach, &token)) return complain(EXIT_USAGE, "usage", "meltprobe run DIR [--detach] [--token N]");
     close_inherited();
     if (!resolve_dir(argv[2])) return complain(EXIT_WRITE, argv[2], strerror(errno));
-    int err = prepare(&job);
+    int err = prepare(&job, token), told = -1;
     if (err) return err;
-    int told = detach ? go_behind() : -1;
-    if (detach && told < 0) return complain(EXIT_WRITE, "fork", strerror(errno));
+    err = make_journal(&job);
+    if (!err && detach && (told = go_behind()) < 0) err = complain(EXIT_WRITE, "fork", strerror(errno));
+    if (err) {
+        lease_job_over(strrchr(RUN_DIR, '/') + 1);
+        return err;
+    }
     return guard_main(&job, told);
 }
 
-int cmd_stop(const char *dir) {
+int job_stop(const char *dir, bool steal) {
     char text[4096];
     if (!resolve_dir(dir) || !state_text(RUN_DIR, text, sizeof text)) return complain(EXIT_WRITE, dir, "no job was started here");
     for (int i = 0; i < 1200; i++) {
@@ -248,8 +297,16 @@ int cmd_stop(const char *dir) {
             return err ? complain(EXIT_WRITE, dir, strerror(err)) : 0;
         }
         // 12 s: the grace, and an undo command at its limit. The guard then mends, still while a caller of 20 s waits.
-        if (worker && i % 80 == 0) kill(worker, i < 240 ? SIGUSR2 : SIGKILL);
+        if (worker && i % 80 == 0) kill(worker, i >= 240 ? SIGKILL : steal ? STEAL_SIGNAL : SIGUSR2);
         usleep(50000);
     }
     return complain(EXIT_BUSY, dir, "the job does not end");
+}
+
+int cmd_stop(int argc, char **argv) {
+    int64_t token;
+    if (argc < 3 || !token_word(argc, argv, 3, &token)) return complain(EXIT_USAGE, "usage", "meltprobe stop DIR [--token N]");
+    if (token > 0 && !resolve_dir(argv[2])) return complain(EXIT_WRITE, argv[2], strerror(errno));
+    int err = token > 0 ? lease_admit("", token, 0) : 0;
+    return err ? err : job_stop(argv[2], false);
 }

@@ -155,17 +155,30 @@ static int check_until(struct parse *p, int *at, const char *usage) {
     return 0;
 }
 
+// cpus=, memory= and any number of env=; moves *at behind them.
+static int check_given(struct parse *p, int *at, const char *usage) {
+    struct caps caps = {0};
+    for (; *at < p->n; ++*at) {
+        const char *w = p->w[*at];
+        bool good = true, cap = caps_word(w, &caps, &good);
+        if (!good) return bad(p, "bad", w, "cpus=0-3,6 | memory=BYTES of at least 1048576, each once");
+        if (!cap && strncmp(w, "env=", 4) != 0) return 0;
+        if (!cap && !strchr(w + 4, '=')) return bad(p, "no = in", w, usage);
+    }
+    return 0;
+}
+
 // The form of a step's words after its name: i a number, p a path or word, d measure or drop, b below or
-// above, r a process, o a port, e settings of the environment then -- and a program, u what ends a circle of requests
+// above, r a process, o a port, c what a process is given then -- and a program, e a program after --, u what ends a circle of requests
 // then --, f one file or more.
 static int check_form(struct parse *p, struct step *s) {
     int at = op_is(s, "pages") || op_is(s, "set") || op_is(s, "undo") ? 2 : 3;
     for (const char *f = s->op->form; *f; f++, at++) {
-        if (*f == 'e') {
-            while (at < p->n && strncmp(p->w[at], "env=", 4) == 0)
-                if (!strchr(p->w[at++] + 4, '=')) return bad(p, "no = in", p->w[at - 1], s->op->usage);
-            return check_argv(p, at, s->op->usage);
+        if (*f == 'c') {
+            int err = check_given(p, &at, s->op->usage);
+            if (err) return err;
         }
+        if (*f == 'c' || *f == 'e') return check_argv(p, at, s->op->usage);
         if (*f == 'u') {
             int err = at < p->n && until_word(p->w[at]) ? check_until(p, &at, s->op->usage) : 0;
             if (err) return err;

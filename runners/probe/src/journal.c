@@ -67,12 +67,15 @@ static int see_frame(uint16_t kind, const char *payload, size_t n, void *arg) {
     if (kind != 1) return 0;
     const char *seq = memmem(payload, n, "\"seq\":", 6);
     if (seq) J.seq = strtoll(seq + 6, NULL, 10) + 1;
-    if (n > 14 && memcmp(payload, "{\"event\":\"end\"", 14) == 0) *(bool *)arg = true;
+    struct seen *seen = arg;
+    if (n > 14 && memcmp(payload, "{\"event\":\"end\"", 14) == 0) seen->ended = true;
+    const char *id = n > 16 && memcmp(payload, "{\"event\":\"begin\"", 16) == 0 ? memmem(payload, n, "\"boot_id\":\"", 11) : NULL;
+    for (size_t i = 0; id && i < sizeof seen->boot_id - 1 && id + 11 + i < payload + n && id[11 + i] != '"'; i++) seen->boot_id[i] = id[11 + i];
     return 0;
 }
 
-int journal_reopen(const char *path, const char *reserve, bool *ended) {
-    *ended = false;
+int journal_reopen(const char *path, const char *reserve, struct seen *seen) {
+    *seen = (struct seen){0};
     J.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (J.fd < 0) return errno;
     strncpy(J.reserve, reserve, sizeof J.reserve - 1);
@@ -80,7 +83,7 @@ int journal_reopen(const char *path, const char *reserve, bool *ended) {
     J.seq = J.error = 0;
     J.full = false;
     int64_t offset = 0;
-    journal_walk(J.fd, &offset, see_frame, ended);
+    journal_walk(J.fd, &offset, see_frame, seen);
     unlink(J.reserve);   // what follows must find room
     if (ftruncate(J.fd, offset) != 0 || lseek(J.fd, offset, SEEK_SET) < 0) return errno;
     int err = offset ? 0 : write_all(J.fd, "MELTJNL1", 8);

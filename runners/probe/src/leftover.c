@@ -130,7 +130,7 @@ void kill_marked(const char *run_id, pid_t spare) {
     }
 }
 
-static int64_t number_after(const char *path, const char *key) {
+int64_t number_after(const char *path, const char *key) {
     size_t cap = 1u << 16;
     char *text = xrealloc(NULL, cap), *at = NULL;
     if (read_text(path, text, cap) > 0) at = strstr(text, key);

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 static const char USAGE[] =
-    "usage: meltprobe run DIR [--detach] | status DIR | attach DIR | stop DIR | recover ROOT | facts DIR [GLOB ...] | clock | burn THREADS MS | version\n";
+    "usage: meltprobe unpack DIR | run DIR [--detach] [--token N] | status DIR | attach DIR | wait DIR | stop DIR [--token N] | recover ROOT | lease ROOT VERB ... | facts DIR [GLOB ...] | hash PATH... | cache DIR VERB ... | clock | burn THREADS MS | version\n";
 
 int cmd_clock(void) {
     char line[256];
@@ -61,17 +61,20 @@ int main(int argc, char **argv) {
     const char *word = argc > 1 ? argv[1] : "";
     signal(SIGCHLD, SIG_DFL);   // a caller that ignores it would have the kernel reap what we wait for
     if (strcmp(word, "run") == 0) return cmd_run(argc, argv);
+    if (strcmp(word, "stop") == 0) return cmd_stop(argc, argv);
+    if (strcmp(word, "lease") == 0 && argc > 3) return cmd_lease(argc, argv);
     if (strcmp(word, "facts") == 0 && argc > 2) return cmd_facts(argc, argv);
+    if (strcmp(word, "cache") == 0) return cmd_cache(argc, argv);
+    if (strcmp(word, "hash") == 0 && argc > 2) return cmd_hash(argc, argv);
     if (strcmp(word, "clock") == 0 && argc == 2) return cmd_clock();
     if (strcmp(word, "burn") == 0 && argc == 4) return cmd_burn(argv[2], argv[3]);
     if (strcmp(word, "version") == 0 && argc == 2) {
-        printf("meltprobe %s+%s %s\n", PROBE_VERSION, PROBE_SOURCE, PROBE_TARGET);
-        return fflush(stdout) == 0 ? 0 : EXIT_WRITE;
+        return dprintf(1, "meltprobe %s+%s %s\n", PROBE_VERSION, PROBE_SOURCE, PROBE_TARGET) < 0 ? EXIT_WRITE : 0;
     }
     if (argc == 3) {
         static const struct { const char *word; int (*fn)(const char *); } commands[] = {
-            {"status", cmd_status}, {"attach", cmd_attach}, {"stop", cmd_stop}, {"recover", cmd_recover}};
-        for (int i = 0; i < 4; i++)
+            {"status", cmd_status}, {"attach", cmd_attach}, {"wait", cmd_wait}, {"recover", cmd_recover}, {"unpack", cmd_unpack}};
+        for (int i = 0; i < 5; i++)
             if (strcmp(word, commands[i].word) == 0) return commands[i].fn(argv[2]);
     }
     dprintf(2, "%s", USAGE);

@@ -74,7 +74,7 @@ static void start(struct poll_src *p, int64_t now) {
     p->n = 0;
     p->late = p->eof = false;
     if (!err) {
-        err = proc_exec(argv, NULL, null, out[1], null, &p->pid);
+        err = proc_exec(argv, NULL, NULL, null, out[1], null, &p->pid);
         close(out[1]);
         if (err) close(out[0]);
     }

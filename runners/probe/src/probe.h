@@ -3,6 +3,7 @@
 #define PROBE_H
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -11,6 +12,10 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <time.h>
+
+// text.c's, which know %s %c %d %u %x and %%; nothing else of stdio is used.
+#define snprintf probe_snprintf
+#define dprintf probe_dprintf
 
 #define PROBE_VERSION "1"
 #ifndef PROBE_TARGET
@@ -35,6 +40,7 @@
 #define EXIT_USAGE 64
 #define EXIT_WRITE 73
 #define EXIT_BUSY 75
+#define EXIT_FENCED 77
 
 // The journal is little-endian and is written straight from memory.
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "little-endian targets only");
@@ -66,7 +72,8 @@ void sb_free(struct sb *b);
 
 // ---- journal.c, event.c, walk.c
 int journal_create(const char *path, const char *reserve, int64_t limit);   // 0 or an errno
-int journal_reopen(const char *path, const char *reserve, bool *ended);     // cuts a torn frame; 0 or an errno
+struct seen { bool ended; char boot_id[64]; };   // of a journal: its end event, and the boot it began in
+int journal_reopen(const char *path, const char *reserve, struct seen *seen);   // cuts a torn frame; 0 or an errno
 int journal_start_writer(void);
 // What a full journal keeps, and whether the bound holds for it.
 enum keep { KEEP_IF_ROOM, KEEP_WHEN_FULL, KEEP_ALWAYS };   // the second obeys the bound, but is not lost to it
@@ -145,6 +152,25 @@ void sampler_close(const char *process);
 void sampler_transition(void);
 void sampler_stop(void);
 
+// ---- caps.c: on which processors a process may run, and how much memory it may have
+struct caps {
+    bool pinned;
+    cpu_set_t cpus, got;       // as asked and as read back
+    int64_t memory;            // 0: not asked; then as in force
+    const char *by, *failed;   // cgroup or rlimit; what could not be had
+    char *group;               // of memory, NULL without
+    int join;                  // its cgroup.procs, -1 without
+};
+// A list of processors as the kernel writes it, 0-3,6, and back: one spelling for each set.
+bool cpus_of(const char *list, cpu_set_t *out);
+void cpus_text(const cpu_set_t *set, struct sb *out);
+bool caps_word(const char *word, struct caps *caps, bool *good);    // is it one
+void caps_prepare(struct caps *caps, const char *run_id);           // makes the group; without one it will be a limit of the process
+int caps_apply(struct caps *caps);         // in the child: system calls only; 0 or an errno
+void caps_started(struct caps *caps);
+void caps_complain(const struct caps *caps, int error, struct sb *why);
+int64_t caps_oom_kills(const struct caps *caps);                    // of its group; the machine's without one
+
 // ---- proc.c, pump.c, polls.c: processes and what they print
 enum owner { OWN_STEP, OWN_LINES, OWN_POLL };
 struct proc {
@@ -156,12 +182,13 @@ struct proc {
     bool gone;                 // the group has been seen empty: its number may be another's now
     int status;
     int64_t t_spawn, t_exit, oom_before, maxrss_floor;
+    struct caps *caps;         // NULL: none
     struct stream *out, *err;
     struct proc *next;
 };
 struct proc *proc_find(const char *name);                          // the newest of that name, or NULL
-int proc_exec(char **argv, char **env, int in, int out, int err, pid_t *pid);   // 0 or an errno
-struct proc *proc_start(const char *name, enum owner owner, char **argv, char **env, int *error);
+int proc_exec(char **argv, char **env, struct caps *caps, int in, int out, int err, pid_t *pid);   // 0 or an errno
+struct proc *proc_start(const char *name, enum owner owner, char **argv, char **env, struct caps *caps, int *error);
 void proc_stop(struct proc *p, int64_t grace_ms);
 void proc_stop_all(int64_t grace_ms);
 void proc_reap(void);
@@ -193,6 +220,7 @@ int descendants(pid_t root, uint64_t since, struct pstat *out, int max);
 void kill_descendants(pid_t root, uint64_t since);
 bool group_is_ours(pid_t pgid, const char *mark);   // a living member descends from us or carries the mark
 void kill_marked(const char *run_id, pid_t spare);
+int64_t number_after(const char *path, const char *key);   // in a file; -1 where it is not there
 int64_t oom_kills(void);                   // -1 when the kernel does not say
 
 // ---- http.c, request.c, until.c
@@ -228,11 +256,13 @@ int step_pages(struct step *s, struct sb *why);
 int step_port(struct step *s, struct sb *why);
 int step_set(struct step *s, struct sb *why);
 int step_undo(struct step *s, struct sb *why);
+int undo_remember(const char *kind, char **words, int n);           // set PATH VALUE, run ARGV, rmdir PATH; 0 or an errno
 void undo_restore(const char *dir);         // in reverse, verified, told in the journal; a second time does nothing
 void close_inherited(void);
 int glob_each(const char *pattern, int (*each)(const char *path, void *arg), void *arg);   // matches
 
-enum stop { STOP_NONE, STOP_SIGNAL, STOP_COMMAND, STOP_DURATION, STOP_FULL, STOP_GUARD };
+#define STEAL_SIGNAL SIGVTALRM             // sent by a thief of the lease alone
+enum stop { STOP_NONE, STOP_SIGNAL, STOP_COMMAND, STOP_DURATION, STOP_FULL, STOP_GUARD, STOP_STEAL };
 void stop_request(enum stop why);          // async-signal-safe
 enum stop stop_wanted(void);
 bool stop_due(int64_t now);                // the same, once the job's duration has been looked at
@@ -243,12 +273,14 @@ enum waited main_wait(int64_t until, bool (*done)(void *), void *arg);
 int step_now(void);
 
 // ---- guard.c, state.c, facts.c: the commands
-struct state { const char *state, *op, *name, *result; int step, steps; int64_t done, of; pid_t pid, guard; int64_t elapsed_ms, limit_ms; };
+struct state { const char *state, *op, *name, *result; int step, steps; int64_t done, of; pid_t pid, guard; int64_t elapsed_ms, limit_ms; const char *reason; };
 void state_write(const char *dir, const struct state *s);
 bool state_text(const char *dir, char *buf, size_t cap);
 bool state_ended(const char *text);
 pid_t state_pid(const char *text);         // the worker when it lives, else 0
 pid_t state_guard(const char *text);       // the guard when it lives, else 0
+bool state_boot(const char *text, char out[64]);   // the boot it was written in; false when it does not say
+bool other_boot(const char *id);           // the machine was booted since; false where nobody knows
 int worker_main(struct job *job, pid_t guard);
 bool resolve_dir(const char *dir);         // RUN_DIR and ROOT_DIR
 int lock_root(const char *root);           // a descriptor, or -1 while another holds it
@@ -256,10 +288,26 @@ int mend(const char *dir, uint64_t since); // since: children of ours from that 
 int cmd_run(int argc, char **argv);
 int cmd_status(const char *dir);
 int cmd_attach(const char *dir);
-int cmd_stop(const char *dir);
+int cmd_stop(int argc, char **argv);
+int job_stop(const char *dir, bool steal);
 int cmd_recover(const char *root);
+int cmd_unpack(const char *dir);
 int cmd_facts(int argc, char **argv);
 int cmd_clock(void);
+
+// ---- lease.c, wait.c; ROOT_DIR is set
+int cmd_lease(int argc, char **argv);
+// 0 where a job of that token (-1: none) may start, or the exit status, complained of; with a duration it starts now.
+int lease_admit(const char *run, int64_t token, int64_t duration_ms);
+void lease_job_over(const char *run);      // the lease has its own time again; NULL: whatever job it was
+void lease_visit(void);                    // somebody looks at the target: the job that runs there will tell
+int64_t lease_visits(const char *dir);     // how many did
+int cmd_wait(const char *dir);
+void wait_lock(void);                      // of RUN_DIR, held until the guard and the worker are gone
+
+// ---- sha256.c, cache.c
+int cmd_hash(int argc, char **argv);
+int cmd_cache(int argc, char **argv);
 
 // ---- burn.c
 int cmd_burn(const char *threads, const char *ms);

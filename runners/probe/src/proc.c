@@ -49,7 +49,7 @@ static char **make_env(char **set) {
 }
 
 // In the child, which shares memory with us until exec: system calls only.
-static void child(char **argv, char **env, int in, int out, int err, pid_t parent) {
+static void child(char **argv, char **env, struct caps *caps, volatile int *failed, int in, int out, int err, pid_t parent) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(127);
     setpgid(0, 0);
@@ -63,10 +63,14 @@ static void child(char **argv, char **env, int in, int out, int err, pid_t paren
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    *failed = caps ? caps_apply(caps) : 0;
+    if (*failed) return;
+    if (caps) caps->failed = NULL;
     execvpe(argv[0], argv, env);
+    *failed = errno;
 }
 
-__attribute__((noinline)) int proc_exec(char **argv, char **set, int in, int out, int err, pid_t *pid) {
+__attribute__((noinline)) int proc_exec(char **argv, char **set, struct caps *caps, int in, int out, int err, pid_t *pid) {
     char **env = make_env(set);
     volatile int failed = 0;
     pid_t parent = getpid();
@@ -75,8 +79,7 @@ __attribute__((noinline)) int proc_exec(char **argv, char **set, int in, int out
     pthread_sigmask(SIG_SETMASK, &all, &old);   // no handler of ours may run in the shared memory
     pid_t p = vfork();
     if (p == 0) {
-        child(argv, env, in, out, err, parent);
-        failed = errno;
+        child(argv, env, caps, &failed, in, out, err, parent);
         _exit(127);
     }
     int fork_failed = p < 0 ? errno : 0;
@@ -106,10 +109,17 @@ static void say_spawn(const struct proc *p) {
     ev_int(&e, "start_ticks", (int64_t)p->start_ticks);
     ev_int(&e, "stdout", p->out->number);
     ev_int(&e, "stderr", p->err->number);
+    struct sb cpus = {0};
+    if (p->caps && p->caps->pinned) cpus_text(&p->caps->got, &cpus);
+    cpus.n ? ev_str(&e, "cpus", cpus.p) : ev_null(&e, "cpus");
+    bool capped = p->caps && p->caps->by;
+    capped ? ev_str(&e, "memory_by", p->caps->by) : ev_null(&e, "memory_by");
+    capped ? ev_int(&e, "memory_bytes", p->caps->memory) : ev_null(&e, "memory_bytes");
+    sb_free(&cpus);
     ev_put(&e);
 }
 
-struct proc *proc_start(const char *name, enum owner owner, char **argv, char **env, int *error) {
+struct proc *proc_start(const char *name, enum owner owner, char **argv, char **env, struct caps *caps, int *error) {
     int out[2], err[2], null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     *error = null < 0 ? errno : 0;
     if (null < 0) return NULL;
@@ -123,10 +133,12 @@ struct proc *proc_start(const char *name, enum owner owner, char **argv, char **
     struct proc *p = memset(xrealloc(NULL, sizeof *p), 0, sizeof *p);
     p->name = xstrdup(name);
     p->owner = owner;
-    p->oom_before = oom_kills();
+    p->caps = caps;
+    if (caps) caps_prepare(caps, strchr(run_mark, '=') + 1);
+    p->oom_before = caps_oom_kills(caps);
     pump_lock();   // held until the process is in the list, so that its end cannot be missed
     p->t_spawn = boot_ns();
-    *error = proc_exec(argv, env, null, out[1], err[1], &p->pid);
+    *error = proc_exec(argv, env, caps, null, out[1], err[1], &p->pid);
     struct rusage own;   // until exec the child has our memory, and the kernel counts our peak as its own
     p->maxrss_floor = getrusage(RUSAGE_SELF, &own) == 0 ? own.ru_maxrss * 1024LL : 0;
     if (!*error) {
@@ -147,6 +159,7 @@ struct proc *proc_start(const char *name, enum owner owner, char **argv, char **
     close(out[1]);
     close(err[1]);
     close(null);
+    if (caps) caps_started(caps);
     pump_wake();
     if (!*error) return p;
     free(p->name);
@@ -168,7 +181,7 @@ static void say_exit(struct proc *p, const struct rusage *u) {
     ev_int(&e, "maxrss_bytes", u->ru_maxrss * 1024LL);
     ev_int(&e, "maxrss_floor_bytes", p->maxrss_floor);
     ev_bool(&e, "by_us", p->by_us);
-    int64_t now = oom_kills();
+    int64_t now = caps_oom_kills(p->caps);
     if (killed && WTERMSIG(p->status) == SIGKILL && !p->by_us && (now < 0 || p->oom_before < 0)) ev_null(&e, "oom");
     else ev_bool(&e, "oom", killed && WTERMSIG(p->status) == SIGKILL && !p->by_us && now > p->oom_before);
     ev_put(&e);

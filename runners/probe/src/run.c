@@ -53,17 +53,19 @@ enum waited main_wait(int64_t until, bool (*done)(void *), void *arg) {
 }
 
 static const char *stop_name(enum stop why) {
-    static const char *const names[] = {"", "signal", "stop", "duration", "full", "guard"};
+    static const char *const names[] = {"", "signal", "stop", "duration", "full", "guard", "steal"};
     return names[why];
 }
 
-static void on_stop(int sig) { stop_request(sig == SIGUSR2 ? STOP_COMMAND : sig == SIGALRM ? STOP_GUARD : STOP_SIGNAL); }
+static void on_stop(int sig) {
+    stop_request(sig == STEAL_SIGNAL ? STOP_STEAL : sig == SIGUSR2 ? STOP_COMMAND : sig == SIGALRM ? STOP_GUARD : STOP_SIGNAL);
+}
 
 static void install_handlers(pid_t guard) {
     struct sigaction act = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
-    const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGALRM};
+    const int signals[] = {SIGTERM, SIGINT, SIGHUP, STEAL_SIGNAL, SIGUSR2, SIGALRM};
     sigset_t none;
-    for (int i = 0; i < 5; i++) sigaction(signals[i], &act, NULL);
+    for (int i = 0; i < 6; i++) sigaction(signals[i], &act, NULL);
     signal(SIGPIPE, SIG_IGN);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -98,7 +100,7 @@ static bool start_helpers(const struct job *job, struct sb *why) {
         if (c->kind != CH_LINES) continue;
         char **argv = words_expand(c->argv, why);
         int error = 0;
-        if (argv && !proc_start(c->name, OWN_LINES, argv, NULL, &error)) {
+        if (argv && !proc_start(c->name, OWN_LINES, argv, NULL, NULL, &error)) {
             // A helper that cannot start is a source that is missing, not a failed run.
             struct stream s;
             stream_open(&s, NULL, c->name, "lines", c->argv[0], error);
@@ -115,6 +117,7 @@ static void say_end(const char *result, const char *reason, const struct job *jo
     ev_str(&e, "result", result);
     ev_str(&e, "reason", reason);
     finished || !job->n_steps ? ev_null(&e, "step") : ev_int(&e, "step", step_now());
+    ev_int(&e, "visits", lease_visits(RUN_DIR));
     ev_clocks(&e);
     ev_put(&e);
 }
@@ -161,11 +164,12 @@ int worker_main(struct job *job, pid_t guard) {
     if (stop_wanted()) say_stopping();
     leave_nothing(job);
     const char *result = stop_wanted() ? "stopped" : ok ? "done" : "failed";
-    const char *reason = stop_wanted() ? stop_name(stop_wanted()) : ok ? "" : why.n ? why.p : "failed";
+    const char *reason = stop_wanted() == STOP_STEAL ? "stolen" : stop_wanted() ? stop_name(stop_wanted()) : ok ? "" : why.n ? why.p : "failed";
     say_end(result, reason, job, ok);
     if (journal_close() != 0) return 1;   // the guard tries again
     snprintf(path, sizeof path, "%s/reserve", RUN_DIR);
     unlink(path);
-    state_write(RUN_DIR, &(struct state){"ended", "", "", result, step_now(), job->n_steps, 0, 0, getpid(), guard, 0, 0});
+    lease_job_over(strrchr(RUN_DIR, '/') + 1);
+    state_write(RUN_DIR, &(struct state){"ended", "", "", result, step_now(), job->n_steps, 0, 0, getpid(), guard, 0, 0, reason});
     return 0;
 }

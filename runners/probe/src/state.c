@@ -53,6 +53,7 @@ void state_write(const char *dir, const struct state *s) {
     number(&b, "guard_start_ticks", guard_ticks);
     field(&b, "boot_id", id);
     field(&b, "result", s->result);
+    field(&b, "reason", s->reason ? s->reason : "");
     sb_text(&b, "}\n");
     snprintf(path, sizeof path, "%s/state", dir);
     write_atomic(path, b.p, b.n);
@@ -67,12 +68,25 @@ bool state_text(const char *dir, char *buf, size_t cap) {
 
 bool state_ended(const char *text) { return strstr(text, "\"state\":\"ended\"") != NULL; }
 
+bool state_boot(const char *text, char out[64]) {
+    const char *at = strstr(text, "\"boot_id\":\"");
+    size_t n = at ? strcspn(at + 11, "\"") : 64;
+    if (n >= 64) return false;
+    memcpy(out, at + 11, n);
+    out[n] = 0;
+    return true;
+}
+
+bool other_boot(const char *id) {
+    char now[64];
+    boot_id(now);
+    return *id && *now && strcmp(id, now) != 0;
+}
+
 static pid_t alive(const char *text, const char *pid_key, const char *ticks_key) {
-    char id[64], mark[96];
-    boot_id(id);
-    snprintf(mark, sizeof mark, "\"boot_id\":\"%s\"", id);
+    char id[64];
     const char *pid = strstr(text, pid_key), *ticks = strstr(text, ticks_key);
-    if (!pid || !ticks || !strstr(text, mark)) return 0;
+    if (!pid || !ticks || !state_boot(text, id) || other_boot(id)) return 0;
     pid_t p = (pid_t)strtol(pid + strlen(pid_key), NULL, 10);
     return is_same(p, strtoull(ticks + strlen(ticks_key), NULL, 10)) ? p : 0;
 }
@@ -81,12 +95,14 @@ pid_t state_pid(const char *text) { return alive(text, "\"pid\":", "\"start_tick
 pid_t state_guard(const char *text) { return alive(text, "\"guard_pid\":", "\"guard_start_ticks\":"); }
 
 int cmd_status(const char *dir) {
-    char text[4096];
-    if (!state_text(dir, text, sizeof text)) snprintf(text, sizeof text, "{\"state\":\"none\"}");
+    char text[4096 + 64];
+    if (!state_text(dir, text, 4096)) snprintf(text, sizeof text, "{\"state\":\"none\"}");
     trim_end(text);
     size_t n = strlen(text);
     if (n && text[n - 1] == '}') text[n - 1] = 0;
-    bool lives = !state_ended(text) && (state_pid(text) || state_guard(text));
-    printf("%s,\"alive\":%s}\n", text, lives ? "true" : "false");
-    return fflush(stdout) == 0 ? 0 : EXIT_WRITE;
+    char id[64], *result = strstr(text, ",\"result\":");
+    bool open = !state_ended(text), lives = open && (state_pid(text) || state_guard(text));
+    // What recover will write: nothing of an earlier boot can go on.
+    if (open && result && state_boot(text, id) && other_boot(id)) strcpy(result, ",\"result\":\"failed\",\"reason\":\"device_rebooted\"");
+    return dprintf(1, "%s,\"alive\":%s}\n", text, lives ? "true" : "false") < 0 ? EXIT_WRITE : 0;
 }

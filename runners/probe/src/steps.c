@@ -34,17 +34,21 @@ int step_mark(struct step *s, struct sb *why) {
     return 0;
 }
 
-// env=K=V words, then --, then the program.
+// env=K=V words and caps, then --, then the program.
 static struct proc *start_words(struct step *s, int at, struct sb *why) {
     char **all = words_expand(s->w + at, why);
     if (!all) return NULL;
-    int n = 0, error = 0;
+    int n = 0, m = 0, error = 0;
+    bool good;
     while (strcmp(s->w[at + n], "--") != 0) n++;
     char **env = memset(xrealloc(NULL, ((size_t)n + 1) * sizeof *env), 0, ((size_t)n + 1) * sizeof *env);
-    for (int i = 0; i < n; i++) env[i] = all[i] + strlen("env=");
-    struct proc *p = proc_start(s->name, OWN_STEP, all + n + 1, env, &error);
+    struct caps *caps = memset(xrealloc(NULL, sizeof *caps), 0, sizeof *caps);   // as long as the process's entry
+    for (int i = 0; i < n; i++)
+        if (!caps_word(all[i], caps, &good)) env[m++] = all[i] + strlen("env=");
+    if (!caps->pinned && !caps->memory) free(caps), caps = NULL;
+    struct proc *p = proc_start(s->name, OWN_STEP, all + n + 1, env, caps, &error);
     if (p) sampler_open(s->name);
-    else sb_text(why, "cannot start: "), sb_text(why, strerror(error));
+    else caps_complain(caps, error, why);
     free(env);
     words_free(all);
     return p;
@@ -81,12 +85,11 @@ const struct op OPS[] = {
     {"idle", "i", "step idle NAME MS", step_idle},
     {"port", "", "step port NAME", step_port},
     {"pages", "pd", "step pages PATH measure|drop", step_pages},
-    {"spawn", "e", "step spawn NAME [env=K=V ...] -- ARGV...", step_spawn},
+    {"spawn", "c", "step spawn NAME [cpus=LIST] [memory=BYTES] [env=K=V ...] -- ARGV...", step_spawn},
     {"ready", "opi", "step ready NAME PORTNAME PATH DEADLINE_MS", step_ready},
     {"http", "oiiiuf", "step http NAME PORTNAME CONCURRENCY DEADLINE_MS MAX_BYTES [until=MS [PATH below|above LIMIT]... --] FILE...", step_http},
-    {"exec", "ie", "step exec NAME DEADLINE_MS [env=K=V ...] -- ARGV...", step_exec},
-    {"try", "ie", "step try NAME DEADLINE_MS [env=K=V ...] -- ARGV...", step_exec},
-    {"try", "ie", "step try NAME DEADLINE_MS [env=K=V ...] -- ARGV...", step_exec},
+    {"exec", "ic", "step exec NAME DEADLINE_MS [cpus=LIST] [memory=BYTES] [env=K=V ...] -- ARGV...", step_exec},
+    {"try", "ic", "step try NAME DEADLINE_MS [cpus=LIST] [memory=BYTES] [env=K=V ...] -- ARGV...", step_exec},
     {"gate", "pbnii", "step gate NAME PATH below|above LIMIT HOLD_MS TIMEOUT_MS", step_gate},
     {"mark", "", "step mark NAME", step_mark},
     {"set", "pp", "step set PATH VALUE", step_set},

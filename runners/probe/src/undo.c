@@ -14,7 +14,7 @@
 #define COMMAND_MS 10000
 #define UNDO_MAX (256u << 20)
 
-static int append_undo(const char *kind, char **words, int n) {
+int undo_remember(const char *kind, char **words, int n) {
     char path[PATH_BYTES];
     struct sb line = {0};
     snprintf(path, sizeof path, "%s/undo", RUN_DIR);
@@ -71,7 +71,7 @@ static int set_one(const char *path, void *arg) {
     if (err) result = status_of(err);
     else if (strcmp(old, value) != 0) {
         char *words[2] = {(char *)path, old};
-        result = append_undo("set", words, 2) ? "no_undo" : put_and_check(path, value);
+        result = undo_remember("set", words, 2) ? "no_undo" : put_and_check(path, value);
     }
     struct ev e;
     ev_new(&e, "set");
@@ -95,7 +95,7 @@ int step_set(struct step *s, struct sb *why) {
 
 int step_undo(struct step *s, struct sb *why) {
     char **argv = words_expand(s->w + 1, why);
-    int err = argv ? append_undo("run", argv, s->n - 1) : 0;
+    int err = argv ? undo_remember("run", argv, s->n - 1) : 0;
     if (err) sb_text(why, strerror(err));
     bool ok = argv && !err;
     words_free(argv);
@@ -104,7 +104,7 @@ int step_undo(struct step *s, struct sb *why) {
 
 static const char *run_command(char **argv, char note[32]) {
     pid_t pid;
-    int status = 0, null = open("/dev/null", O_RDWR | O_CLOEXEC), err = null < 0 ? errno : proc_exec(argv, NULL, null, null, null, &pid);
+    int status = 0, null = open("/dev/null", O_RDWR | O_CLOEXEC), err = null < 0 ? errno : proc_exec(argv, NULL, NULL, null, null, null, &pid);
     if (null >= 0) close(null);
     if (err) return status_of(err);
     int64_t until = boot_ns() + COMMAND_MS * NS_MS;
@@ -137,6 +137,14 @@ static void undo_line(char *line) {
     if (argv && strcmp(words[0], "set") == 0 && n == 3) {
         // A busy device may need a moment.
         for (int i = 0; i < 3 && strcmp(result = put_and_check(argv[0], argv[1]), "ok") != 0; i++) usleep(100000);
+    } else if (argv && strcmp(words[0], "rmdir") == 0) {
+        // A group of processes is empty a moment after the last of them; after a reboot it is gone.
+        int err = EBUSY;
+        for (int i = 0; i < 20 && err == EBUSY; i++) {
+            if (i) usleep(25000);
+            err = rmdir(argv[0]) == 0 || errno == ENOENT ? 0 : errno;
+        }
+        result = err ? "error" : "ok";
     } else if (argv && strcmp(words[0], "run") == 0) {
         result = run_command(argv, note);
     }

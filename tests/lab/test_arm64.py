@@ -1,0 +1,427 @@
+"""From nothing to stored runs on arm64 machines that have sshd and a shell: one whose programs are emulated, and one
+emulated whole, with a kernel, a clock, a disk and a network card of its own: stepped, filled, delayed, rebooted.
+
+Both are a Cortex-A72, for which the stock engine is the one that `make lab` had meltbench cross-build.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_llama
+from cli import Bench
+from engines_kit import stock_folder
+from guest_kit import Guest, arm64_guest
+from made_meter import IDLE_W, LOAD_W, made_meter
+from rooms_kit import arm64_rootfs
+from targets_kit import Keys, Target, until
+from test_smoke import DOTPROD, zigged
+
+from meltbench import builds, follow, plan, road
+from meltbench.report.progress import Quiet
+from meltbench.spec import Spec
+from meltbench.store import open_store, read_record
+
+CPU = "cortex-a72"
+TOKENS = 4
+FEW = ("--set", f"max_tokens={TOKENS}", "--set", "repeat=1", "--set", "warmup=0")
+TINY = ("--model", "tiny.gguf", *FEW)
+SHORT = ("--set", "idle_s=0.3")
+
+
+class Lacking:
+    """A Watch of a build that must not begin: it takes minutes."""
+
+    def say(self, text: str) -> None:
+        pytest.skip(f"no engine for arm64 in the user's cache ({text}): make lab has meltbench build one")
+
+    warn = say
+
+    def fetched(self, done: int, total: int | None, doing: str = "") -> None:
+        raise AssertionError("skipped before")
+
+    def step(self, status: Mapping[str, Any]) -> None:
+        raise AssertionError("skipped before")
+
+
+@pytest.fixture(scope="module")
+def stock() -> builds.Record:
+    """What meltbench knows of the engine that it built for these machines, which a run takes by itself."""
+    record = builds.record_of(builds.ensure(builds.variant("aarch64-linux"), Lacking()))
+    assert record is not None
+    return record
+
+
+@dataclass
+class Controller(Bench):
+    """A controller that knows one device, ``box``; nothing of it was there before."""
+
+    target: Target = field(kw_only=True)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, home: Path, target: Target, user: str = "lab") -> Controller:
+        tiny_llama.write(home / "tiny.gguf")
+        own = {"XDG_CONFIG_HOME": str(home / "config"), "MELTBENCH_INVENTORY": str(home / "inventory.toml")}
+        made = cls(home, own | target.environment, target=target)
+        done = made.run("devices", "add", "box", "--ssh", f"{user}@{target.name}")
+        assert done.returncode == 0, done.stderr
+        return made
+
+    def one(self, *words: str, code: int = 0) -> dict[str, Any]:
+        """The run that a command stored."""
+        (record,) = self.json(words[0], "--device", "box", *SHORT, *words[1:], code=code)
+        return dict(record)
+
+    def refused(self, *words: str) -> str:
+        """What was said of a command that did not work: one line. Nothing is stored by it."""
+        before = self.stored()
+        done = self.run(words[0], "--device", "box", *SHORT, *words[1:])
+        assert done.returncode not in (0, -9), done.stdout
+        assert self.stored() == before
+        (line,) = (line for line in done.stderr.splitlines() if line.startswith("meltbench: "))
+        assert "Traceback" not in done.stderr
+        return line
+
+    def stored(self) -> list[str]:
+        return sorted(path.parent.name for path in self.data.glob("runs/*/manifest.json"))
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        """Start it, and end it at the end of the block, or of the test, that it was started for."""
+        process = super().start(*args)
+        self.started.append(process)
+        return process
+
+    def left(self) -> str:
+        """What of a run is left on the device beside the lease's files: its folders, and processes of ours."""
+        return self.target.ssh(
+            "ls .meltbench/runs | grep -v -e lease -e '^lock$'; ps -o args | grep -e '[m]eltprobe' -e '[l]lama-'; :"
+        )
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory, lab_keys: Keys, stock: builds.Record) -> Iterator[Controller]:
+    del stock  # without it a run would build one, which takes minutes
+    with arm64_rootfs(tmp_path_factory.mktemp("room"), lab_keys, CPU) as target:
+        yield Controller.of(tmp_path_factory.mktemp("controller"), target)
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory, lab_keys: Keys) -> Iterator[Guest]:
+    with arm64_guest(tmp_path_factory.mktemp("guest"), lab_keys, CPU) as target:
+        yield target
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory, guest: Guest, stock: builds.Record) -> Controller:
+    del stock
+    return Controller.of(tmp_path_factory.mktemp("controller"), guest)
+
+
+@pytest.fixture(autouse=True)
+def ended(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A controller that a failed test left behind would hold the device against the next."""
+    yield
+    for name in {"room", "box"} & {*request.fixturenames}:
+        for process in request.getfixturevalue(name).started:
+            process.kill()
+            process.communicate()
+
+
+def has_real_tokens(run: dict[str, Any], stock: builds.Record) -> None:
+    """The engine is the product's own, every request was answered by it, and every token counted."""
+    assert (run["outcome"], run["conditions"]["arch"]) == ("done", "aarch64")
+    assert run["conditions"]["pushed"]["files"]["llama-server"] == stock.programs["llama-server"]
+    assert run["runner"]["version"] == stock.version
+    assert [(one["status"], one["n_out"]) for one in run["requests"]] == [("ok", TOKENS)] * 5
+    assert all(one["n_in"] > 200 and one["t_end_ns"] > one["t_send_ns"] for one in run["requests"])
+    assert value(run, "engine_decode_tps", "median") > 0
+
+
+def value(run: dict[str, Any], name: str, stat: str = "value") -> float:
+    return float(one_of(run, name, stat)["value"])
+
+
+def one_of(run: dict[str, Any], name: str, stat: str = "value", source: str = "") -> dict[str, Any]:
+    (found,) = (
+        m for m in run["measures"]
+        if (m["name"], m["phase"], m["stat"], m["source"] or "") == (name, "run", stat, source)
+        and not m.get("request")
+    )  # fmt: skip
+    return dict(found)
+
+
+def reasons(run: dict[str, Any]) -> set[str]:
+    return {one["code"] for one in run["reasons"]}
+
+
+# --- show 1: arm64 programs ---
+
+
+def test_from_nothing_to_real_tokens_and_then_nothing_is_pushed(room: Controller, stock: builds.Record) -> None:
+    assert room.target.ssh("command -v python3 python perl cc || echo none") == "none"
+    assert room.target.ssh("ls .meltbench/cache 2> /dev/null || echo none") == "none"
+    done = room.run("run", "--device", "box", *SHORT, *TINY, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "pushing llama-server, tiny.gguf" in done.stderr
+    (first,) = json.loads(done.stdout)
+    has_real_tokens(first, stock)
+    assert room.json("verify") == []
+    cached = room.target.ssh("cd .meltbench/cache && ls -i blobs trees/*")
+    again = room.run("run", "--device", "box", *SHORT, *TINY, "--json")
+    assert "pushing" not in again.stderr
+    assert room.target.ssh("cd .meltbench/cache && ls -i blobs trees/*") == cached
+    (second,) = json.loads(again.stdout)
+    has_real_tokens(second, stock)
+    assert second["cell_key"] == first["cell_key"]
+    assert room.left() == ""
+
+
+def test_an_engine_for_another_machine_is_refused_before_it_is_pushed(room: Controller) -> None:
+    before = room.target.ssh("ls .meltbench/cache/blobs")
+    said = room.refused("run", "--engine", str(stock_folder()), *TINY)
+    assert "llama-server is for x86_64, the target box is aarch64; give a build for aarch64" in said
+    assert room.target.ssh("ls .meltbench/cache/blobs") == before
+
+
+def test_an_engine_for_a_newer_processor_is_explained(room: Controller, tmp_path: Path) -> None:
+    words = ("-mcpu=generic+v8_2a+dotprod", "-nostdlib", "-static", "-O1")
+    program = zigged(tmp_path, "aarch64-linux-musl", DOTPROD, *words)
+    said = room.refused("run", "--engine", str(program), *TINY)
+    assert "stopped at an instruction that this processor does not have" in said
+    assert "It lists: asimd cpuid crc32 evtstrm fp" in said
+    assert "meltbench runners build llamacpp --target aarch64-linux --cpu generic" in said
+
+
+# --- show 2: an arm64 machine ---
+
+
+def test_on_a_machine_whose_clock_is_an_hour_off(box: Controller, guest: Guest, stock: builds.Record) -> None:
+    guest.step_clock(3600)
+    run = box.one("run", *TINY)
+    guest.step_clock(-3600)
+    has_real_tokens(run, stock)
+    assert run["conditions"]["kernel"] == guest.ssh("uname -r")
+    assert run["conditions"]["boot_id"] == guest.boot_id()
+    assert not reasons(run) & {"clock_stepped", "suspended", "device_rebooted"}
+    began, ended = (datetime.fromisoformat(run[name]) for name in ("started_at", "ended_at"))
+    assert value(run, "wall_s") < (ended - began).total_seconds() < 600
+    assert box.left() == ""
+
+
+METER = """
+title = "an arm64 machine at a plug"
+inherits = "linux-desktop"
+target = "ssh"
+[[source]]
+name = "plug"
+reader = "shelly"
+period_ms = 97
+host = true
+[source.options]
+address = "{address}"
+[[total]]
+source = "plug"
+rails = ["meter.energy"]
+scope = "wall"
+"""
+WORKS_S = 4
+WORK = f"echo on > /dev/ttyAMA0; {{}}sleep {WORKS_S}; echo off > /dev/ttyAMA0"
+GO = "until [ -e /tmp/go ]; do sleep 0.1; done; "
+
+
+@dataclass
+class Plug:
+    """A plug on this machine, at which the guest hangs: it draws more from ``on`` on its serial line to ``off``."""
+
+    box: Controller
+
+    def working(self) -> bool:
+        return self.words()[-1:] == ["on"]
+
+    def words(self) -> list[str]:
+        return [word for word in self.box.target.said().split() if word in ("on", "off")]
+
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """While it lasts, the device's profile has the plug as its meter."""
+        with made_meter(self.working) as address:
+            (self.box.home / "devices").mkdir(exist_ok=True)
+            (self.box.home / "devices/plugged.toml").write_text(METER.format(address=address))
+            inventory = self.box.home / "inventory.toml"
+            text = inventory.read_text()
+            inventory.write_text(text.replace('profile = "linux-desktop"', 'profile = "plugged"'))
+            try:
+                yield
+            finally:
+                inventory.write_text(text)
+
+
+def drawn(run: dict[str, Any]) -> tuple[float, float, float]:
+    """The run's energy and what it was by the truth, J, and how far the clock of its meter may be off, s."""
+    (meter,) = (one for one in read_record(Path(run["stored"])).series if one.name == "meter.energy")
+    energy = one_of(run, "energy_j", source="total")["value"]
+    return float(energy), LOAD_W * value(run, "wall_s"), meter.clock_bound_s
+
+
+def test_a_meter_beside_a_machine_whose_clock_is_stepped_meanwhile(box: Controller, guest: Guest) -> None:
+    plug = Plug(box)
+    with plug.read():
+        words = ("exec", "--json", "--device", "box", "--set", "idle_s=2.5", "--", "sh", "-c", WORK.format(GO))
+        with box.start(*words) as under_way:
+            until(plug.working, "the work to begin", 120)
+            guest.step_clock(3600)
+            guest.ssh("touch /tmp/go")
+            out, err = under_way.communicate(timeout=240)
+        guest.step_clock(-3600)
+    assert under_way.returncode == 0, err
+    (run,) = json.loads(out)
+    assert (run["outcome"], reasons(run) & {"clock_stepped", "suspended", "clock_unsynced"}) == (
+        "done",
+        {"clock_stepped"},
+    )
+    energy, truth, bound_s = drawn(run)
+    assert 0 < bound_s < 0.5
+    assert energy == pytest.approx(truth, rel=0.1)
+    began, ended = (datetime.fromisoformat(run[name]) for name in ("started_at", "ended_at"))
+    assert WORKS_S < (ended - began).total_seconds() < 600
+
+
+def test_over_a_long_and_lossy_link(box: Controller, guest: Guest) -> None:
+    plug = Plug(box)
+    guest.netem("delay 200ms loss 5%")
+    try:
+        with plug.read():
+            run = box.one("exec", "--set", "idle_s=2.5", "--", "sh", "-c", WORK.format(""))
+    finally:
+        guest.netem("")
+    assert (run["outcome"], reasons(run) & {"clock_stepped", "clock_unsynced", "link_traffic"}) == ("done", set())
+    energy, truth, bound_s = drawn(run)
+    assert 0.1 < bound_s < 2
+    assert abs(energy - truth) < 0.1 * truth + bound_s * (LOAD_W - IDLE_W)
+    assert box.left() == ""
+
+
+# --- its reboots ---
+
+
+LONG = ("--model", "tiny.gguf", "--set", "repeat=100", "--set", "warmup=0")
+
+
+def answered(box: Controller) -> None:
+    """Wait until the run that is under way has had an answer."""
+    asks = 'grep \'"op":"http"\' .meltbench/runs/2*/state | grep -v \'"done":0\''
+    box.target.ssh(f"until {asks}; do sleep 0.1; done", seconds=240)
+
+
+def is_rebooted(run: dict[str, Any]) -> None:
+    """Stored as failed, and without a number that would span the reboot."""
+    assert (run["outcome"], run["validity"], run["ended_at"]) == ("failed", "invalid", None)
+    assert "device_rebooted" in reasons(run)
+    assert run["failure"].startswith("the device rebooted")
+    of_time = [one for one in run["measures"] if one["phase"] == "run" and one["unit"] in ("s", "J", "W", "1/s")]
+    assert {one["name"] for one in of_time if one["value"] is not None} <= {"load_s"}  # it was over before
+    assert [one["name"] for one in run["phases"]] == ["idle_before", "load"]
+
+
+def test_a_machine_that_reboots_while_somebody_looks_on(
+    box: Controller, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is silent: between it and us stands qemu, as a jump host would. It is asked when it should have ended."""
+    for name, text in box.environment().items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setattr(follow, "_LONGER", 1e-4)  # else in hours: the run could take so long on a slow machine
+    knobs = (("gate_timeout_s", "0"), ("idle_s", "0.3"), ("repeat", "100"), ("warmup", "0"))
+    what = plan.make(Spec(device="box", model=str(box.home / "tiny.gguf"), knobs=knobs))
+    store = open_store(box.data)
+    with ThreadPoolExecutor(1) as aside:
+        under_way = aside.submit(lambda: [*road.run(what, store, Quiet())])
+        answered(box)
+        guest.reboot()
+        (record,) = under_way.result(240)
+    is_rebooted(box.json("show", record.run_id))
+    assert box.left() == ""
+
+
+def test_a_machine_that_is_reset_after_its_controller_was_killed(box: Controller, guest: Guest) -> None:
+    under_way = box.start("run", "--device", "box", *SHORT, *LONG)
+    answered(box)
+    under_way.kill()
+    under_way.communicate()
+    guest.crash()
+    (run,) = box.json("collect", code=1)
+    is_rebooted(run)
+    assert box.left() == ""
+
+
+# --- its disk ---
+
+
+def test_a_disk_that_is_full_before_a_run(box: Controller, guest: Guest) -> None:
+    guest.fill_disk(0)
+    try:
+        said = box.refused("exec", "--", "true")
+    finally:
+        guest.free_disk()
+    assert "No space left" in said or "no room" in said
+    assert box.left() == ""
+
+
+def test_a_disk_that_fills_up_while_a_model_is_pushed(box: Controller, guest: Guest, stock: builds.Record) -> None:
+    big = box.home / "big.gguf"
+    big.write_bytes((box.home / "tiny.gguf").read_bytes() + bytes(24 << 20))
+    words = ("run", "--device", "box", *SHORT, "--model", "big.gguf", *FEW)
+    under_way = box.start(*words)
+    try:
+        guest.fill_disk(0, once="ls /home/lab/.meltbench/cache/blobs/*.part")
+        _, err = under_way.communicate(timeout=240)
+    finally:
+        guest.free_disk()
+    (said,) = (line for line in err.splitlines() if line.startswith("meltbench: "))
+    assert under_way.returncode == 1
+    assert "pushing big.gguf to box" in said
+    assert "No space left" in said or "no room" in said
+    assert "meltbench devices cache box" in said
+    assert box.left() == ""
+    (run,) = box.json(words[0], *words[1:])
+    has_real_tokens(run, stock)
+
+
+def test_a_disk_that_fills_up_while_a_run_writes_its_journal(box: Controller, guest: Guest) -> None:
+    under_way = box.start("exec", "--json", "--device", "box", *SHORT, "--", "sleep", "8")
+    try:
+        guest.fill_disk(0, once='grep \'"op":"exec"\' /home/lab/.meltbench/runs/2*/state')
+        out, err = under_way.communicate(timeout=240)
+    finally:
+        guest.free_disk()
+    assert under_way.returncode == 1, err
+    (run,) = json.loads(out)
+    assert (run["outcome"], run["validity"]) == ("failed", "invalid")
+    assert "journal_full" in reasons(run)
+    assert box.left() == ""
+    assert box.one("exec", "--", "true")["outcome"] == "done"
+
+
+# --- its memory ---
+
+
+def test_an_engine_past_its_memory_cap_is_told_apart(tmp_path: Path, guest: Guest, stock: builds.Record) -> None:
+    root = Controller.of(tmp_path, guest, "root")
+    fits = root.one("run", *TINY, "--set", "memory_mib=256")
+    has_real_tokens(fits, stock)
+    held = {"cpus": None, "memory_by": "cgroup", "memory_bytes": 256 << 20}
+    assert fits["conditions"]["process"] == held
+    run = root.one("run", *TINY, "--set", "memory_mib=4", code=1)
+    assert (run["outcome"], run["validity"]) == ("failed", "invalid")
+    assert "oom_killed" in reasons(run)
+    assert run["conditions"]["process"] == held | {"memory_bytes": 4 << 20}
+    assert guest.ssh("ls -d /sys/fs/cgroup/meltbench-* 2> /dev/null || echo none") == "none"

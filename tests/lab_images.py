@@ -1,0 +1,194 @@
+"""Makes what the laboratory's targets are built from: root file systems without Python, and a kernel for a guest.
+
+Packages of the distribution are unpacked and nothing of them is run, so an arm64 tree is made on any machine. They come
+from where this machine's own apt takes them. Each artefact lies in a folder of the lab that is named after how it was
+made, and is there whole or not at all: it is made beside its place and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+# What the targets need on the controller's machine: program, package.
+TOOLS = {
+    "sshd": "openssh-server",
+    "ssh": "openssh-client",
+    "mmdebstrap": "mmdebstrap",
+    "ip": "iproute2",
+    "nft": "nftables",
+    "qemu-aarch64-static": "qemu-user-static",
+    "qemu-system-aarch64": "qemu-system-arm",
+    "qemu-img": "qemu-utils",
+    "mkfs.ext4": "e2fsprogs",
+}
+# sshd, a shell, and the libraries that programs of the distribution's compilers ask for. No Python; Perl is taken away.
+PACKAGES = ("openssh-server", "openssh-sftp-server", "busybox-static", "dash", "libstdc++6", "libgomp1", "iproute2")
+KERNEL = "linux-image-cloud-arm64"  # the smallest with virtio, ext4 and netem
+SUPERFLUOUS = ("usr/share", "usr/lib/*/perl*", "usr/lib/*/gconv", "usr/bin/*perl*", "usr/lib/python3*", "usr/bin/py3*")
+MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "sch_netem")
+DISK_BYTES = 3 << 30  # of the guest; a file with holes
+ADMIN = "/usr/local/sbin:/usr/sbin:/sbin"  # where apt puts sshd, ip and mkfs, and a plain user's PATH does not look
+
+
+def which(program: str) -> str | None:
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{ADMIN}")
+
+
+def run(*argv: str | Path, **env: str) -> str:
+    path = {"PATH": f"{os.environ.get('PATH', '')}:{ADMIN}"}
+    words = [str(word) for word in argv]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **path, **env}, timeout=300)
+    if done.returncode:
+        raise RuntimeError(f"{words[0]} ended with {done.returncode}:\n{(done.stderr or done.stdout)[-2000:]}")
+    return done.stdout
+
+
+def tools() -> str:
+    """Install the programs that are not there. Raises RuntimeError where that may not be done."""
+    if missing := [package for program, package in TOOLS.items() if which(program) is None]:
+        if os.geteuid() != 0 or which("apt-get") is None:
+            raise RuntimeError(f"{' '.join(missing)}: not installed, and only root with apt could do that here")
+        run("apt-get", "update", "-q")
+        words = ("apt-get", "install", "-y", "-q", "--no-install-recommends", *missing)
+        run(*words, DEBIAN_FRONTEND="noninteractive")
+    return " ".join(TOOLS)
+
+
+def sources() -> tuple[str, list[str]]:
+    """The release that this machine runs, and apt's sources of it as lines: the archive and its updates."""
+    told = Path("/etc/os-release").read_text()
+    (release,) = (line.partition("=")[2] for line in told.splitlines() if line.startswith("VERSION_CODENAME="))
+    listed = run("apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)", "Created-By: Packages")
+    rows = {tuple(line.split()) for line in listed.splitlines()}
+    own = sorted(row for row in rows if len(row) == 3 and row[1].startswith(release) and row[2] == "main")
+    if not own:
+        raise RuntimeError(f"apt here knows no source of {release}")
+    return release, [f"deb {uri} {suite} {part}" for uri, suite, part in own]
+
+
+def unpacked(where: Path, arch: str, *packages: str) -> None:
+    """These packages and what they depend on, unpacked below ``where``."""
+    release, lines = sources()
+    words = ["mmdebstrap", "--quiet", f"--arch={arch}", "--variant=extract", f"--include={','.join(packages)}"]
+    run(*words, release, where, *lines)
+
+
+def _place(lab: Path, what: str, *makers: Callable[..., object], text: str = "") -> Path:
+    """The artefact's folder: its name changes with the code that makes it and with what that is given."""
+    told = "".join(inspect.getsource(one) for one in makers) + text
+    told += repr((PACKAGES, SUPERFLUOUS, KERNEL, MODULES, DISK_BYTES))
+    return lab / f"{what}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
+def native() -> str:
+    """Debian's name of this machine's architecture."""
+    return run("dpkg", "--print-architecture").strip()
+
+
+def rootfs(lab: Path, arch: str) -> Path:
+    """The folder of a root file system of that architecture, made where it is not there."""
+    target = _place(lab, f"rootfs-{arch}", rootfs)
+    if target.is_dir():
+        return target
+    with tempfile.TemporaryDirectory(dir=lab) as folder:
+        root = Path(folder) / "root"
+        unpacked(root, arch, *PACKAGES)
+        for found in [path for glob in SUPERFLUOUS for path in root.glob(glob)]:
+            shutil.rmtree(found) if found.is_dir() and not found.is_symlink() else found.unlink()
+        emulator = () if arch == native() else ("qemu-aarch64-static",)
+        for name in run(*emulator, root / "bin/busybox", "--list").split():
+            if not any((root / place / name).is_symlink() or (root / place / name).exists() for place in _PLACES):
+                (root / "usr/bin" / name).symlink_to("/bin/busybox")
+        if not (root / "bin/sh").exists():
+            (root / "bin/sh").symlink_to("dash")
+        for place in ("proc", "sys", "run", "root", "home", "var/log", "var/empty", "etc/ssh"):
+            (root / place).mkdir(parents=True, exist_ok=True)
+        root.rename(target)
+    return target
+
+
+_PLACES = ("bin", "sbin", "usr/bin", "usr/sbin")
+# A disk that was never started takes what makes it a machine of its own from a tar archive, the second disk. It is
+# written out at once: a reset soon after would leave empty files.
+_FIRST = """#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /new
+/bin/busybox mount -t proc proc /proc
+for module in {modules}; do /bin/busybox insmod /$module.ko; done
+/bin/busybox mount -t devtmpfs dev /dev
+until [ -b /dev/vda ] && [ -b /dev/vdb ]; do /bin/busybox sleep 0.05; done
+/bin/busybox mount -t ext4 /dev/vda /new
+[ -e /new/etc/inittab ] || {{ /bin/busybox tar -xf /dev/vdb -C /new; /bin/busybox sync; }}
+/bin/busybox umount /proc
+exec /bin/busybox switch_root /new /bin/busybox init
+"""
+
+
+def guest(lab: Path) -> Path:
+    """The folder of an arm64 guest: vmlinuz, initramfs, disk.img (never written to: each guest has its own overlay)."""
+    target = _place(lab, "guest-arm64", guest, rootfs, _initramfs, text=_FIRST)
+    if target.is_dir():
+        return target
+    busybox = rootfs(lab, native()) / "bin/busybox"
+    with tempfile.TemporaryDirectory(dir=lab) as folder:
+        work, made = Path(folder), Path(folder) / "made"
+        made.mkdir()
+        unpacked(work / "kernel", "arm64", KERNEL)
+        (image,) = (work / "kernel/boot").glob("vmlinuz-*")
+        image.rename(made / "vmlinuz")
+        _initramfs(work, made / "initramfs", busybox, rootfs(lab, "arm64"))
+        with (made / "disk.img").open("wb") as disk:
+            disk.truncate(DISK_BYTES)
+        run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1", "-d", rootfs(lab, "arm64"), made / "disk.img")
+        made.rename(target)
+    return target
+
+
+def _module(folder: Path, name: str) -> Path:
+    (found,) = (path for path in folder.rglob("*.ko") if path.stem.replace("-", "_") == name)
+    return found
+
+
+def _with_needs(folder: Path, name: str, known: dict[str, None]) -> None:
+    """A module after those that it says it depends on."""
+    told = re.search(rb"\0depends=([^\0]*)\0", _module(folder, name).read_bytes())
+    for other in told[1].decode().split(",") if told and told[1] else ():
+        if other not in known:
+            _with_needs(folder, other, known)
+    known[name] = None
+
+
+def _initramfs(work: Path, made: Path, busybox: Path, arm64: Path) -> None:
+    """What the kernel starts: it loads the drivers of disk and network, and hands over to the disk."""
+    first = work / "first"
+    (first / "bin").mkdir(parents=True)
+    (first / "dev").mkdir()
+    shutil.copy2(arm64 / "bin/busybox", first / "bin/busybox")
+    needed: dict[str, None] = {}
+    for name in MODULES:
+        _with_needs(work / "kernel/lib/modules", name, needed)
+    for name in needed:
+        shutil.copy2(_module(work / "kernel/lib/modules", name), first)
+    (first / "init").write_text(_FIRST.format(modules=" ".join(needed)))
+    (first / "init").chmod(0o755)
+    names = "\n".join(str(path.relative_to(first)) for path in [first, *sorted(first.rglob("*"))])
+    with made.open("wb") as out:
+        subprocess.run([busybox, "cpio", "-o", "-H", "newc"], cwd=first, input=names.encode(), stdout=out, check=True)
+
+
+def main() -> None:
+    lab = Path(sys.argv[1])
+    lab.mkdir(parents=True, exist_ok=True)
+    print(tools(), rootfs(lab, native()), rootfs(lab, "arm64"), guest(lab), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
