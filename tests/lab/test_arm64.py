@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -342,12 +342,13 @@ def test_a_machine_that_reboots_while_somebody_looks_on(
     monkeypatch.setattr(follow, "_LONGER", 1e-4)  # else in hours: the run could take so long on a slow machine
     knobs = (("gate_timeout_s", "0"), ("idle_s", "0.3"), ("repeat", "100"), ("warmup", "0"))
     what = plan.make(Spec(device="box", model=str(box.home / "tiny.gguf"), knobs=knobs))
-    store = open_store(box.data)
-    with ThreadPoolExecutor(1) as aside:
-        under_way = aside.submit(lambda: [*road.run(what, store, Quiet())])
-        answered(box)
-        guest.reboot()
-        (record,) = under_way.result(240)
+    store, records = open_store(box.data), []
+    under_way = threading.Thread(target=lambda: records.extend(road.run(what, store, Quiet())), daemon=True)
+    under_way.start()
+    answered(box)
+    guest.reboot()
+    under_way.join(240)
+    (record,) = records
     is_rebooted(box.json("show", record.run_id))
     assert box.left() == ""
 
@@ -358,6 +359,8 @@ def test_a_machine_that_is_reset_after_its_controller_was_killed(box: Controller
     under_way.kill()
     under_way.communicate()
     guest.crash()
+    for name in ("job", "ticket"):  # on the disk before it began, whatever the power cut took
+        assert guest.ssh(f"head -c 10 .meltbench/runs/2*/{name}") != ""
     (run,) = box.json("collect", code=1)
     is_rebooted(run)
     assert box.left() == ""

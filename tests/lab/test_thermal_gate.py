@@ -35,21 +35,21 @@ def cooling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     stop, start = threading.Event(), time.monotonic()
 
     def cool() -> None:
-        with (zones / "thermal_zone0/temp").open("r+b", buffering=0) as file:
-            while not stop.wait(0.01):
-                celsius = 40 + 30 * math.exp(-(time.monotonic() - start) / 0.5)
-                file.seek(0)
-                file.write(b"%05d\n" % round(celsius * 1000))
+        while not stop.wait(0.01):
+            celsius = 40 + 30 * math.exp(-(time.monotonic() - start) / 0.5)
+            temp.seek(0)
+            temp.write(b"%05d\n" % round(celsius * 1000))
 
-    thread = threading.Thread(target=cool)
-    thread.start()
     monkeypatch.chdir(bench.home)
     monkeypatch.setenv("XDG_STATE_HOME", str(bench.home / "state"))
     monkeypatch.setattr(road.thermal, "Gate", partial(Gate, hold_s=1.0))
     monkeypatch.setattr(road.thermal, "wait", partial(wait, period_s=0.05))
-    yield "made"
-    stop.set()
-    thread.join()
+    with (zones / "thermal_zone0/temp").open("r+b", buffering=0) as temp:  # also where a test takes it away at once
+        thread = threading.Thread(target=cool)
+        thread.start()
+        yield "made"
+        stop.set()
+        thread.join()
 
 
 def ran(bench: Bench, device: str, *sets: str, reps: int = 1) -> tuple[Any, Any]:

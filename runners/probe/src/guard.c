@@ -286,9 +286,10 @@ int cmd_run(int argc, char **argv) {
 
 int job_stop(const char *dir, bool steal) {
     char text[4096];
-    if (!resolve_dir(dir) || !state_text(RUN_DIR, text, sizeof text)) return complain(EXIT_WRITE, dir, "no job was started here");
+    if (!resolve_dir(dir) || !(state_text(RUN_DIR, text, sizeof text) || has(RUN_DIR, "journal"))) return complain(EXIT_WRITE, dir, "no job was started here");
     for (int i = 0; i < 1200; i++) {
-        if (!state_text(RUN_DIR, text, sizeof text) || (state_ended(text) && !state_pid(text) && !state_guard(text))) return 0;
+        bool told = state_text(RUN_DIR, text, sizeof text);
+        if (told ? state_ended(text) && !state_pid(text) && !state_guard(text) : !has(RUN_DIR, "journal")) return 0;
         pid_t worker = state_pid(text), guard = state_guard(text);
         int lock = worker || guard ? -1 : lock_root(ROOT_DIR);
         if (lock >= 0) {

@@ -158,6 +158,7 @@ int worker_main(struct job *job, pid_t guard) {
     install_handlers(guard);
     if (journal_start_writer() != 0) return 1;
     say_begin(job, guard);
+    journal_sync();   // with the boot's id, by which a reboot is known whatever becomes of the state
     pump_start(job);
     sampler_start(job);
     bool ok = start_helpers(job, &why) && steps_run(job, &why);

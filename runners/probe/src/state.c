@@ -60,10 +60,13 @@ void state_write(const char *dir, const struct state *s) {
     sb_free(&b);
 }
 
+// It is replaced within a run, and so not synced: a power cut may leave it empty, or as long as it was and all zeros.
 bool state_text(const char *dir, char *buf, size_t cap) {
     char path[PATH_BYTES];
     snprintf(path, sizeof path, "%s/state", dir);
-    return read_text(path, buf, cap) > 0;
+    bool told = read_text(path, buf, cap) > 0 && buf[0] == '{';
+    if (!told) buf[0] = 0;
+    return told;
 }
 
 bool state_ended(const char *text) { return strstr(text, "\"state\":\"ended\"") != NULL; }
@@ -95,8 +98,9 @@ pid_t state_pid(const char *text) { return alive(text, "\"pid\":", "\"start_tick
 pid_t state_guard(const char *text) { return alive(text, "\"guard_pid\":", "\"guard_start_ticks\":"); }
 
 int cmd_status(const char *dir) {
-    char text[4096 + 64];
-    if (!state_text(dir, text, 4096)) snprintf(text, sizeof text, "{\"state\":\"none\"}");
+    char text[4096 + 64], journal[PATH_BYTES];
+    snprintf(journal, sizeof journal, "%s/journal", dir);
+    if (!state_text(dir, text, 4096)) snprintf(text, sizeof text, "{\"state\":\"%s\"}", access(journal, F_OK) == 0 ? "lost" : "none");
     trim_end(text);
     size_t n = strlen(text);
     if (n && text[n - 1] == '}') text[n - 1] = 0;
