@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,25 @@ T = TypeVar("T")
 def probe() -> str:
     """The probe for this machine, built when it is not there yet."""
     return str(build.binary(build.host_target()))
+
+
+@contextlib.contextmanager
+def environment(own: Mapping[str, str | None]) -> Iterator[None]:
+    """Have these variables of the process meanwhile; None: the variable is not there."""
+
+    def put(values: Mapping[str, str | None]) -> None:
+        for key, value in values.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+    before = {key: os.environ.get(key) for key in own}
+    put(own)
+    try:
+        yield
+    finally:
+        put(before)
 
 
 def write_job(root: Path, job: Job) -> Path:

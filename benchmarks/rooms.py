@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,20 +31,12 @@ def rooms(folder: Path, count: int, disk_bytes: int) -> Iterator[dict[str, str]]
         "XDG_STATE_HOME": str(folder / "state"),
         "MELTBENCH_SSH_CONFIG": str(keys.config),
         "MELTBENCH_LAB": str(kit.lab()),
+        "MELTBENCH_INVENTORY": None,
     }
-    before = {key: os.environ.get(key) for key in [*own, "MELTBENCH_INVENTORY"]}
-    with contextlib.ExitStack() as stack:
+    with kit.environment(own), contextlib.ExitStack() as stack:
         try:
-            os.environ.update(own)
-            os.environ.pop("MELTBENCH_INVENTORY", None)
             names = [f"room-{number}" for number in range(count)]
             made = [stack.enter_context(kits.plain_room(folder / name, keys, name, disk_bytes)) for name in names]
             yield {one.name: one.address for one in made}
         except pytest.skip.Exception as why:
             raise Unmeasurable(str(why)) from None
-        finally:
-            for key, value in before.items():
-                if value is None:
-                    os.environ.pop(key, None)
-                else:
-                    os.environ[key] = value

@@ -180,18 +180,8 @@ def _served(site: Site, name: str) -> Iterator[Server]:
     """A server, and nothing of the user's own configuration beside it."""
     folder = site.folder / name
     folder.mkdir()
-    before = {key: os.environ.get(key) for key in (VARIABLE, "SSH_AUTH_SOCK")}
-    try:
-        with sshd(folder) as server:
-            os.environ[VARIABLE] = str(server.config)
-            os.environ.pop("SSH_AUTH_SOCK", None)
-            yield server
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
+    with sshd(folder) as server, kit.environment({VARIABLE: str(server.config), "SSH_AUTH_SOCK": None}):
+        yield server
 
 
 PARTS = (Part(_pushes, (PUSH,)), Part(_calls, (CALL,)))

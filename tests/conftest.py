@@ -37,6 +37,13 @@ def bench(tmp_path: Path, probe_binary: Path) -> Bench:
     return Bench(tmp_path)
 
 
+@pytest.fixture
+def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the person who runs the tests is read or written on the way to a device."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+
+
 @pytest.fixture(scope="session")
 def lab_keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     """The key that the laboratory's targets let in, and the file of ssh that names them."""

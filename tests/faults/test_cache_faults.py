@@ -115,13 +115,19 @@ def test_a_file_cut_short_is_seen(box: Box, file: Path) -> None:
     assert (Path(here.tree({"engine": file}, Told())) / "engine").read_bytes() == BIG
 
 
-def test_two_pushes_of_one_file(box: Box, file: Path) -> None:
-    first = box.start_put(BIG)
-    assert first.stdin is not None
-    first.stdin.write(BIG[: 1 << 20])
-    first.stdin.flush()
-    while not box.part(SHA).exists() or box.part(SHA).stat().st_size < 1 << 20:
+def begun(box: Box, size: int) -> subprocess.Popen[bytes]:
+    """A push of BIG that has brought so many bytes, and waits to be told more."""
+    put = box.start_put(BIG)
+    assert put.stdin is not None
+    put.stdin.write(BIG[:size])
+    put.stdin.flush()
+    while not box.part(SHA).exists() or box.part(SHA).stat().st_size < size:
         time.sleep(0.005)
+    return put
+
+
+def test_two_pushes_of_one_file(box: Box, file: Path) -> None:
+    first = begun(box, 1 << 20)
     assert box.put(BIG).returncode == 75
     assert box.json("list")["blobs"][SHA]["in_use"] is True
     assert b"in_use" in box.call("drop", SHA).stdout
@@ -216,12 +222,7 @@ def test_a_full_disk_is_told_before_the_push(box: Box, file: Path, small_disk: P
 
 
 def test_a_disk_that_fills_during_the_push(box: Box, small_disk: Path) -> None:
-    put = box.start_put(BIG)
-    assert put.stdin is not None
-    put.stdin.write(BIG[: 8 << 20])
-    put.stdin.flush()
-    while not box.part(SHA).exists() or box.part(SHA).stat().st_size < 8 << 20:
-        time.sleep(0.005)
+    put = begun(box, 8 << 20)
     filler = small_disk / "somebody's"
     fill(filler)
     with pytest.raises(BrokenPipeError):

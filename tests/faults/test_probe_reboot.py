@@ -37,11 +37,10 @@ def reboot(lab: Lab, knob: Path, *, state: str = "kept") -> None:
         os.kill(now[victim], signal.SIGKILL)
     running.wait(30)
     boot = now["boot_id"].encode()
+    path = lab.dir / "state"
     if state == "kept":
-        path = lab.dir / "state"
         path.write_bytes(path.read_bytes().replace(boot, OTHER.encode()))
     else:
-        path = lab.dir / "state"
         if state == "lost":
             path.unlink()
         else:  # as ext4 leaves a file that was renamed, and not yet written

@@ -27,6 +27,7 @@ from meltbench.targets.ssh import SshTransport, link, session
 
 LONG = 60.0  # a deadline that no fault may be left to
 SECONDS = 20.0  # within which a dead peer is noticed, on a machine that does other things too
+pytestmark = pytest.mark.usefixtures("own_place")
 _numbers = itertools.count(os.getpid() % 200 * 4)
 
 
@@ -38,12 +39,6 @@ def soon(seconds: float = LONG) -> Deadline:
 def folder() -> Iterator[Path]:
     with folder_for_all() as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from meltbench.errors import DeadlineExceeded, DeviceError, HostKeyError, LinkLo
 from meltbench.targets import Feed, Place, connect
 from meltbench.targets.ssh import SshTransport, accept, hostkeys
 
+pytestmark = pytest.mark.usefixtures("own_place")
 SOON = 20.0
 ODD = [
     "a b",
@@ -64,13 +65,6 @@ def sshd() -> Iterator[Sshd]:
 def folder() -> Iterator[Path]:
     with folder_for_all() as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the person who runs the tests is read or written."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
 
 
 def use(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> SshTransport:

@@ -108,16 +108,11 @@ int mend(const char *dir, uint64_t since) {
     return err;
 }
 
-static bool has(const char *dir, const char *name) {
-    char path[PATH_BYTES];
-    return snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path && access(path, F_OK) == 0;
-}
-
 // A power cut may leave the state empty or missing: the undo list alone is enough to mend, and a journal without it too.
 static bool needs_mending(const char *dir) {
     char text[4096];
     bool told = state_text(dir, text, sizeof text);
-    return has(dir, "undo") || (told ? !state_ended(text) : has(dir, "journal"));
+    return run_has(dir, "undo") || (told ? !state_ended(text) : run_has(dir, "journal"));
 }
 
 static int recover_all(const char *root, const char *except) {
@@ -286,10 +281,10 @@ int cmd_run(int argc, char **argv) {
 
 int job_stop(const char *dir, bool steal) {
     char text[4096];
-    if (!resolve_dir(dir) || !(state_text(RUN_DIR, text, sizeof text) || has(RUN_DIR, "journal"))) return complain(EXIT_WRITE, dir, "no job was started here");
+    if (!resolve_dir(dir) || !(state_text(RUN_DIR, text, sizeof text) || run_has(RUN_DIR, "journal"))) return complain(EXIT_WRITE, dir, "no job was started here");
     for (int i = 0; i < 1200; i++) {
         bool told = state_text(RUN_DIR, text, sizeof text);
-        if (told ? state_ended(text) && !state_pid(text) && !state_guard(text) : !has(RUN_DIR, "journal")) return 0;
+        if (told ? state_ended(text) && !state_pid(text) && !state_guard(text) : !run_has(RUN_DIR, "journal")) return 0;
         pid_t worker = state_pid(text), guard = state_guard(text);
         int lock = worker || guard ? -1 : lock_root(ROOT_DIR);
         if (lock >= 0) {

@@ -243,14 +243,18 @@ static int take(const char *holder, int64_t ttl_ms, const char *reason, int64_t 
     return answer(&n, 0);
 }
 
+// As begin, for who holds the lease by that token; another is told whose it is.
+static int begin_held(int64_t token, int *fd, struct lease *l) {
+    int err = begin(fd, l);
+    if (err || !stale(l, token)) return err;
+    close(*fd);
+    return answer(l, EXIT_FENCED);
+}
+
 static int renew(int64_t token, int64_t ttl_ms) {
     struct lease l;
-    int fd, err = begin(&fd, &l);
+    int fd, err = begin_held(token, &fd, &l);
     if (err) return err;
-    if (stale(&l, token)) {
-        close(fd);
-        return answer(&l, EXIT_FENCED);
-    }
     l.ttl_ms = ttl_ms;
     extend(&l, ttl_ms);
     return commit(fd, &l);
@@ -259,12 +263,8 @@ static int renew(int64_t token, int64_t ttl_ms) {
 // Under a job it ends with the job.
 static int drop(int64_t token) {
     struct lease l;
-    int fd, err = begin(&fd, &l);
+    int fd, err = begin_held(token, &fd, &l);
     if (err) return err;
-    if (stale(&l, token)) {
-        close(fd);
-        return answer(&l, EXIT_FENCED);
-    }
     l.ttl_ms = 0;
     if (!l.run[0]) l.until = 0;
     return commit(fd, &l);

@@ -275,6 +275,7 @@ int step_now(void);
 // ---- guard.c, state.c, facts.c: the commands
 struct state { const char *state, *op, *name, *result; int step, steps; int64_t done, of; pid_t pid, guard; int64_t elapsed_ms, limit_ms; const char *reason; };
 void state_write(const char *dir, const struct state *s);
+bool run_has(const char *dir, const char *name);                     // a file of a run's folder
 bool state_text(const char *dir, char *buf, size_t cap);
 bool state_ended(const char *text);
 pid_t state_pid(const char *text);         // the worker when it lives, else 0

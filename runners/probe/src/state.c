@@ -60,6 +60,11 @@ void state_write(const char *dir, const struct state *s) {
     sb_free(&b);
 }
 
+bool run_has(const char *dir, const char *name) {
+    char path[PATH_BYTES];
+    return snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path && access(path, F_OK) == 0;
+}
+
 // It is replaced within a run, and so not synced: a power cut may leave it empty, or as long as it was and all zeros.
 bool state_text(const char *dir, char *buf, size_t cap) {
     char path[PATH_BYTES];
@@ -98,9 +103,8 @@ pid_t state_pid(const char *text) { return alive(text, "\"pid\":", "\"start_tick
 pid_t state_guard(const char *text) { return alive(text, "\"guard_pid\":", "\"guard_start_ticks\":"); }
 
 int cmd_status(const char *dir) {
-    char text[4096 + 64], journal[PATH_BYTES];
-    snprintf(journal, sizeof journal, "%s/journal", dir);
-    if (!state_text(dir, text, 4096)) snprintf(text, sizeof text, "{\"state\":\"%s\"}", access(journal, F_OK) == 0 ? "lost" : "none");
+    char text[4096 + 64];
+    if (!state_text(dir, text, 4096)) snprintf(text, sizeof text, "{\"state\":\"%s\"}", run_has(dir, "journal") ? "lost" : "none");
     trim_end(text);
     size_t n = strlen(text);
     if (n && text[n - 1] == '}') text[n - 1] = 0;

@@ -77,10 +77,9 @@ static int one_file(const char *dir, const char *name, int64_t bytes) {
 }
 
 int cmd_unpack(const char *dir) {
-    char line[256], journal[PATH_BYTES];
+    char line[256];
     int error = make_folders(dir);
-    snprintf(journal, sizeof journal, "%s/journal", dir);
-    if (!error && access(journal, F_OK) == 0) error = EEXIST;   // a folder is run once
+    if (!error && run_has(dir, "journal")) error = EEXIST;   // a folder is run once
     for (int files = 0; !error && read_line(line, sizeof line); files++) {
         if (strcmp(line, "end") == 0) return 0;
         char *size = strrchr(line, ' '), *rest = size;
