@@ -107,7 +107,7 @@ def _watched(probe: Probe, folder: str, watch: Watch, interrupts: Interrupts, la
         if interrupts.abort and not stopped:
             probe.stop(folder)
             stopped = True
-        time.sleep(pauses.after(status))
+        interrupts.rest(pauses.after(status))
 
 
 class Silence:
@@ -183,4 +183,4 @@ class Silence:
         while time.monotonic() < until:
             if interrupts.finish:  # nobody waits for a device that cannot be reached
                 raise error
-            time.sleep(min(_TICK_S, max(0.0, until - time.monotonic())))
+            interrupts.rest(min(_TICK_S, until - time.monotonic()))

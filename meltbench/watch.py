@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import signal
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,23 +32,32 @@ class Interrupts:
     """Counts Ctrl-C while a run is under way: once finishes the run and stops after it, twice aborts it.
 
     SIGTERM aborts at once. Outside the main thread (a notebook's worker) nothing is caught.
+
+    A signal may come anywhere, also in the middle of an import or of a write to the terminal. So it is only noted when
+    it comes, and counted and told when the road looks here next, which ``rest`` makes at once.
     """
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-        self.count = 0
+        self._came: queue.SimpleQueue[int] = queue.SimpleQueue()  # its put may interrupt any other call
+        self._count = 0
         self.waiting = False  # before a run: there is none to finish
         self._old: dict[int, Any] = {}
 
     @property
     def finish(self) -> bool:
         """No further run is to be started."""
-        return self.count >= 1
+        return self._heard() >= 1
 
     @property
     def abort(self) -> bool:
         """The run under way is to be ended now."""
-        return self.count >= 2
+        return self._heard() >= 2
+
+    def rest(self, seconds: float) -> None:
+        """Sleep, at most until the next interrupt."""
+        with contextlib.suppress(queue.Empty):
+            self._tell(self._came.get(timeout=max(seconds, 0.0)))
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
@@ -61,10 +72,18 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _caught(self, number: int, _frame: FrameType | None) -> None:
-        self.count += 2 if number == signal.SIGTERM else 1
+        self._came.put(number)
+
+    def _heard(self) -> int:
+        while not self._came.empty():
+            self._tell(self._came.get())
+        return self._count
+
+    def _tell(self, number: int) -> None:
+        self._count += 2 if number == signal.SIGTERM else 1
         if self.waiting:
             self._watch.warn("stopping: no run is under way")
-        elif not self.abort:
+        elif self._count < 2:
             self._watch.warn("finishing this run, then stopping (Ctrl-C again to abort it)")
-        elif self.count <= 3:
+        elif self._count <= 3:
             self._watch.warn("aborting: stopping the engine and storing what there is")

@@ -182,8 +182,8 @@ def test_an_interrupted_run_puts_everything_back(bench: Bench) -> None:
     bench.wait_for(lambda s: s.get("op") == "exec")
     assert not device.untouched
     running.terminate()
-    running.communicate(timeout=60)
-    assert device.untouched
+    said = running.communicate(timeout=60)
+    assert device.untouched, said
     assert bench.no_leftovers()
 
 

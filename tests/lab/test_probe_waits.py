@@ -94,6 +94,7 @@ def test_it_is_told_also_when_the_probe_is_killed(lab: Lab, waiter: Waiter, vict
     assert call("run", lab.dir, "--detach").returncode == 0
     waiter.ask()
     lab.until(waiter.in_flock)
+    lab.until(lambda: lab.state()["state"] == "running")
     state = lab.state()
     if len(victims) == 2:  # so that neither does its duty for the other
         os.kill(state[victims[1]], signal.SIGSTOP)

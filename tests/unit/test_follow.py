@@ -53,7 +53,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def calm(count: int = 0) -> Any:
-    return SimpleNamespace(finish=count >= 1, abort=count >= 2)
+    return SimpleNamespace(finish=count >= 1, abort=count >= 2, rest=time.sleep)
 
 
 def waited(target: Target, expected_s: float = 30.0, interrupts: Any = None) -> tuple[dict[str, Any], int]:
