@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,11 @@ def is_the_truth(run: Run, board: Board, factor: float = 1.0) -> None:
 def is_the_heat(run: Run, board: Board) -> None:
     """The hottest the run says it was is the hottest the board was."""
     first, last = span(run, "run")
-    true = max(celsius for ns, _, celsius, _, _ in board.truth.rows() if first <= ns <= last)
+    rows = [(ns, celsius) for ns, _, celsius, _, _ in board.truth.rows() if first <= ns <= last]
+    steepest = max(abs(c1 - c0) / (t1 - t0) for (t0, c0), (t1, c1) in pairwise(rows))  # kelvins per ns
     found = measure(run, "max_temp_c", stat="max", source=None)
-    assert found["value"] == pytest.approx(true, abs=0.5)
+    # Nobody saw what came after the last of five readings a second.
+    assert found["value"] == pytest.approx(max(celsius for _, celsius in rows), abs=0.5 + 0.25e9 * steepest)
 
 
 def now_c(board: Board) -> float:
