@@ -316,9 +316,12 @@ def last_values(signals: Sequence[Series]) -> dict[str, tuple[float, str]]:
         value, unit = float(one.value[good[-1]]), one.unit
         if one.kind == "counter" and one.unit in _RATES:
             took_s = float(one.t1_ns[good[-1]] - one.t1_ns[good[0]]) / 1e9
-            if took_s <= 0 or value < float(one.value[good[0]]):
+            gained = value - float(one.value[good[0]])
+            if gained < 0 and one.wrap is not None:  # once at most: the shortest range of them lasts for many seconds
+                gained += one.wrap
+            if took_s <= 0 or gained < 0:
                 continue
-            value, unit = (value - float(one.value[good[0]])) / took_s, _RATES[one.unit]
+            value, unit = gained / took_s, _RATES[one.unit]
         found[printable(one.name)] = (value, unit)
     return found
 

@@ -33,6 +33,11 @@ def main() -> None:
         place = _place(error)
         _complain(f"internal error: {type(error).__name__}: {error} ({place}); report it with MELTBENCH_DEBUG=1 set")
         sys.exit(InternalError.exit_code)
+    finally:
+        import signal
+
+        # What is left is Python's own end: a Ctrl-C could only litter it with tracebacks.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _first_page() -> None:

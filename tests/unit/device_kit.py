@@ -99,10 +99,11 @@ def ina238(label: str) -> bytes:
     return f"{place}/name: ina238\n{said}".encode() + f"{place}/power1_input: 26000000\n".encode() * 3
 
 
-def rapl() -> bytes:
+def rapl(*joules: int) -> bytes:
+    """A package that has counted so far, a second apart."""
     place = "/sys/class/powercap/intel-rapl:0"
     start = f"{place}/name: package-0\n{place}/max_energy_range_uj: 262143328850\n"
-    return start.encode() + b"".join(f"{place}/energy_uj: {n}000000\n".encode() for n in (1, 2, 3))
+    return start.encode() + b"".join(f"{place}/energy_uj: {n}000000\n".encode() for n in joules or (1, 2, 3))
 
 
 POWERMETRICS = b"".join(

@@ -230,6 +230,12 @@ def test_a_desktop_whose_rapl_can_be_read_has_its_energy() -> None:
     assert worst(found) == "ok"
 
 
+def test_a_counter_that_wraps_while_it_is_looked_at_tells_its_watts_all_the_same() -> None:
+    found = diagnose(exam("linux-desktop", pc(), rapl=rapl(262140, 262142, 1), thermal=warm(45, "x86_pkg_temp")))
+    assert said(found, "energy").seen == "of rapl.package-0 (soc, 2.16 W now)"  # it wraps at 262,143.33 J
+    assert "2.16 W" in said(found, "source rapl").seen
+
+
 def test_a_gpu_that_nothing_reads_over_ssh_is_told() -> None:
     about = pc(__sys__class__drm__card0__device__vendor="0x10de")
     found = diagnose(exam("linux-desktop", about, rapl=rapl(), thermal=warm(45, "x86_pkg_temp")))
