@@ -21,6 +21,7 @@ from meltbench.deploy import helper_scripts
 from meltbench.doctor.exam import Exam, Folder, Link, Look
 from meltbench.enrol import runs_of
 from meltbench.errors import DeviceError, LinkLost, MeltbenchError, TargetBusy
+from meltbench.measure.counters import MAX_POWER_W, Unwrapper
 from meltbench.measure.digest import digest
 from meltbench.measure.energy import is_relative
 from meltbench.measure.total import Designation, designated
@@ -315,13 +316,11 @@ def last_values(signals: Sequence[Series]) -> dict[str, tuple[float, str]]:
             continue
         value, unit = float(one.value[good[-1]]), one.unit
         if one.kind == "counter" and one.unit in _RATES:
-            took_s = float(one.t1_ns[good[-1]] - one.t1_ns[good[0]]) / 1e9
-            gained = value - float(one.value[good[0]])
-            if gained < 0 and one.wrap is not None:  # once at most: the shortest range of them lasts for many seconds
-                gained += one.wrap
-            if took_s <= 0 or gained < 0:
+            line = Unwrapper(one.wrap, MAX_POWER_W if one.unit == "J" else None)
+            t_ns, risen, *_ = line.add(one)
+            if len(t_ns) < 2 or line.resets:
                 continue
-            value, unit = gained / took_s, _RATES[one.unit]
+            value, unit = float(risen[-1] - risen[0]) / float(t_ns[-1] - t_ns[0]) * 1e9, _RATES[one.unit]
         found[printable(one.name)] = (value, unit)
     return found
 

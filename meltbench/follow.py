@@ -179,8 +179,7 @@ class Silence:
                 return None
 
     def _pause(self, seconds: float, interrupts: Interrupts, error: DeviceError) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if interrupts.finish:  # nobody waits for a device that cannot be reached
-                raise error
-            interrupts.rest(min(_TICK_S, until - time.monotonic()))
+        if not interrupts.finish:
+            interrupts.rest(seconds)
+        if interrupts.finish:  # nobody waits for a device that cannot be reached
+            raise error
