@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meltbench.errors import DefinitionError, UnknownName
 from meltbench.readings import READERS, read
-from meltbench.readings.base import parse_ints
+from meltbench.readings.integers import parse_ints
 
 WORDS = {"ok", "denied", "absent", "again", "error", "unparsed", "gated"}
 ROOT = "/tmp/tree"
