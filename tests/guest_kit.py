@@ -82,11 +82,10 @@ class Guest(Target):
         """Set its wall clock forward (or back) by so much."""
         self.ssh(f"date -s @$(($(date +%s) + {seconds}))", user="root")
 
-    def fill_disk(self, leave_bytes: int, once: str = "true") -> None:
-        """Fill its disk up to so many bytes, as soon as that command ends well there."""
+    def fill_disk(self, leave_bytes: int) -> None:
+        """Fill its disk up to so many bytes."""
         free = "$(df -P -k / | awk 'NR == 2 {print $4}')"
-        fill = f"fallocate -l $(({free} * 1024 - {leave_bytes})) {FILLER}"
-        self.ssh(f"until {once}; do sleep 0.05; done 2> /dev/null; {fill}", user="root", seconds=BOOT_S)
+        self.ssh(f"fallocate -l $(({free} * 1024 - {leave_bytes})) {FILLER}", user="root")
 
     def free_disk(self) -> None:
         self.ssh(f"rm -f {FILLER}", user="root")

@@ -13,7 +13,7 @@ from cli import Bench
 from made_boards import Board
 
 # Some seconds of one busy processor, and as long of rest within the same command.
-WORK = "i=0; while [ $i -lt 500000 ]; do i=$((i+1)); done; sleep 0.5; while [ $i -lt 800000 ]; do i=$((i+1)); done"
+WORK = "i=0; while [ $i -lt 500000 ]; do i=$((i+1)); done; sleep 1; while [ $i -lt 800000 ]; do i=$((i+1)); done"
 Run = dict[str, Any]
 
 

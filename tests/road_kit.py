@@ -40,7 +40,7 @@ value = "fast"
 class Staged:
     """A controller that stands still at a stage of staged.py."""
 
-    def __init__(self, bench: Road, stage: str, words: Sequence[str]) -> None:
+    def __init__(self, bench: Bench, stage: str, words: Sequence[str]) -> None:
         say, self._say = os.pipe()
         self._here, hear = say, 0
         hear, self._hear = os.pipe()
@@ -66,10 +66,10 @@ class Staged:
         self.process.kill()
         self.end()
 
-    def end(self) -> tuple[int, str, str]:
+    def end(self, patience_s: float = PATIENCE_S) -> tuple[int, str, str]:
         """Wait for its end: exit status, stdout, stderr."""
         try:
-            out, err = self.process.communicate(timeout=PATIENCE_S)
+            out, err = self.process.communicate(timeout=patience_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise AssertionError(f"it did not end: {self.process.communicate()}") from None

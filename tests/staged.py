@@ -3,7 +3,7 @@
     python staged.py STAGE WORDS...     the words are meltbench's
 
 At the stage it says so in a line on the descriptor $STAGED_SAY, and goes on for a line on $STAGED_HEAR. Waits of the
-product that are of seconds are cut short, so that tests are. A stage is one of
+product that are of seconds are cut short, so that tests are, unless $STAGED_PATIENT is set. A stage is one of
 
     connect             before the first connection
     before:WORD         before the first command that has WORD among its words is sent; after:WORD: it was answered
@@ -140,7 +140,8 @@ def stand_at(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    impatient()
+    if "STAGED_PATIENT" not in os.environ:
+        impatient()
     stand_at(Stage())
     sys.argv[1:2] = []
     from meltbench.cli import main

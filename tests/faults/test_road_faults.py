@@ -105,7 +105,7 @@ def test_a_run_that_was_stored_and_not_removed_is_removed_by_collect(road: Road)
 
 @pytest.mark.parametrize(("name", "how"), [("idle_before", "cut"), ("run", "drop"), ("idle_after", "cut")])
 def test_the_link_is_gone_while_it_measures(road: Road, name: str, how: str) -> None:
-    controller = road.staged("never", *EXEC, "--set", "idle_s=0.7", *SLEEP)
+    controller = road.staged("never", *EXEC, "--set", "idle_s=1.5", *SLEEP)
     step = "engine" if name == "run" else name
     road.until_run(lambda state: state.get("name") == step)
     getattr(road.target.wire, how)()
@@ -215,7 +215,7 @@ def test_nothing_crosses_the_link_while_it_measures(road: Road) -> None:
 
     sh("nsenter", net, "nft", table)
     try:
-        controller = road.staged("after:run", *EXEC, "--", "sleep", "10").reached()
+        controller = road.staged("after:run", *EXEC, "--set", "idle_s=2", "--", "sleep", "10").reached()
         at_start = packets()
         controller.go()
         road.until_run(lambda state: state.get("op") == "exec")

@@ -22,6 +22,7 @@ from cli import Bench
 from engines_kit import stock_folder
 from guest_kit import Guest, arm64_guest
 from made_meter import IDLE_W, LOAD_W, made_meter
+from road_kit import Staged
 from rooms_kit import arm64_rootfs
 from targets_kit import Keys, Target, until
 from test_smoke import DOTPROD, zigged
@@ -379,18 +380,24 @@ def test_a_disk_that_is_full_before_a_run(box: Controller, guest: Guest) -> None
     assert box.left() == ""
 
 
-def test_a_disk_that_fills_up_while_a_model_is_pushed(box: Controller, guest: Guest, stock: builds.Record) -> None:
+def test_a_disk_that_fills_up_while_a_model_is_pushed(
+    box: Controller, guest: Guest, stock: builds.Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
     big = box.home / "big.gguf"
-    big.write_bytes((box.home / "tiny.gguf").read_bytes() + bytes(24 << 20))
-    words = ("run", "--device", "box", *SHORT, "--model", "big.gguf", *FEW)
-    under_way = box.start(*words)
+    big.write_bytes((box.home / "tiny.gguf").read_bytes() + bytes(40 << 20))
+    words = ("run", "--device", "box", "--set", "gate_timeout_s=0", *SHORT, "--model", "big.gguf", *FEW)
+    monkeypatch.setitem(box.env, "STAGED_PATIENT", "")
+    pushing = Staged(box, "push", words)
+    box.started.append(pushing.process)
     try:
-        guest.fill_disk(0, once="ls /home/lab/.meltbench/cache/blobs/*.part")
-        _, err = under_way.communicate(timeout=240)
+        pushing.reached()
+        guest.fill_disk(0)
+        pushing.go()
+        code, _, err = pushing.end(240)
     finally:
         guest.free_disk()
     (said,) = (line for line in err.splitlines() if line.startswith("meltbench: "))
-    assert under_way.returncode == 1
+    assert code == 1
     assert "pushing big.gguf to box" in said
     assert "No space left" in said or "no room" in said
     assert "meltbench devices cache box" in said
@@ -400,9 +407,10 @@ def test_a_disk_that_fills_up_while_a_model_is_pushed(box: Controller, guest: Gu
 
 
 def test_a_disk_that_fills_up_while_a_run_writes_its_journal(box: Controller, guest: Guest) -> None:
-    under_way = box.start("exec", "--json", "--device", "box", *SHORT, "--", "sleep", "8")
+    under_way = box.start("exec", "--json", "--device", "box", *SHORT, "--", "sleep", "12")
     try:
-        guest.fill_disk(0, once='grep \'"op":"exec"\' /home/lab/.meltbench/runs/2*/state')
+        guest.ssh('until grep \'"op":"exec"\' .meltbench/runs/2*/state; do sleep 0.1; done', seconds=240)
+        guest.fill_disk(0)
         out, err = under_way.communicate(timeout=240)
     finally:
         guest.free_disk()

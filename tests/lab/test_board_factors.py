@@ -86,8 +86,8 @@ def test_a_killed_probe_puts_back_what_it_set(bench: Bench, jetson: Board) -> No
 
 def test_a_killed_controller_leaves_a_run_that_puts_back_what_it_set(bench: Bench, jetson: Board) -> None:
     controller(bench, jetson, "root")
-    running = bench.start(*QUICK, "--", "sleep", "4")
-    until(lambda: "sleep 4" in jetson.room.processes().values(), "the work to begin")
+    running = bench.start(*QUICK, "--", "sleep", "8")
+    until(lambda: "sleep 8" in jetson.room.processes().values(), "the work to begin")
     running.kill()
     running.communicate()
     assert state_of(jetson) == [*MEANWHILE, "performance", "performance"]

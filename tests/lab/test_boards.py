@@ -131,7 +131,7 @@ def test_a_pi_5_that_is_hot_and_short_of_volts_says_both_of_the_run_alone(bench:
     pi5.warm_to(110)
     until(lambda: now_c(pi5) > 90, "the board to be hot")
     running = bench.start("exec", "--json", "--device", "board", "--set", "idle_s=1.5", "--", "sh", "-c", WORK)
-    until(lambda: "sleep 0.5" in pi5.room.processes().values(), "the middle of the work")
+    until(lambda: "sleep 1" in pi5.room.processes().values(), "the middle of the work")
     pi5.brown_out(now=True)
     told, said = running.communicate(timeout=120)
     pi5.brown_out(now=False)

@@ -333,10 +333,10 @@ def test_another_is_told_who_holds_it_and_may_steal(lab: Lab, probe: Probe) -> N
 
 
 def test_a_lost_lease_is_noticed_by_a_renewal(lab: Lab, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "TTL_S", 0.6)
+    monkeypatch.setattr(leases, "TTL_S", 2.0)
     with Lease.take(probe, "a", Told(), wait=False) as held:
         first = held.token
-        time.sleep(1.0)  # longer than it lasts: it is renewed
+        time.sleep(3.0)  # longer than it lasts: it is renewed
         assert probe.lease_show()["token"] == held.token == first
         probe.lease_take("b", LONG_MS, "why not")
         lab.until(lambda: held._lost is not None)
@@ -385,12 +385,12 @@ def test_a_cut_link_is_tried_again_until_the_lease_must_be_over(lab: Lab, monkey
 
 
 def test_nothing_is_sent_between_pause_and_resume(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "TTL_S", 0.3)
+    monkeypatch.setattr(leases, "TTL_S", 1.0)
     way = Cut()
     probe = Probe(way, probe_path(), str(lab.root))
     with Lease.take(probe, "a", Told(), wait=False) as held:
         held.pause()
-        probe.start(a_job(lab, 0.6), token=held.token)
+        probe.start(a_job(lab, 2.0), token=held.token)
         before = way.calls
         lab.until(lambda: lab.state()["state"] == "ended")
         assert way.calls == before

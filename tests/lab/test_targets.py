@@ -86,8 +86,8 @@ def test_a_room_can_be_off(plain: RoomTarget) -> None:
 
 
 def test_a_wire_that_was_cut_and_mended_goes_on_with_what_was_under_way(plain: RoomTarget) -> None:
-    with subprocess.Popen(plain.argv("sleep 1; echo told"), stdout=subprocess.PIPE, text=True) as under_way:
-        until(lambda: "sleep 1" in plain.room.processes().values(), "the command to run")
+    with subprocess.Popen(plain.argv("sleep 3; echo told"), stdout=subprocess.PIPE, text=True) as under_way:
+        until(lambda: "sleep 3" in plain.room.processes().values(), "the command to run")
         plain.wire.cut()
         assert "timed out" in fails(plain) or "No route" in fails(plain)
         plain.wire.restore()
