@@ -38,10 +38,14 @@ class Bench:
         own = {"XDG_STATE_HOME": str(self.home / "state"), "MELTBENCH_DATA": str(self.data), "PYTHONWARNINGS": "error"}
         return {**os.environ, **own, **self.env}
 
-    def start(self, *args: str) -> subprocess.Popen[str]:
+    def words(self, *args: str) -> tuple[str, ...]:
+        """What the command line is given for these."""
         if args[0] in ("run", "exec") and not self.gated and not any("gate_timeout_s" in word for word in args):
-            args = (args[0], "--set", "gate_timeout_s=0", *args[1:])
-        argv = [*self.prefix, sys.executable, "-m", "meltbench", *args]
+            return (args[0], "--set", "gate_timeout_s=0", *args[1:])
+        return args
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        argv = [*self.prefix, sys.executable, "-m", "meltbench", *self.words(*args)]
         return subprocess.Popen(
             argv,
             env=self.environment(),

@@ -45,7 +45,7 @@ class Staged:
         self._here, hear = say, 0
         hear, self._hear = os.pipe()
         env = bench.environment() | {"STAGED_SAY": str(self._say), "STAGED_HEAR": str(hear)}
-        argv = [sys.executable, str(HERE / "staged.py"), stage, *words]
+        argv = [sys.executable, str(HERE / "staged.py"), stage, *bench.words(*words)]
         self.process = subprocess.Popen(
             argv, env=env, cwd=bench.home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             preexec_fn=heed_interrupts, start_new_session=True, pass_fds=(self._say, hear),
@@ -134,8 +134,6 @@ class Road(Bench):
         return self
 
     def staged(self, stage: str, *words: str) -> Staged:
-        if words[0] in ("exec", "run"):
-            words = (words[0], "--set", "gate_timeout_s=0", *words[1:])
         return Staged(self, stage, words)
 
     # What is on the device, by this machine's own eyes: no traffic.

@@ -318,10 +318,14 @@ def test_over_a_long_and_lossy_link(box: Controller, guest: Guest) -> None:
 LONG = ("--model", "tiny.gguf", "--set", "repeat=100", "--set", "warmup=0")
 
 
+def until_run(box: Controller, says: str) -> None:
+    """Wait until a filter leaves something of the state of the run that is under way."""
+    box.target.ssh(f"until cat .meltbench/runs/2*/state | {says}; do sleep 0.1; done", seconds=240)
+
+
 def answered(box: Controller) -> None:
     """Wait until the run that is under way has had an answer."""
-    asks = 'grep \'"op":"http"\' .meltbench/runs/2*/state | grep -v \'"done":0\''
-    box.target.ssh(f"until {asks}; do sleep 0.1; done", seconds=240)
+    until_run(box, 'grep \'"op":"http"\' | grep -v \'"done":0\'')
 
 
 def is_rebooted(run: dict[str, Any]) -> None:
@@ -385,7 +389,7 @@ def test_a_disk_that_fills_up_while_a_model_is_pushed(
 ) -> None:
     big = box.home / "big.gguf"
     big.write_bytes((box.home / "tiny.gguf").read_bytes() + bytes(40 << 20))
-    words = ("run", "--device", "box", "--set", "gate_timeout_s=0", *SHORT, "--model", "big.gguf", *FEW)
+    words = ("run", "--device", "box", *SHORT, "--model", "big.gguf", *FEW)
     monkeypatch.setitem(box.env, "STAGED_PATIENT", "")
     pushing = Staged(box, "push", words)
     box.started.append(pushing.process)
@@ -409,7 +413,7 @@ def test_a_disk_that_fills_up_while_a_model_is_pushed(
 def test_a_disk_that_fills_up_while_a_run_writes_its_journal(box: Controller, guest: Guest) -> None:
     under_way = box.start("exec", "--json", "--device", "box", *SHORT, "--", "sleep", "12")
     try:
-        guest.ssh('until grep \'"op":"exec"\' .meltbench/runs/2*/state; do sleep 0.1; done', seconds=240)
+        until_run(box, 'grep \'"op":"exec"\'')
         guest.fill_disk(0)
         out, err = under_way.communicate(timeout=240)
     finally:
