@@ -348,6 +348,7 @@ def test_a_machine_that_reboots_while_somebody_looks_on(
     knobs = (("gate_timeout_s", "0"), ("idle_s", "0.3"), ("repeat", "100"), ("warmup", "0"))
     what = plan.make(Spec(device="box", model=str(box.home / "tiny.gguf"), knobs=knobs))
     store, records = open_store(box.data), []
+    guest.ssh("rm -r .meltbench/bin")  # so that the probe is put there a moment before, too
     under_way = threading.Thread(target=lambda: records.extend(road.run(what, store, Quiet())), daemon=True)
     under_way.start()
     answered(box)
@@ -359,13 +360,14 @@ def test_a_machine_that_reboots_while_somebody_looks_on(
 
 
 def test_a_machine_that_is_reset_after_its_controller_was_killed(box: Controller, guest: Guest) -> None:
+    guest.ssh("rm -r .meltbench/bin")  # so that the probe is put there a moment before, too
     under_way = box.start("run", "--device", "box", *SHORT, *LONG)
     answered(box)
     under_way.kill()
     under_way.communicate()
     guest.crash()
-    for name in ("job", "ticket"):  # on the disk before it began, whatever the power cut took
-        assert guest.ssh(f"head -c 10 .meltbench/runs/2*/{name}") != ""
+    for path in ("runs/2*/job", "runs/2*/ticket", "bin/meltprobe-*"):  # on the disk before it began, whatever is lost
+        assert guest.ssh(f"stat -c %s .meltbench/{path}") != "0"
     (run,) = box.json("collect", code=1)
     is_rebooted(run)
     assert box.left() == ""

@@ -249,7 +249,8 @@ static int make_journal(const struct job *job) {
     int err = journal_create(path, reserve, job->journal_bytes);
     snprintf(reserve, sizeof reserve, "%s/state", RUN_DIR);
     if (err) unlink(reserve);
-    else if (sync_path(reserve) == 0 && sync_path(RUN_DIR) == 0) sync_path(ROOT_DIR);
+    else if (sync_path(reserve) == 0 && sync_path(RUN_DIR) == 0 && sync_path(ROOT_DIR) == 0)
+        sync_path("/proc/self/exe");   // whoever comes after a power cut asks this program, which may have been put there just now
     return err ? complain(EXIT_WRITE, path, strerror(err)) : 0;
 }
 
