@@ -72,9 +72,9 @@ def before(owner: Any, name: str, stage: Stage, when: Any = lambda *_: True) -> 
 def at_command(stage: Stage) -> None:
     """Stand before a command is sent, or after it was answered."""
     from meltbench.errors import LinkLost
-    from meltbench.targets.ssh.transport import SshTransport
+    from meltbench.targets.shell import ShellTransport
 
-    run, under_way = SshTransport.run, []
+    run, under_way = ShellTransport.run, []
 
     def running(self: Any, argv: Any, deadline: Any, **more: Any) -> Any:
         if under_way and argv[0] == "rm":
@@ -93,7 +93,7 @@ def at_command(stage: Stage) -> None:
                 raise LinkLost("the link was cut before the answer came")
         return done
 
-    SshTransport.run = running  # type: ignore[method-assign]
+    ShellTransport.run = running  # type: ignore[method-assign]
 
 
 def in_a_push(stage: Stage) -> None:
@@ -119,13 +119,13 @@ def stand_at(stage: Stage) -> None:
     from meltbench import collecting
     from meltbench.cli.watching import Terminal
     from meltbench.probe.client import Probe
-    from meltbench.targets.ssh import transport
-    from meltbench.targets.ssh.files import Sized
+    from meltbench.targets.shell.files import Sized
     from meltbench.targets.ssh.link import Link
+    from meltbench.targets.ssh.session import Session
 
     places: dict[str, tuple[Any, ...]] = {
         "connect": (Link, "connect", stage),
-        "probe": (transport, "_converse", stage, lambda *words: words[-1] is not None),
+        "probe": (Session, "converse", stage, lambda _, __, feeder=None, *___: feeder is not None),
         "start": (Probe, "start", stage),
         "waiting": (Terminal, "step", stage, lambda _, status: status.get("op") == "lease"),
         "pull": (Sized, "__call__", stage),
