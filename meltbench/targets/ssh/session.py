@@ -13,7 +13,7 @@ import paramiko
 from meltbench.errors import DeadlineExceeded, DeviceError, LinkLost
 from meltbench.targets import Completed, printable
 from meltbench.targets.shell import quoting
-from meltbench.targets.shell.streams import CHUNK_BYTES, AfterMark, nowhere
+from meltbench.targets.shell.streams import AfterMark, nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from meltbench.targets.shell.streams import Feeder, Sink
     from meltbench.targets.ssh.link import Link
 
+_READ_BYTES = 256 << 10
 _OPEN_S = 10.0
 _REFUSED_S = 3.0
 _LOOK_S = 2.0  # how often a call looks whether the other end is silent
@@ -129,10 +130,10 @@ class Session:
         ended = channel.closed or (bool(channel.eof_received) and channel.status_event.is_set())
         read = False
         while channel.recv_ready():
-            self._out(memoryview(channel.recv(CHUNK_BYTES)))
+            self._out(memoryview(channel.recv(_READ_BYTES)))
             read = True
         while channel.recv_stderr_ready():
-            data = channel.recv_stderr(CHUNK_BYTES)
+            data = channel.recv_stderr(_READ_BYTES)
             self._last = data[-_LAST_BYTES:]
             self._err(memoryview(data))
             read = True
