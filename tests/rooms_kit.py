@@ -24,7 +24,8 @@ from wire_kit import Wire
 @dataclass(frozen=True)
 class Plan:
     """What room.py is told. ``layers``: below the room's own disk, the topmost first; ``made``: a folder with the made
-    parts of /proc and /sys, if any; ``binds``: folders of this machine and where they are seen in the room."""
+    parts of /proc and /sys, if any; ``binds``: folders of this machine and where they are seen in the room; ``init``:
+    the busybox that is its first process."""
 
     stage: str
     layers: list[str]
@@ -33,6 +34,7 @@ class Plan:
     disk_bytes: int = 2 << 30
     emulate: str = ""
     binds: list[tuple[str, str]] = field(default_factory=list)
+    init: str = "/bin/busybox"
 
 
 class Room:
@@ -99,6 +101,14 @@ class Room:
                 continue
         return found
 
+    def fill_disk(self, leave_bytes: int) -> None:
+        """Let its disk be full but for so many bytes."""
+        disk = os.statvfs(self.path("/"))
+        self.tell(f"disk {(disk.f_blocks - disk.f_bfree) * disk.f_frsize + leave_bytes}")
+
+    def free_disk(self) -> None:
+        self.tell(f"disk {self.plan.disk_bytes}")
+
     def stop(self) -> None:
         """End it. With its first process the kernel ends all others, and takes mounts and network away with them."""
         assert self._made.stdin is not None
@@ -146,12 +156,10 @@ class RoomTarget(Target):
         return key
 
     def fill_disk(self, leave_bytes: int) -> None:
-        """Let its disk be full but for so many bytes."""
-        disk = os.statvfs(self.room.path("/"))
-        self.room.tell(f"disk {(disk.f_blocks - disk.f_bfree) * disk.f_frsize + leave_bytes}")
+        self.room.fill_disk(leave_bytes)
 
     def free_disk(self) -> None:
-        self.room.tell(f"disk {self.room.plan.disk_bytes}")
+        self.room.free_disk()
 
 
 @contextmanager
