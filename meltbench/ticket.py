@@ -141,6 +141,7 @@ def ticket(
             "workdir": plan.known.workdir,
             "target": plan.known.place.kind,
             "address": plan.known.place.address,
+            "adb_port": plan.known.place.port,
             "checked": plan.profile.checked,
         },
         "sources": [asdict(source) for source in plan.profile.source],

@@ -48,8 +48,8 @@ def _of_inventory() -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
-                "title": f"{entry.board or 'a device'} at {entry.ssh}, profile {entry.profile}",
-                "target": "ssh",
+                "title": f"{entry.board or 'a device'} at {entry.place}, profile {entry.profile}",
+                "target": entry.place.kind,
                 "checked": str(found.data.get("checked", "unverified")) if found else "unverified",
                 "origin": str(inventory.path()),
                 "sha256": found.sha256 if found else "",

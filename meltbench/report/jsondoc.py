@@ -105,7 +105,7 @@ RUN = Document(
         Key("device.identity", "text", "Digest of what identifies the hardware."),
         Key("device.board", "text", "Its board.", _UNTOLD),
         Key("device.sha256", "text", "Of the device profile."),
-        Key("device.target", "text", "How it is reached: local or ssh."),
+        Key("device.target", "text", "How it is reached: local, ssh or adb."),
         Key("device.address", "text", "Where; empty for local."),
         Key("device.checked", "text", "How its profile was checked: device, capture, emulated or unverified."),
         Key("device.workdir", "text", "Folder on the target, where one is named.", "none is named"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from meltbench.errors import DeviceError, UnknownName, UserError
+from meltbench.paths import state_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,6 +102,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c == "\t" else "\ufffd" for c in text)
 
 
+def default_root(place: Place) -> str | None:
+    """Our folder on a target whose workdir nobody gave; None: below the home of its user there.
+
+    /data/local/tmp is what Android gives its shell to write to and to start programs from.
+    """
+    if place.kind == "local":
+        return str(state_dir() / "target")
+    return "/data/local/tmp/.meltbench" if place.kind == "adb" else None
+
+
 def connect(place: Place, identity: str | None = None) -> Transport:
     """The transport of a place; nothing is sent yet. ``identity``: of the board that is meant, where it is known."""
     if place.kind == "local":
@@ -120,4 +131,4 @@ def connect(place: Place, identity: str | None = None) -> Transport:
     raise UnknownName("target", place.kind, ["local", "ssh", "adb"])
 
 
-__all__ = ["Channel", "Completed", "DeviceError", "Feed", "Place", "Transport", "connect", "printable"]
+__all__ = ["Channel", "Completed", "DeviceError", "Feed", "Place", "Transport", "connect", "default_root", "printable"]

@@ -47,7 +47,7 @@ _mac = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 _GPU_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 
 GETPROP = "getprop"  # Android's own program: without arguments it prints every system property
-SERIAL_PROPERTY = "ro.serialno"
+SERIAL_PROPERTY, PRODUCT_PROPERTY = "ro.serialno", "ro.product.device"
 _PROPERTIES = (
     *("ro.product.manufacturer", "ro.product.model", "ro.product.device", "ro.soc.model", "ro.board.platform"),
     *("ro.build.version.release", "ro.build.id", "ro.build.version.incremental", "ro.build.fingerprint"),
@@ -101,7 +101,7 @@ class Facts:
     @property
     def product(self) -> str | None:
         """Android's name of the device, such as "oriole"."""
-        return self.properties.get("ro.product.device")
+        return self.properties.get(PRODUCT_PROPERTY)
 
     @property
     def accelerator(self) -> str | None:

@@ -38,7 +38,7 @@ _starting = threading.Lock()
 class Attached:
     """A device as the server lists it. ``state``: "device" where it can be used, else adb's word for why not.
 
-    ``product``: ro.product.name, of a device that can be used.
+    ``product``: ro.product.device, of one that can be used.
     """
 
     serial: str
@@ -71,7 +71,7 @@ class Server:
             told = dict(part.split(":", 1) for part in more if ":" in part)
             if state == "no":  # "no permissions (user in plugdev group; are your udev rules wrong?)"
                 state = "no permissions"
-            found.append(Attached(printable(serial.strip()), printable(state), told.get("product")))
+            found.append(Attached(printable(serial.strip()), printable(state), told.get("device")))
         return found
 
     def features(self, serial: str, deadline: Deadline) -> frozenset[str]:

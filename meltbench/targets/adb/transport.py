@@ -105,13 +105,20 @@ class AdbTransport(ShellTransport):
             time.sleep(_PAUSE_S)
 
     def _look_for(self, deadline: Deadline) -> None:
-        """Have the server connect to the device's address, or find the serial that it has now."""
+        """Find the serial that the device has now, else have the server connect to its address."""
         self._serial = self.address
-        if words.is_network(self.address):
-            self.server.connect(self.address, deadline)
-        elif self._identity is not None:
-            others = [one.serial for one in self.server.devices(deadline) if one.state == "device"]
+        there = {one.serial: one.state for one in self.server.devices(deadline)}
+        if self._identity is not None and self.address not in there:
+            others = [serial for serial, state in there.items() if state == "device"]
             self._serial = next((one for one in others if self._is_ours(one)), self.address)
+        if self._serial == self.address and words.is_network(self.address):
+            self._connect(there.get(self.address), deadline)
+
+    def _connect(self, state: str | None, deadline: Deadline) -> None:
+        """To HOST:PORT. One that was connected and fell silent is offline, and would stay so for seconds."""
+        if state == "offline":
+            self.server.disconnect(self.address, deadline)
+        self.server.connect(self.address, deadline)
 
     def _is_ours(self, serial: str) -> bool:
         found = self._told(serial, ["getprop", SERIAL_PROPERTY], Deadline.after(_ASK_S))
