@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from adb_kit import Server, adb_server
 from cli import Bench
 from guest_kit import Guest, arm64_guest
 from hypothesis import settings
 from made_boards import Board, made_board
-from phones_kit import Phone, Server, adb_server, made_phone
+from phones_kit import Phone, made_phone
 from rooms_kit import RoomTarget, arm64_rootfs, plain_room
 from targets_kit import Keys, need
 

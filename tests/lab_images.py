@@ -39,6 +39,7 @@ DISK_BYTES = 3 << 30  # of the guest; a file with holes
 # Android's adbd, shell and userland as this release packages them, and a library that a stock engine asks for.
 PHONE, PHONE_SUITE = ("adbd", "mksh", "toybox", "libgomp1"), "trixie"
 ADBD = Path("apex/com.android.adbd/bin/adbd")  # where Android has it
+SHELL = Path("apex/lab/sh")  # of the made programs too, whatever stands at /system/bin/sh
 ROOTS = ("su", "login", "passwd", "reboot", "halt", "poweroff")  # of toybox; a phone has none of them, or another
 ADMIN = "/usr/local/sbin:/usr/sbin:/sbin"  # where apt puts sshd, ip and mkfs, and a plain user's PATH does not look
 
@@ -131,18 +132,19 @@ def phone(lab: Path, arch: str) -> Path:
 
     A busybox is its init, in /lab, which only root may enter.
     """
-    target = _place(lab, f"phone-{arch}", phone, text=repr((PHONE, PHONE_SUITE, ADBD, ROOTS)))
+    target = _place(lab, f"phone-{arch}", phone, text=repr((PHONE, PHONE_SUITE, ADBD, SHELL, ROOTS)))
     if target.is_dir():
         return target
     with tempfile.TemporaryDirectory(dir=lab) as folder:
         full, root = Path(folder) / "full", Path(folder) / "root"
         unpacked(full, arch, *PHONE, suite=PHONE_SUITE)
-        for place in ("lab", ADBD.parent, "system/bin", "usr/lib", "etc", "dev", "proc", "sys"):
+        for place in ("lab", ADBD.parent, SHELL.parent, "system/bin", "usr/lib", "etc", "dev", "proc", "sys"):
             (root / place).mkdir(parents=True)
         (root / "lab").chmod(0o700)
         shutil.copy2(rootfs(lab, arch) / "bin/busybox", root / "lab/busybox")
         (full / "usr/lib/android-sdk/platform-tools/adbd").rename(root / ADBD)
-        (full / "usr/bin/mksh").rename(root / "system/bin/sh")
+        (full / "usr/bin/mksh").rename(root / SHELL)
+        (root / "system/bin/sh").symlink_to(f"../../{SHELL}")
         (full / "usr/bin/toybox").rename(root / "system/bin/toybox")
         for libraries in (full / "usr/lib").glob("*-linux-gnu"):
             libraries.rename(root / "usr/lib" / libraries.name)

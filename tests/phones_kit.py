@@ -1,148 +1,31 @@
-"""Made phones: rooms with Android's own adbd, mksh as their shell and toybox as their userland, and a real adb server.
+"""Made phones: rooms with Android's own adbd, mksh as their shell and toybox as their userland.
 
-The daemon and its protocol are real, and so are client and server, those that adbutils brings along. A phone is on a
-wire of its own and reached by network, as with wireless debugging. What its other programs say is made:
-tests/made_android.
-
-The server is the tests' own: on a free port, with a home of its own, and blind to phones on USB and to emulators, so
-that nobody's server, key or phone is touched.
+The daemon and its protocol are real, and so are client and server (adb_kit.py). A phone is on a wire of its own and
+reached by network, as with wireless debugging. Its other programs are made (tests/made_android): they answer as its
+maker has them answer (phone_makers.py) from what a simulator of its battery writes (phone_simulator.py).
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import adbutils
 import lab_images
+from adb_kit import Server, listens
+from made_boards import Truth
+from phone_files import PORT, layer, made_sys, shared_state
+from phone_makers import MAKERS
+from phone_simulator import CHARGERS
 from rooms_kit import Plan, Room
 from targets_kit import HERE, artefact, need, until
 from wire_kit import Wire
-
-PORT = 6555  # of adbd: a server looks for emulators at 5555 to 5585
-SHELL = 2000  # Android's user and group "shell"
-# Where Android's shell looks for programs. Only /system/bin is there.
-PATH = ":".join(
-    [
-        *("/product/bin", "/apex/com.android.runtime/bin", "/apex/com.android.art/bin", "/system_ext/bin"),
-        *("/system/bin", "/system/xbin", "/odm/bin", "/vendor/bin", "/vendor/xbin"),
-    ]
-)
-# The groups that Android's adbd gives its shell (packages/modules/adb/daemon/main.cpp, drop_privileges).
-_GROUPS = {"input": 1004, "log": 1007, "adb": 1011, "sdcard_rw": 1015, "inet": 3003, "readproc": 3009, "uhid": 3011}
-_INITTAB = "::sysinit:/lab/rc\n::respawn:/lab/start\n"
-_RC = """#!/lab/busybox sh
-/lab/busybox ip link set lo up
-/lab/busybox hostname localhost
-"""
-_START = f"""#!/lab/busybox sh
-while [ -e /lab/off ]; do /lab/busybox sleep 0.05; done
-export PATH={PATH} ADBD_PORT={PORT} ANDROID_ROOT=/system ANDROID_DATA=/data EXTERNAL_STORAGE=/sdcard
-exec /lab/busybox start-stop-daemon -S -c shell:shell -x /{lab_images.ADBD}
-"""
-
-
-def listens(address: str, port: int) -> bool:
-    with socket.socket() as one:
-        one.settimeout(1)
-        return one.connect_ex((address, port)) == 0
-
-
-class Server:
-    """An adb server of the tests, and the real client of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.port = int(one.getsockname()[1])
-        self.start()
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What tells a client of it; a server that a client starts looks for phones as little as this one.
-
-        libusb would keep a server waiting for 3 s where it finds no USB at all.
-        """
-        blind = {"ADB_LOCAL_TRANSPORT_MAX_PORT": "5553", "ADB_MDNS": "0", "ADB_LIBUSB": "0"}
-        return {"ANDROID_ADB_SERVER_PORT": str(self.port), **blind}
-
-    @property
-    def _own(self) -> dict[str, str]:
-        """Keys and log lie in the home."""
-        return {**os.environ, **self.environment, "HOME": str(self.folder), "TMPDIR": str(self.folder)}
-
-    def start(self) -> None:
-        words = ["--one-device", "none", "-P", str(self.port), "server", "nodaemon"]
-        with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [adbutils.adb_path(), *words],
-                env=self._own,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        until(self.listens, "an adb server to listen")
-
-    def listens(self) -> bool:
-        return listens("127.0.0.1", self.port)
-
-    def kill(self) -> None:
-        """Kill it as a crash does. A client may start another in its place."""
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> None:
-        """End it, and the one that a client started in its place."""
-        self.kill()
-        if self.listens():
-            self.adb("kill-server")
-
-    def adb(self, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """What the real client says to these words."""
-        return subprocess.run(
-            [adbutils.adb_path(), *words],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            env=self._own,
-            timeout=seconds,
-        )
-
-
-@contextmanager
-def adb_server(folder: Path) -> Iterator[Server]:
-    server = Server(folder)
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-PIXEL_6 = {
-    "ro.product.manufacturer": "Google",
-    "ro.product.model": "Pixel 6",
-    "ro.product.device": "oriole",
-    "ro.product.name": "oriole",
-    "ro.product.brand": "google",
-    "ro.product.cpu.abi": "arm64-v8a",
-    "ro.soc.model": "GS101",
-    "ro.board.platform": "gs101",
-    "ro.build.version.release": "15",
-    "ro.build.version.sdk": "35",
-    "ro.build.id": "AP4A.250205.002",
-    "ro.build.version.incremental": "12821496",
-    "ro.build.type": "user",
-    "ro.build.fingerprint": "google/oriole/oriole:15/AP4A.250205.002/12821496:user/release-keys",
-    "ro.debuggable": "0",
-    "sys.boot_completed": "1",
-}
 
 
 @dataclass
@@ -168,6 +51,15 @@ class Phone:
         """What tells meltbench of its server."""
         return self.server.environment
 
+    @property
+    def truth(self) -> Truth:
+        return Truth(self.folder / "truth")
+
+    @property
+    def state(self) -> Path:
+        """What its made programs share, as this machine sees it."""
+        return self.folder / "state"
+
     def try_adb(self, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         """What the real client says to these words about this phone."""
         return self.server.adb("-s", self.serial, *words, seconds=seconds)
@@ -192,7 +84,7 @@ class Phone:
             if "offline" in self.try_adb("get-state", seconds=10).stderr:
                 self.server.adb("disconnect", self.serial)  # by itself it tries again every 3 s
             if "connected" in self.server.adb("connect", self.serial, seconds=10).stdout:
-                return self.try_adb("shell", "echo ready", seconds=10).stdout.strip() == "ready"
+                return self.try_adb("shell", "echo ready", seconds=10).stdout.endswith("ready\n")
         return False
 
     def kill_server(self) -> None:
@@ -221,13 +113,49 @@ class Phone:
         self.room.path("/lab/off").unlink()
 
     def boot_id(self) -> str:
-        """As this machine sees it, with or without adb."""
-        return self.room.path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        """As this machine sees it, with or without adb; empty while it boots."""
+        try:
+            return self.room.path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        except OSError:
+            return ""
 
     def reboot(self) -> None:
         """Cut its power and start it again; it answers when this returns."""
-        self.room.boot()
+        self.boot()
         self.connect()
+
+    def boot(self) -> None:
+        self.room.boot()
+        (self.folder / "pid").write_text(f"{self.room.pid}\n")
+
+    def plug(self, on: bool = True, kind: str = "charging") -> None:
+        """Put it at a charger, or take it off. ``kind``: a word of phone_simulator.CHARGERS."""
+        assert kind in CHARGERS
+        (self.folder / "charger").write_text(f"{kind}\n" if on else "\n")
+
+    def charge_to(self, percent: float) -> None:
+        """Let its battery have so much from now on."""
+        (self.folder / "level").write_text(f"{percent}\n")
+
+    def warm_to(self, ambient_c: float) -> None:
+        """Put it where it is that warm; its own heat comes on top."""
+        (self.folder / "ambient_c").write_text(f"{ambient_c}\n")
+
+    def set_pin(self) -> None:
+        """Have its lock ask for a PIN that nobody gives it."""
+        (self.state / "pin").touch()
+
+    @contextmanager
+    def flood(self) -> Iterator[None]:
+        """Meanwhile something fills its log as fast as it can: `logcat` does not come to an end, and a core is busy."""
+        (self.state / "flood").touch()
+        loop = "while [ -e /.made/flood ]; do print -r 'E Vendor: unexpected event'; done > /dev/null"
+        words = ["nsenter", f"--target={self.room.pid}", "--mount", "--pid", "--root", "/apex/lab/sh", "-c", loop]
+        with subprocess.Popen(words):
+            try:
+                yield
+            finally:
+                (self.state / "flood").unlink()
 
     def fill_disk(self, leave_bytes: int) -> None:
         """Let its disk be full but for so many bytes."""
@@ -237,62 +165,76 @@ class Phone:
         self.room.free_disk()
 
 
-def _layer(folder: Path) -> Path:
-    """The files that make the root file system a phone of its own."""
-    users = f"root:x:0:0:root:/:/system/bin/sh\nshell:x:{SHELL}:{SHELL}::/:/system/bin/sh\n"
-    groups = "".join(f"{name}:x:{number}:shell\n" for name, number in _GROUPS.items())
-    texts = {
-        "etc/passwd": users,
-        "etc/group": f"root:x:0:\nshell:x:{SHELL}:\n{groups}",
-        "etc/inittab": _INITTAB,
-        "lab/rc": _RC,
-        "lab/start": _START,
-        **{f"system/bin/{path.name}": path.read_text() for path in (HERE / "made_android").iterdir()},
-    }
-    for name, text in texts.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        path.chmod(0o755 if text.startswith("#!") else 0o644)
-    (folder / "lab").chmod(0o700)
-    (folder / "data/local/tmp").mkdir(parents=True)
-    for place, owner, mode in (("data", 1000, 0o771), ("data/local", 0, 0o751), ("data/local/tmp", SHELL, 0o771)):
-        os.chown(folder / place, owner, owner)
-        (folder / place).chmod(mode)
-    return folder
-
-
 @contextmanager
 def made_phone(
     folder: Path,
     server: Server,
+    maker: str = "pixel6",
     serial: str = "1A2B3C4D5E6F7G",
     properties: Mapping[str, str] | None = None,
     disk_bytes: int = 2 << 30,
+    *,
+    prose: bool = False,
+    root: bool = False,
 ) -> Iterator[Phone]:
-    """A phone that is on, and that the server is connected to; it is gone afterwards.
+    """A phone of a maker (phone_makers.MAKERS) that is on and connected to; it is gone afterwards.
 
-    ``serial``: that of its hardware, ro.serialno: one of another is another phone. ``properties``: beside those of a
-    Pixel 6.
+    ``serial``: that of its hardware, ro.serialno: one of another is another phone. ``properties``: beside its maker's.
+    ``prose``: its shell prints a line of its own before every answer. ``root``: the shell's user may read all of /sys,
+    as after a phone was rooted.
     """
     need("ip", "nft", "nsenter")
-    root = artefact(lambda lab: lab_images.phone(lab, lab_images.native()))
-    above = _layer(folder / "layer")
-    state = folder / "state"
-    state.mkdir()
-    told = PIXEL_6 | {"ro.serialno": serial, "ro.boot.serialno": serial} | dict(properties or {})
-    (state / "properties").write_text("".join(f"{name}={value}\n" for name, value in told.items()))
-    layers, binds = [str(above), str(root)], [(str(state), "/.made")]
-    made = str(folder / "made")
-    room = Room(Plan(str(folder / "stage"), layers, made, "localhost", disk_bytes, "", binds, "/lab/busybox"))
+    image = artefact(lambda lab: lab_images.phone(lab, lab_images.native()))
+    above, made, made_by = layer(folder / "layer", prose=prose), folder / "made", MAKERS[maker]
+    made_sys(made, made_by, root=root)
+    own = {"ro.serialno": serial, "ro.boot.serialno": serial, **(properties or {})}
+    binds = [(str(shared_state(folder / "state", made_by, own)), "/.made")]
+    layers = [str(above), str(image)]
+    room = Room(Plan(str(folder / "stage"), layers, str(made), "localhost", disk_bytes, "", binds, "/lab/busybox"))
     try:
         wire = Wire(room)
         try:
             phone = Phone(room, wire, server, folder)
-            phone.connect()
-            yield phone
+            (folder / "pid").write_text(f"{room.pid}\n")
+            phone.plug(on=False)
+            with _simulated(maker, phone), _restarted(phone):
+                phone.connect()
+                yield phone
         finally:
             server.adb("disconnect", f"{wire.address}:{PORT}")
             wire.close()
     finally:
         room.stop()
+
+
+@contextmanager
+def _simulated(maker: str, phone: Phone) -> Iterator[None]:
+    argv = [sys.executable, str(HERE / "phone_simulator.py"), maker, str(phone.folder), str(os.cpu_count() or 1)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout is not None
+            assert running.stdout.readline() == "ready\n"
+            yield
+            assert running.poll() is None, "the simulator of the phone ended"
+        finally:
+            running.kill()
+
+
+@contextmanager
+def _restarted(phone: Phone) -> Iterator[None]:
+    """Its `reboot` is heard of."""
+    over, asked = threading.Event(), phone.state / "run/reboot"
+
+    def listen() -> None:
+        while not over.wait(0.05):
+            if asked.exists():
+                asked.unlink()
+                phone.boot()
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,7 +44,7 @@ class Room:
     def __init__(self, plan: Plan) -> None:
         Path(plan.stage).mkdir(parents=True)
         argv = [sys.executable, str(HERE / "room.py"), json.dumps(asdict(plan))]
-        self.plan = plan
+        self.plan, self._one = plan, threading.Lock()
         self._made = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -63,9 +64,10 @@ class Room:
 
     def tell(self, command: str) -> str:
         assert self._made.stdin is not None
-        self._made.stdin.write(f"{command}\n")
-        self._made.stdin.flush()
-        return self._answer()
+        with self._one:
+            self._made.stdin.write(f"{command}\n")
+            self._made.stdin.flush()
+            return self._answer()
 
     def boot(self) -> None:
         """Start it, again if it runs: disk and network stay, processes, /run and /tmp do not."""
