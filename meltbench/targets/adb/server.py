@@ -7,6 +7,7 @@ itself, an answer OKAY, or FAIL with such a text.
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from meltbench.targets.adb import words
 from meltbench.targets.local import LocalTransport
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
 
     from meltbench.deadline import Deadline
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PORT = 5037
 _HERE = ("127.0.0.1", "localhost", "::1")
 _START_S = 20.0
+_LISTENS_S = 3.0
 _CONNECT_S = 12.0  # the server itself gives up after 10 s
 _MAX_DEVICES = 1000
 _starting = threading.Lock()
@@ -47,10 +48,14 @@ class Attached:
 
 
 class _Connection(AdbConnection):  # type: ignore[misc]
-    """adbutils', which would start a server by itself, on the default port whichever was asked for."""
+    """adbutils', which by itself starts a server on the default port, whichever was asked for, and leaves sockets."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._at = (host, port)
+        super().__init__(host, port)
 
     def _safe_connect(self) -> socket.socket:
-        return self._create_socket()  # type: ignore[no-any-return]
+        return socket.create_connection(self._at, _LISTENS_S)
 
 
 class Server:
@@ -158,11 +163,11 @@ class Server:
         deadline.check("reaching the adb server")
         try:
             return _Connection(self.host, self.port)
-        except (AdbError, OSError):
+        except OSError:
             self._start(deadline)
         try:
             return _Connection(self.host, self.port)
-        except (AdbError, OSError) as error:
+        except OSError as error:
             raise LinkLost(f"no adb server answers at {self}: {printable(str(error))}", hint=_LOOK) from error
 
     def _start(self, deadline: Deadline) -> None:

@@ -64,6 +64,7 @@ class AdbSession:
         self._code: int | None = None
         self._head, self._kind, self._left = b"", _STDOUT, 0
         self._queue: deque[memoryview] = deque()
+        self._deaf = False
         self._heard_s = time.monotonic()
 
     def into(self, out: Sink, err: Sink) -> None:
@@ -81,7 +82,7 @@ class AdbSession:
         while self._code is None and not until():
             if deadline.remaining() <= 0:
                 raise DeadlineExceeded(f"{self.name} did not end in time", hint="try again")
-            if feed is not None and not feed.given and not self._queue:
+            if feed is not None and not feed.given and not self._queue and not self._deaf:
                 view = feed.next()
                 self._give(*((_STDIN, view) if view else (_CLOSE_STDIN, b"")))
                 feed.took(len(view))
@@ -110,6 +111,8 @@ class AdbSession:
             return  # it is closed already
 
     def _give(self, kind: int, data: bytes | memoryview) -> None:
+        if self._deaf:
+            return
         self._queue.append(memoryview(_HEAD.pack(kind, len(data))))
         if data:
             self._queue.append(memoryview(data))
@@ -127,7 +130,12 @@ class AdbSession:
             raise self._lost(printable(str(error))) from error
 
     def _send(self) -> None:
-        sent = self._socket.sendmsg(list(self._queue)[:64])
+        try:
+            sent = self._socket.sendmsg(list(self._queue)[:64])
+        except (BrokenPipeError, ConnectionResetError):
+            self._deaf = True  # it ended before it took all; what it said before, and its status, are still to be read
+            self._queue.clear()
+            return
         self._heard_s = time.monotonic()  # what is taken is taken by somebody
         while sent:
             first = self._queue.popleft()
