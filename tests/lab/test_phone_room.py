@@ -202,6 +202,19 @@ def test_each_maker_answers_in_its_own_dialect(tmp_path: Path, adb: Server, name
         assert ("VSYS_PWR_MODEM" in phone.shell("dumpsys powerstats")) == maker.power_monitors
 
 
+def test_two_phones_at_one_server_are_two_and_leave_nothing_behind(tmp_path: Path, adb: Server, phone: Phone) -> None:
+    with made_phone(tmp_path, adb, "galaxy-s23", serial="OTHER") as other:
+        listed = adb.adb("devices").stdout
+        assert phone.serial in listed
+        assert other.serial in listed
+        assert phone.shell("getprop ro.serialno") != other.shell("getprop ro.serialno") == "OTHER"
+        other.shell("setsid sleep 1000 < /dev/null > /dev/null 2>&1 &")
+        card, pids = other.wire.card, list(other.room.processes())
+    assert other.serial not in adb.adb("devices").stdout
+    assert not Path(f"/sys/class/net/{card}").exists()
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
 def test_a_rooted_phone_denies_nothing(tmp_path: Path, adb: Server) -> None:
     with made_phone(tmp_path, adb, "pixel6", root=True) as phone:
         assert "[S2M_VDD_CPUCL2]" in phone.shell("cat /sys/bus/iio/devices/iio:device1/energy_value")
