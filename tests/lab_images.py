@@ -231,7 +231,7 @@ def _initramfs(work: Path, made: Path, busybox: Path, arm64: Path) -> None:
 def main() -> None:
     lab = Path(sys.argv[1])
     lab.mkdir(parents=True, exist_ok=True)
-    print(tools(), rootfs(lab, native()), rootfs(lab, "arm64"), guest(lab), sep="\n")
+    print(tools(), rootfs(lab, native()), rootfs(lab, "arm64"), phone(lab, native()), guest(lab), sep="\n")
 
 
 if __name__ == "__main__":

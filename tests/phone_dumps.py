@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from made_gauge import UNITS
+from perfetto_wire import battery as battery_counters
+from perfetto_wire import energy_of, named, packet
+from perfetto_wire import rails as power_rails
 from phone_makers import Maker
 
 STATUS = {1: "Unknown", 2: "Charging", 3: "Discharging", 4: "Not charging", 5: "Full"}
@@ -110,6 +113,18 @@ def rails(monitor: int, ms: int, microjoules: list[int]) -> str:
     for n, (name, value) in enumerate(zip(RAILS[monitor], microjoules, strict=True)):
         lines.append(f"CH{n}(T={ms:012})[{name}], {value:015}")
     return "\n".join(lines) + "\n"
+
+
+def packets(
+    maker: Maker, seen: Seen, energies: list[list[float]], ms: list[int], now_s: float, *, first: bool
+) -> bytes:
+    """What perfetto's android.power writes of one poll. Times of rails are their monitors', of packets the clock's."""
+    t_ns, names = round(now_s * 1e9), [name for monitor in RAILS for name in monitor]
+    told = {"charge": counter(maker, seen), "current": counts(maker, seen, "uA"), "voltage": round(seen.volts * 1e6)}
+    out = packet(power_rails(*(named(n, name) for n, name in enumerate(names))), t_ns=t_ns) if first else b""
+    values = [(round(value), when) for monitor, when in zip(energies, ms, strict=True) for value in monitor]
+    out += packet(battery_counters(percent=float(seen.level), **told), t_ns=t_ns)
+    return out + packet(power_rails(*(energy_of(n, uws, when) for n, (uws, when) in enumerate(values))), t_ns=t_ns)
 
 
 def powerstats(maker: Maker) -> str:

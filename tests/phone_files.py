@@ -59,22 +59,31 @@ SETTINGS = {
 }
 
 
-def layer(folder: Path, *, prose: bool) -> Path:
+# Folder, owner (1000: Android's user "system") and mode.
+_DATA = (
+    *(("data", 1000, 0o771), ("data/local", 0, 0o751), ("data/local/tmp", SHELL, 0o771)),
+    *(("data/misc", 1000, 0o771), ("data/misc/perfetto-traces", 0, 0o773)),
+)
+
+
+def layer(folder: Path, maker: Maker, *, prose: bool) -> Path:
     """The files that make the root file system a phone of its own. ``prose``: its shell says something as it starts."""
     users = f"root:x:0:0:root:/:/system/bin/sh\nshell:x:{SHELL}:{SHELL}::/:/system/bin/sh\n"
     groups = "".join(f"{name}:x:{number}:shell\n" for name, number in _GROUPS.items())
     texts = {"etc/passwd": users, "etc/group": f"root:x:0:\nshell:x:{SHELL}:\n{groups}", "etc/inittab": _INITTAB}
     texts |= {"lab/rc": _RC, "lab/start": _START, "lab/radio": _RADIO}
     texts |= {"system/bin/sh": _PROSE} if prose else {}
-    for place, where in (("bin", "system/bin"), ("services", "apex/lab/services")):
+    places = {"bin": "system/bin", "services": "apex/lab/services"}
+    places |= {"pixel": "system/bin"} if maker.power_monitors else {}
+    for place, where in places.items():
         texts |= {f"{where}/{path.name}": path.read_text() for path in (HERE / "made_android" / place).iterdir()}
     write(folder, texts)
     for name, text in texts.items():
         (folder / name).chmod(0o755 if text.startswith("#!") else 0o644)
     (folder / "lab").chmod(0o700)
-    (folder / "data/local/tmp").mkdir(parents=True)
-    for place, owner, mode in (("data", 1000, 0o771), ("data/local", 0, 0o751), ("data/local/tmp", SHELL, 0o771)):
-        os.chown(folder / place, owner, owner)
+    for place, owner, mode in _DATA:
+        (folder / place).mkdir()
+        os.chown(folder / place, owner, SHELL if place.endswith("traces") else owner)
         (folder / place).chmod(mode)
     return folder
 

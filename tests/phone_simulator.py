@@ -87,6 +87,8 @@ class Phone:
         self.battery = Battery(FULL_C * START_PERCENT / 100, *amps(PHYSICS.idle_w), amps(PHYSICS.idle_w)[0], 26.0)
         self.told_s = self.seen_s = self.asked_s = -math.inf
         self.noise_a = 0.0
+        self.rail_ms = [0, 0]
+        self.traces: dict[str, float] = {}
         self.energies = [[0.0] * len(monitor) for monitor in dumps.RAILS]
         self.event: tuple[object, ...] = ()
 
@@ -118,6 +120,7 @@ class Phone:
             self.gauge(charger, bool(word))
         self.services(state, charger, (word, charger.percent, self.battery.level), now_s)
         self.rails(state, now_s)
+        self.trace(self.seen(charger, bool(word)), now_s)
 
     def seen(self, charger: Charger, plugged: bool) -> dumps.Seen:
         b, amperes = self.battery, self.battery.flow_a * self.maker.gauge.gain + self.noise_a
@@ -173,8 +176,19 @@ class Phone:
             for n, (rest, share) in enumerate(dumps.RAILS[monitor].values()):
                 energies[n] += (rest * PHYSICS.idle_w + share * more) * state.dt_s * 1e6
             ms = max(0, round(now_s * 1000) - 4321 * monitor)
+            self.rail_ms[monitor] = ms
             text = dumps.rails(monitor, ms, [round(value) for value in energies])
             self.sys.write_text(f"sys/bus/iio/devices/iio:device{monitor}/energy_value", text)
+
+    def trace(self, seen: dumps.Seen, now_s: float) -> None:
+        """What perfetto records for those who asked it, each at a period of its own."""
+        for request in (self.state / "run").glob("trace.*"):
+            at_s = self.traces.get(request.name)
+            poll_s = max(100.0, Tree(self.state).number(f"run/{request.name}", 1000)) / 1000
+            if at_s is None or now_s - at_s >= poll_s:
+                self.traces[request.name] = now_s
+                with (self.state / request.name).open("ab") as out:
+                    out.write(dumps.packets(self.maker, seen, self.energies, self.rail_ms, now_s, first=at_s is None))
 
 
 def policies(cores: int) -> dict[int, tuple[int, int]]:

@@ -185,7 +185,8 @@ def made_phone(
     """
     need("ip", "nft", "nsenter")
     image = artefact(lambda lab: lab_images.phone(lab, lab_images.native()))
-    above, made, made_by = layer(folder / "layer", prose=prose), folder / "made", MAKERS[maker]
+    made, made_by = folder / "made", MAKERS[maker]
+    above = layer(folder / "layer", made_by, prose=prose)
     made_sys(made, made_by, root=root)
     own = {"ro.serialno": serial, "ro.boot.serialno": serial, **(properties or {})}
     binds = [(str(shared_state(folder / "state", made_by, own)), "/.made")]

@@ -16,6 +16,8 @@ from phone_makers import MAKERS
 from phones_kit import Phone, made_phone
 from targets_kit import until
 
+from meltbench.readings import READERS, read
+from meltbench.readings.capture import captured
 from meltbench.readings.dumpsys_battery import parse_dump
 from meltbench.targets import facts
 
@@ -200,9 +202,42 @@ def test_each_maker_answers_in_its_own_dialect(tmp_path: Path, adb: Server, name
         assert ("VSYS_PWR_MODEM" in phone.shell("dumpsys powerstats")) == maker.power_monitors
 
 
+def test_two_phones_at_one_server_are_two_and_leave_nothing_behind(tmp_path: Path, adb: Server, phone: Phone) -> None:
+    with made_phone(tmp_path, adb, "galaxy-s23", serial="OTHER") as other:
+        listed = adb.adb("devices").stdout
+        assert phone.serial in listed
+        assert other.serial in listed
+        assert phone.shell("getprop ro.serialno") != other.shell("getprop ro.serialno") == "OTHER"
+        other.shell("setsid sleep 1000 < /dev/null > /dev/null 2>&1 &")
+        card, pids = other.wire.card, list(other.room.processes())
+    assert other.serial not in adb.adb("devices").stdout
+    assert not Path(f"/sys/class/net/{card}").exists()
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
 def test_a_rooted_phone_denies_nothing(tmp_path: Path, adb: Server) -> None:
     with made_phone(tmp_path, adb, "pixel6", root=True) as phone:
         assert "[S2M_VDD_CPUCL2]" in phone.shell("cat /sys/bus/iio/devices/iio:device1/energy_value")
+
+
+def test_perfetto_of_a_pixel_records_its_rails_without_root(fresh: Phone, tmp_path: Path) -> None:
+    config = 'duration_ms: 2500 data_sources{config{name:"android.power" android_power_config{battery_poll_ms: 250 '
+    config += "battery_counters:BATTERY_COUNTER_CURRENT collect_power_rails:true}}}"
+    trace = "/data/misc/perfetto-traces/t.perfetto-trace"
+    refused = fresh.try_adb("shell", f"echo '{config}' | perfetto --txt -c - -o /data/local/tmp/t")
+    assert (refused.returncode, "Permission denied" in refused.stderr) == (1, True)
+    pid = fresh.shell(f"echo '{config}' | perfetto --txt -d -c - -o {trace}")
+    fresh.shell(BURN)
+    until(lambda: fresh.try_adb("shell", f"kill -0 {pid}").returncode != 0, "the trace to end")
+    fresh.adb("pull", trace, str(tmp_path / "trace"))
+    streams = captured(READERS["perfetto"], (tmp_path / "trace").read_bytes())
+    series = {one.name: one for one in read("perfetto", "perfetto", streams, {"current_unit": "uA"})[0]}
+    power, cpu = series["perfetto.battery.power"], series["perfetto.rail.S2M_VDD_CPUCL2.energy"]
+    assert (power.value > 0.4).all()
+    assert (cpu.value[1:] >= cpu.value[:-1]).all()
+    assert cpu.value[-1] > cpu.value[0]
+    first, last = int(power.t0_ns[0]), int(power.t1_ns[-1])
+    assert 0 < cpu.value[-1] - cpu.value[0] < fresh.truth.joules(first - 500_000_000, last + 500_000_000)
 
 
 def test_the_truth_the_gauge_and_the_charge_agree(fresh: Phone) -> None:
