@@ -118,12 +118,18 @@ class Command:
     ``poll``: it is run at the period and one output is one reading, killed after ``deadline_s``; else it runs all the
     time and each line is one. In ``argv`` the word ``{period_ms}`` stands for the period in whole milliseconds.
     Its streams have the kind ``poll`` or ``lines``; a poll's ``path`` is the command line, words between blanks.
-    It is started only where its first word can be found on the target.
+    It is started only where its first word can be found on the target, or ``needs``, where that is a shell.
     """
 
     argv: tuple[str, ...]
     poll: bool = True
     deadline_s: float = 2.0
+    needs: str = ""
+
+    @property
+    def program(self) -> str:
+        """What the target must have for it."""
+        return self.needs or self.argv[0]
 
     def words(self, period_ms: float) -> list[str]:
         """The command line at a period."""
