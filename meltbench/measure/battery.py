@@ -28,7 +28,7 @@ FLOW_A = 0.010
 # A charge counter moves in steps of 1 to 2 mAh and a level in whole percent: less than these tells no direction.
 STEP_C = 7.2
 HALF_PERCENT = 0.5
-_WORDS = {"battery", "dumpsys_battery", "cmd_battery"}
+GAUGES = frozenset({"battery", "dumpsys_battery", "cmd_battery"})  # what the signals of a battery's gauge begin with
 Group = dict[str, "Digest"]
 
 
@@ -75,7 +75,7 @@ def _groups(signals: Sequence[Digest]) -> dict[str, Group]:
     out: dict[str, Group] = defaultdict(dict)
     for one in signals:
         prefix, _, what = one.name.rpartition(".")
-        if _WORDS.intersection(prefix.split(".")) and not prefix.startswith("thermal"):
+        if GAUGES.intersection(prefix.split(".")) and not prefix.startswith("thermal"):
             out[prefix][what] = one
     return out
 

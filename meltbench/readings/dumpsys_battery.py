@@ -54,6 +54,8 @@ _KEYS = {
     b"voltage": "voltage",
     b"temperature": "temp",
     b"status": "status",
+    b"Full capacity": "full",
+    b"Full design capacity": "design",
 }
 
 
@@ -69,9 +71,6 @@ def parse_dump(text: bytes) -> dict[str, float] | int:
     counters = [numbers[key] for key in (b"Charge counter", b"charge counter") if key in numbers]
     if counters:
         out["charge"] = next((one for one in counters if one > 0), counters[0])
-    full = [numbers[key] for key in (b"Full capacity", b"Full design capacity") if numbers.get(key, 0) > 0]
-    if full:
-        out["full"] = max(full)
     plugs = [found[key] == b"true" for key in _SUPPLIES if found.get(key) in (b"true", b"false")]
     if plugs:
         out["plugged"] = float(any(plugs))
