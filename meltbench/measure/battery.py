@@ -8,9 +8,11 @@ updates were stopped (by ``unplug``, which unplugs nothing) is as old as that.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from meltbench.measure.energy import is_relative
 from meltbench.measure.validity import LOW_SOC_PERCENT, reason
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from meltbench.measure.digest import Digest
     from meltbench.measure.total import Designation, Total
-    from meltbench.records import Phase, Reason
+    from meltbench.records import Phase, Reason, Series
 
 # BatteryManager's codes; what else there is, unknown and "not charging", says nothing about a direction.
 CHARGING, DISCHARGING, FULL = 2, 3, 5
@@ -49,6 +51,29 @@ def battery_reasons(signals: Sequence[Digest], run: Phase | None, on_battery: bo
     return out
 
 
+def fed(series: Sequence[Series]) -> str:
+    """What the last values of a look show that feeds the device from outside; empty where nothing does."""
+    groups: dict[str, dict[str, Series]] = defaultdict(dict)
+    for signal in series:
+        prefix, what = _part_of(signal.name)
+        if prefix and len(signal) and math.isfinite(signal.value[-1]):
+            groups[prefix][what] = signal
+    said = []
+    for name, one in groups.items():
+        flow = one.get("current_a")
+        amps = None if flow is None or is_relative(flow) else float(flow.value[-1])
+        status = float(one["status"].value[-1]) if "status" in one else None
+        if "plugged" in one and one["plugged"].value[-1] > 0:
+            said.append(f"{name}: plugged in")
+        elif amps is not None and amps > FLOW_A:
+            said.append(f"{name}: {amps * 1e3:.0f} mA into the battery")
+        elif amps is not None and amps > -FLOW_A:
+            said.append(f"{name}: next to no current ({amps * 1e3:+.1f} mA)")
+        elif amps is None and status in (CHARGING, FULL):
+            said.append(f"{name}: status {'charging' if status == CHARGING else 'full'}")
+    return "; ".join(said[:4])
+
+
 def on_battery(total: Total, named: Sequence[Designation], signals: Sequence[Digest]) -> bool:
     """Whether the energy of a run is a battery's; where there is none, whether it should have been."""
     if total.rail is not None:
@@ -74,10 +99,17 @@ def _groups(signals: Sequence[Digest]) -> dict[str, Group]:
     """The signals of each battery by what they are of: battery.power is the power of battery."""
     out: dict[str, Group] = defaultdict(dict)
     for one in signals:
-        prefix, _, what = one.name.rpartition(".")
-        if GAUGES.intersection(prefix.split(".")) and not prefix.startswith("thermal"):
+        prefix, what = _part_of(one.name)
+        if prefix:
             out[prefix][what] = one
     return out
+
+
+def _part_of(name: str) -> tuple[str, str]:
+    """The battery that a signal is of, "" where of none, and what it tells of it."""
+    prefix, _, what = name.rpartition(".")
+    mine = GAUGES.intersection(prefix.split(".")) and not prefix.startswith("thermal")
+    return (prefix, what) if mine else ("", name)
 
 
 def _charging(groups: Mapping[str, Group], seconds: float) -> list[Reason]:

@@ -166,6 +166,6 @@ def _note(series: Sequence[Series]) -> str:
     return "; ".join([stopped] * held + [absurd] * odd)
 
 
-DUMPSYS_BATTERY = Reader("dumpsys_battery", (), parse, OPTIONS, commands=(_DUMP,))
+DUMPSYS_BATTERY = Reader("dumpsys_battery", (), parse, OPTIONS, commands=(_DUMP,), asked=("heat", "charge"))
 # One fork more for the current; status, level, counter and temperature stand in the dump that follows.
-CMD_BATTERY = Reader("cmd_battery", (), parse_get, OPTIONS, commands=(_CURRENT, _DUMP))
+CMD_BATTERY = Reader("cmd_battery", (), parse_get, OPTIONS, commands=(_CURRENT, _DUMP), asked=("heat", "charge"))

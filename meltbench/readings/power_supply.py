@@ -261,6 +261,14 @@ def _plugged(source: str, prefix: str, others: Sequence[Supply], found: Gauge) -
 
 
 _ALL = OPTIONS | {"supply"}
-POWER_SUPPLY = Reader("power_supply", (_UEVENT, *_FILES.values(), *_ONCE.values()), parse, _ALL)
+POWER_SUPPLY = Reader(
+    "power_supply", (_UEVENT, *_FILES.values(), *_ONCE.values()), parse, _ALL, asked=("heat", "charge")
+)
 # For devices where the files are denied and the uevent is not, or where all values should come of one read.
-POWER_SUPPLY_UEVENT = Reader("power_supply_uevent", (_UEVENT_OFTEN, _ONCE["type"], _ONCE["scope"]), parse, _ALL)
+POWER_SUPPLY_UEVENT = Reader(
+    "power_supply_uevent",
+    (_UEVENT_OFTEN, _ONCE["type"], _ONCE["scope"]),
+    parse,
+    _ALL,
+    asked=("heat", "charge"),
+)

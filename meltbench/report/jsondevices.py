@@ -61,6 +61,7 @@ DEVICE = Document(
         Key("gate", "object", "When it is cool enough to begin."),
         Key("gate.zones", "list", "Globs of thermal series; empty: any."),
         Key("gate.target_c", "number", "The temperature to begin at, degC.", "only the slope counts"),
+        Key("gate.soc_percent", "list", "Least and most charge to begin with.", "it does not matter"),
         Key("factor", "object", "What --set can change of it."),
         Key("factor.*", "object", "By name, as in docs/devices.md."),
         Key("setting", "list", "What is set for a run."),

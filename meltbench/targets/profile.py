@@ -173,14 +173,21 @@ class Battery:
 
 @dataclass(frozen=True)
 class Gate:
-    """When a device is cool enough to begin.
+    """When a device is cool and charged enough to begin.
 
     ``zones``: globs of thermal series (``thermal.TYPE``), of which the hottest counts; empty: any. ``target_c``: the
-    temperature to begin at, None where only the slope is looked at.
+    temperature to begin at, None where only the slope is looked at. ``soc_percent``: the least and the most charge of
+    its battery to begin with, None where that does not matter.
     """
 
     zones: tuple[str, ...] = ()
     target_c: float | None = None
+    soc_percent: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        bounds = self.soc_percent
+        if bounds is not None and not (len(bounds) == 2 and 0 <= bounds[0] < bounds[1] <= 100):
+            raise ValueError("soc_percent needs the least and the most percent of charge, such as [30, 80]")
 
 
 @dataclass(frozen=True)
