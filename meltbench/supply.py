@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from meltbench.measure.battery import GAUGES, fed
+from meltbench.measure.feeding import GAUGES, at_a_look
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,4 +90,4 @@ def level(found: Iterable[Series]) -> Level:
         if one.name in {f"{prefix}.soc_percent" for prefix in GAUGES} and len(one) and math.isfinite(one.value[-1])
     ]
     best = min(told, key=lambda one: one.update_s, default=None)
-    return Level(None if best is None else float(best.value[-1]), fed(series))
+    return Level(None if best is None else float(best.value[-1]), at_a_look(series))

@@ -160,7 +160,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *source_reasons(inputs.sources),
         *frequency_reasons(inputs.signals, run),
         *throttle_reasons(inputs.regimes.throttled, run),
-        *battery_reasons(inputs.signals, run, of_battery),
+        *battery_reasons(inputs.signals, run, of_battery, inputs.phases),
         *under_voltage_reasons(inputs.signals, run),
         *disagreements,
         *screen_reasons(inputs.given_total, inputs.totals, inputs.screened),

@@ -11,10 +11,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from meltbench.measure.battery import GAUGES
 from meltbench.measure.costs import SERVED
 from meltbench.measure.edges import SQRT3
 from meltbench.measure.energy import Rail, added, window
+from meltbench.measure.feeding import GAUGES
 from meltbench.measure.points import incomplete, unlike
 from meltbench.measure.total import TOTAL
 

@@ -128,7 +128,7 @@ class Digest:
     times (ns) between which nothing is known. ``denied``: every reading was. ``period_s``: how far apart the
     fresh values of a gauge of power or current usually are, and ``quantum_w`` what it can tell apart, in its unit.
     ``beats``: what recurs in the run and could be in step with it.
-    ``course``: of a temperature, a clock or a state, how it went over time.
+    ``course``: of a temperature, a clock, a state, and what a battery holds and gives, how it went over time.
     """
 
     head: Series
@@ -175,7 +175,7 @@ class Digester:
             self._counter = CounterRows(head, edges.near(head), most_w)
         elif head.unit in ("W", "A"):
             self._gauge = GaugeRows(self._head, edges.near(head), edges.beats)
-        followed = head.kind == "state" or (head.kind == "gauge" and head.unit in ("degC", "Hz"))
+        followed = head.kind == "state" or (head.kind == "gauge" and head.unit in ("degC", "Hz", "A", "C", "%"))
         self._courser = Courser() if followed else None
 
     def add(self, part: Series) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 AMPS, VOLTS = 0.5, 3.8
+CALIBRATED = 'calibration = "made"'
 PROFILE = """
 title = "a made phone"
 target = "local"
@@ -22,7 +23,7 @@ roots.sys = "{sys}"
 name = "battery"
 reader = "power_supply"
 period_ms = 19
-options = {{ calibration = "made"{options} }}
+options = {{ {options} }}
 
 [[total]]
 source = "battery"

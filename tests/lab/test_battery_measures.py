@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from cli import QUICK, Bench
-from made_battery import AMPS, PROFILE, VOLTS, Phone
+from made_battery import AMPS, CALIBRATED, PROFILE, VOLTS, Phone
 
 BATTERY = '[battery]\nenergy_wh = 17.8\nlimit = 0.05\nsource = "made"\n'
 
@@ -15,7 +15,7 @@ def measured(bench: Bench, battery: str, **files: str) -> dict[str, Any]:
     """A run of the quick workload on the made phone."""
     phone = Phone(bench.home / "sys", {f"battery/{name}": text for name, text in files.items()})
     (bench.home / "devices").mkdir()
-    text = PROFILE.format(sys=bench.home / "sys", options="")
+    text = PROFILE.format(sys=bench.home / "sys", options=CALIBRATED)
     (bench.home / "devices" / "made.toml").write_text(text.replace("[[source]]", f"{battery}\n[[source]]", 1))
     with phone.living():
         (run,) = bench.json("run", *QUICK, "--set", "idle_s=1", "--set", "repeat=3", "--device", "made")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from cli import Bench
-from made_battery import PROFILE, Phone
+from made_battery import CALIBRATED, PROFILE, Phone
 
 from meltbench import gating, plan, road
 from meltbench.gate import Gate
@@ -47,7 +47,7 @@ def phone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
 
 
 def profile(bench: Bench, *more: str) -> None:
-    text = PROFILE.format(sys=bench.home / "sys", options="") + "".join(more)
+    text = PROFILE.format(sys=bench.home / "sys", options=CALIBRATED) + "".join(more)
     (bench.home / "devices" / "made.toml").write_text(text)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from meltbench.errors import DefinitionError, UserError
 from meltbench.glance import commands, sources
 from meltbench.glance import series as read_all
-from meltbench.measure.battery import fed
+from meltbench.measure.feeding import at_a_look as fed
 from meltbench.measure.findings import charge_conditions
 from meltbench.measure.validity import TABLE
 from meltbench.plan import make
