@@ -118,6 +118,9 @@ def make(spec: Spec) -> Plan:
     given = dict(spec.knobs) | ({} if spec.threads is None else {"threads": str(spec.threads)})
     device, given = factors.of_device(device, given)
     process, given = factors.of_process(device, given) if kind != "idle" else ({}, given)
+    if workload.CHARGE_LIMIT in given and device.gate.soc_percent is None:
+        said = f"{workload.CHARGE_LIMIT}: {spec.device} has no window of charge that could be waited for"
+        raise UserError(said, hint="leave it out; a profile wants one by soc_percent of its [gate]")
     work, knobs = _settings(given, work, recipe, [*device.factor, *factors.PROCESS])
     knobs |= process
     if recipe is not None and work.slots > 1 and not recipe.takes("parallel"):

@@ -147,6 +147,7 @@ def ticket(
         "sources": [asdict(source) for source in plan.profile.source],
         "totals": [asdict(total) for total in plan.profile.total],
         "max_power_w": plan.profile.max_power_w,
+        "battery": None if plan.profile.battery is None else asdict(plan.profile.battery),
         "model": None if plan.model is None else _described(plan.model, model),
         "runner": None
         if plan.recipe is None or plan.engine is None

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     Codes = npt.NDArray[np.uint8]
     Parse = Callable[[str, Sequence[Stream], Mapping[str, object]], tuple[list[Series], "Sighting"]]
 
+Asked = Literal["heat", "charge"]
 _MAX_NOTES = 64  # of a source; those of one slice mostly say the same as those of the next
 MAX_SERIES = 1024  # of one source; a machine with more zones or cores than this is not one we know
 NAN = float("nan")
@@ -141,6 +142,7 @@ class Reader:
     """One source of signals: where it lies, how it is parsed, which options a profile may give it.
 
     What it reads are files (``paths``), the output of the target's programs (``commands``), or of a ``helper`` of ours.
+    ``asked``: of what the controller asks it before a run, by a single reading.
     """
 
     name: str
@@ -149,6 +151,7 @@ class Reader:
     options: frozenset[str] = frozenset()
     helper: Helper | None = None
     commands: tuple[Command, ...] = ()
+    asked: tuple[Asked, ...] = ()
 
 
 @dataclass(frozen=True)
