@@ -122,6 +122,11 @@ def make(spec: Spec) -> Plan:
     knobs |= process
     if recipe is not None and work.slots > 1 and not recipe.takes("parallel"):
         raise UserError(f"runner {spec.runner} answers one request at a time", hint="leave out concurrency")
+    if recipe is not None and recipe.mode == "in-process" and (work.workload.pause_s or work.workload.sampling):
+        raise UserError(
+            f"runner {spec.runner} asks without a pause and takes the best token, {work.name} wants it otherwise",
+            hint="--runner llamacpp, or leave out pause_s, temperature and repeat_penalty",
+        )
     cells = tuple(Cell(rep, (spec.seed + rep) % 2**31) for rep in range(spec.reps))
     identity = {
         "protocol": PROTOCOL,
@@ -195,6 +200,6 @@ def _coerced(key: str, text: str) -> Any:
     try:
         if kind == "tuple[int, ...]":
             return tuple(int(part) for part in parts)
-        return int(text) if kind == "int" else float(text)
+        return int(text) if kind in ("int", "int | None") else float(text)
     except ValueError:
         raise UserError(f"{key} = {text!r} is not a number", hint=f"write --set {key}=5") from None
