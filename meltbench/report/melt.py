@@ -142,8 +142,8 @@ def _prompt_sheet(told: Told) -> Sheet:
         theirs = (row.duration_s, row.input_tokens, row.output_tokens, row.prefill_tps, row.tps, mwh, mah)
         one = requests.get(str(prompt.number))
         values = (None,) * 5 if one is None else (one.n_out, one.ttft_s, one.prefill_tps, one.decode_tps, one.energy_j)
-        why = row.reason or (one.energy_reason if one is not None and told.power is not None else "")
-        sheet.rows.append((str(prompt.number), *map(_number, theirs), *map(_number, values), why))
+        why = one.energy_reason.partition(":")[0] if one is not None and told.power is not None else ""
+        sheet.rows.append((str(prompt.number), *map(_number, theirs), *map(_number, values), row.reason or why))
     return sheet
 
 
@@ -155,6 +155,10 @@ def _whole_sheet(told: Told) -> Sheet:
         sheet.rows.append(("MELT: load s", _number(told.load.duration_s), ""))
         if mwh is not None:
             sheet.rows.append(("MELT: load mWh, mAh", f"{_number(mwh)}, {_number(mah)}", ""))
+    tie = told.ours.tie
+    if told.power is not None:
+        offset = MISSING if tie.why else f"{tie.offset_ns / 1e9:.3f} ± {tie.bound_s:.3g}"
+        sheet.rows.append(("program's clock less meter's, s", offset, tie.how or tie.why))
     for one in chosen(told.ours.measures):
         where = "" if one.phase == "run" else f" ({one.phase})"
         value = _number(one.value) + (f" ± {one.u_k2:.2g}" if one.value is not None and one.u_k2 is not None else "")
@@ -170,10 +174,12 @@ def chosen(measures: Sequence[Measure]) -> list[Measure]:
     out = []
     for name, all_of_it in named.items():
         mine = [one for one in all_of_it if name not in _OF_TOTAL or one.source in ("total", "")]
-        for phase in dict.fromkeys(one.phase for one in mine):
-            if (phase == "run" or name in _OURS) and mine:
-                found = pick(mine, mine[0].name, phase=phase)
-                out += [found] if found is not None else []
+        phases = dict.fromkeys(one.phase for one in mine)
+        for phase in ["run"] if "run" in phases else phases:
+            found = pick(mine, mine[0].name, phase=phase)
+            # The first says why there is nothing; the same again says no more.
+            if found is not None and (found.value is not None or found.reason not in [one.reason for one in out]):
+                out.append(found)
     return out
 
 

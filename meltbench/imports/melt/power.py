@@ -83,8 +83,9 @@ class Power:
     emptied: bool = False
 
 
-def parse_monsoon(raw: bytes, name: str, start_s: float | None) -> Power:
-    """A Monsoon's CSV; ``start_s``: what .t_monsoon says. Raises UserError where that is missing or no row is read."""
+def parse_monsoon(raw: bytes, name: str, start_s: float | None, rate_hz: float = RATE_HZ) -> Power:
+    """A Monsoon's CSV; ``start_s``: what .t_monsoon says; ``rate_hz``: rows a second, where not every sample was kept.
+    Raises UserError where the start is missing or no row is read."""
     if start_s is None or not 0 <= start_s <= _MAX_S:
         hint = "give .t_monsoon, which lies beside it, or --option start_s=SECONDS"
         raise UserError(f"{name} counts from its own start, and nothing says when that was", hint=hint)
@@ -97,7 +98,7 @@ def parse_monsoon(raw: bytes, name: str, start_s: float | None) -> Power:
         own = t[:cut], ma[:cut], volts[:cut]
     else:
         own = t, ma, volts
-    series = _monsoon_series(name, *own, start_s)
+    series = _monsoon_series(name, *own, start_s, rate_hz)
     seen = SourceStatus("monsoon", "ok", 1, len(t), "")
     return Power(
         "monsoon",
@@ -155,13 +156,15 @@ def _columns(plain: bytes) -> tuple[Floats, Floats, Floats] | None:
     return t, ma, volts
 
 
-def _monsoon_series(name: str, t: Floats, ma: Floats, volts: Floats, start_s: float) -> tuple[Series, ...]:
+def _monsoon_series(
+    name: str, t: Floats, ma: Floats, volts: Floats, start_s: float, rate_hz: float
+) -> tuple[Series, ...]:
     """Power, voltage and current at a time of its own for each sample (meltbench.readings.meters.monsoon)."""
     span = float(t[-1] - t[0])
-    if (len(t) - 1) / RATE_HZ > 1.05 * span + BURST / RATE_HZ:
-        hint = "a Monsoon takes 5000 a second: are its times seconds?"
+    if (len(t) - 1) / rate_hz > 1.05 * span + BURST / rate_hz:
+        hint = f"at {rate_hz:g} a second it cannot have them: are its times seconds, is rate_hz right?"
         raise UserError(f"{name} has {len(t)} samples in {span:.3g} s", hint=hint)
-    at = np.round(spread(t, RATE_HZ) * 1e9).astype(np.int64) + round(start_s * 1e9)
+    at = np.round(spread(t, rate_hz) * 1e9).astype(np.int64) + round(start_s * 1e9)
     amps = ma / 1e3
     kinds = (("power", "W", volts * amps), ("voltage_v", "V", volts), ("current_a", "A", amps))
     return tuple(

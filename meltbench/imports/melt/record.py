@@ -113,7 +113,7 @@ def _identity(study: Study, told: Told) -> dict[str, Any]:
             "sha256": None,
             "protocol": "melt",
             "mode": MODE,
-            "accelerator": None,
+            "accelerator": "unknown",
         },
         "workload": {
             "name": f"melt-conversation-{conversation.number}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -12,6 +13,7 @@ from meltbench.imports.melt import app, events, gauge, operators, output, tables
 from meltbench.imports.melt.conversation import Conversation, Parts, put_together
 from meltbench.imports.melt.power import Power, parse_jetson, parse_monsoon
 from meltbench.readings.melt import LINE
+from meltbench.readings.meters.monsoon import RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,10 +23,12 @@ FileKind = Literal[
 ]
 POWER: tuple[FileKind, ...] = ("monsoon", "adb", "jetson")
 MAX_FILES = 4096
-OPTIONS = ("start_s", "clock_bound_s", "rail", *gauge.OPTIONS)
+OPTIONS = ("start_s", "rate_hz", "clock_bound_s", "rail", *gauge.OPTIONS)
+_RANGES = {"start_s": (0.0, 4e9), "rate_hz": (0.1, RATE_HZ), "clock_bound_s": (0.0, 60.0)}
 _iteration, _conversation = re.compile(r"iter(\d{1,6})"), re.compile(r"conv(\d{1,6})")
 _cell = rb"(?:np\.float64\()?[\d.eE+-]{1,24}\)?"
 _sample = re.compile(rb"\s*(?:\"?Time[^\n]{0,400}\n\s*)?" + _cell + b"," + _cell + b"," + _cell)
+_list = re.compile(rb"\[\s{0,64}(?:\{|\])")
 _event = re.compile(rb"^[A-Za-z_][A-Za-z0-9_.]{0,127}\.(?:start|end)[ ,]\d{10,19}[ \t\r]*$", re.MULTILINE)
 _HEADS: tuple[tuple[bytes, FileKind], ...] = (
     (b"start_date,duration,state", "states"),
@@ -77,7 +81,7 @@ def kind_of(file: File) -> FileKind | None:
             return kind
     if file.name.startswith("llm_output"):
         return "output"
-    if start.startswith(b"["):
+    if _list.match(start):
         return "app"
     if _event.search(head):
         return "events"
@@ -169,6 +173,7 @@ def _take_power(
     else:
         for wanted in ("monsoon", "jetson", "adb"):
             found = found or [(file, kind) for file, kind in sorts if kind == wanted]
+    _check_options(options, {kind for _, kind in found})
     for file, kind in found:
         which = _iteration.search(file.name) if kind == "jetson" else None
         iteration = int(which[1]) if which else None
@@ -176,7 +181,6 @@ def _take_power(
             raise UserError(f"{file.path} is a second power file of one run", hint="name one with --power")
         study.power[iteration] = _power(file, kind, starts, options)
         study.power_files[iteration] = [file.path, *(one.path for one in starts[:1] if kind == "monsoon")]
-    _check_options(options, {kind for _, kind in found})
 
 
 def _power(file: File, kind: FileKind, starts: Sequence[File], options: Mapping[str, object]) -> Power:
@@ -188,20 +192,24 @@ def _power(file: File, kind: FileKind, starts: Sequence[File], options: Mapping[
     if start_s is None and starts:
         text = starts[0].raw[:64].decode("ascii", "replace").strip()
         start_s = float(text) if re.fullmatch(r"\d{1,10}(\.\d{1,9})?", text, re.ASCII) else None
-    return parse_monsoon(file.raw, file.path, start_s if isinstance(start_s, int | float) else None)
+    rate_hz = options.get("rate_hz", RATE_HZ)
+    start = start_s if isinstance(start_s, int | float) else None
+    return parse_monsoon(file.raw, file.path, start, rate_hz if isinstance(rate_hz, int | float) else RATE_HZ)
 
 
 def _check_options(options: Mapping[str, object], kinds: set[FileKind]) -> None:
     """Refuse an option that nobody takes here."""
     takes: dict[str, set[FileKind]] = {
         "start_s": {"monsoon"},
+        "rate_hz": {"monsoon"},
         "clock_bound_s": {"monsoon", "adb"},
         "rail": {"jetson"},
         **{name: {"adb"} for name in gauge.OPTIONS},
     }
     for name, value in options.items():
-        if name in ("start_s", "clock_bound_s") and not (isinstance(value, int | float) and 0 <= value < 4e9):
-            raise UserError(f"{name} is {value!r}", hint="give a number of seconds")
+        low, high = _RANGES.get(name, (-math.inf, math.inf))
+        if name in _RANGES and (isinstance(value, bool | str) or not low <= float(str(value)) <= high):
+            raise UserError(f"{name} is {value!r}", hint=f"give {low:g} to {high:g}")
         if not takes[name] & kinds:
             what = " or ".join(sorted(takes[name]))
             raise UserError(f"--option {name} is for a power file of kind {what}", hint="leave it out, or give --power")

@@ -144,7 +144,10 @@ class Overall:
 
 def overall(rows: Mapping[int, Sequence[Row]], rail: str = "main") -> Overall:
     """The study of these rows by iteration, with the energy of one rail."""
-    whole = {at: [one for one in found if one.tps is not None and one.output_tokens] for at, found in rows.items()}
+    # What has an empty or endless cell is dropped.
+    whole = {
+        at: [one for one in found if one.tps is not None and one.prefill_tps is not None] for at, found in rows.items()
+    }
     kept = [one for found in whole.values() for one in _between(found, [one.tps or 0.0 for one in found])]
     if not kept:
         few = max((len(found) for found in whole.values()), default=0)
