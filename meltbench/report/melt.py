@@ -171,7 +171,7 @@ def _whole_sheet(told: Told) -> Sheet:
 def chosen(measures: Sequence[Measure]) -> list[Measure]:
     """Of our measures those that stand beside MELT's, of the run and of its points."""
     named = {name: [one for one in measures if bare(one.name) == name] for name in (*_OURS, *_OF_TOTAL)}
-    out = []
+    out: list[Measure] = []
     for name, all_of_it in named.items():
         mine = [one for one in all_of_it if name not in _OF_TOTAL or one.source in ("total", "")]
         phases = dict.fromkeys(one.phase for one in mine)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -54,13 +55,26 @@ class Recorded:
 
         Of the samples strictly inside, each value times the time since the sample before it; the first one's is 0.
         """
-        inside = (self.t_s > start_s) & (self.t_s < end_s)
+        near = self._near(start_s, end_s)
+        t_s = self.t_s[near]
+        inside = (t_s > start_s) & (t_s < end_s)
         if self.volts_t_s is not None:
-            inside &= self.volts_t_s < end_s
-        ma, volts, hours = self.ma[inside], self.volts[inside], np.diff(self.t_s[inside], prepend=0.0) / 3600
+            inside &= self.volts_t_s[near] < end_s
+        ma, volts, hours = self.ma[near][inside], self.volts[near][inside], np.diff(t_s[inside], prepend=0.0) / 3600
         if len(hours):
             hours[0] = 0.0
         return float(np.nansum(ma * volts * hours)), float(np.nansum(ma * hours))
+
+    @cached_property
+    def _in_order(self) -> bool:
+        return bool((np.diff(self.t_s) >= 0).all())
+
+    def _near(self, start_s: float, end_s: float) -> slice:
+        """A slice that holds every sample between two times: there are thousands of stages in hours of samples."""
+        if not self._in_order:
+            return slice(None)
+        first, last = np.searchsorted(self.t_s, (start_s, end_s), "left")
+        return slice(int(first), int(last))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ FileKind = Literal[
 ]
 POWER: tuple[FileKind, ...] = ("monsoon", "adb", "jetson")
 MAX_FILES = 4096
+MAX_TEXT_BYTES = 64 << 20  # of a file that is held whole in many small parts; a meter's and an engine's logs are larger
 OPTIONS = ("start_s", "rate_hz", "clock_bound_s", "rail", *gauge.OPTIONS)
 _RANGES = {"start_s": (0.0, 4e9), "rate_hz": (0.1, RATE_HZ), "clock_bound_s": (0.0, 60.0)}
 _iteration, _conversation = re.compile(r"iter(\d{1,6})"), re.compile(r"conv(\d{1,6})")
@@ -105,6 +106,10 @@ def read(files: Sequence[File], power: File | None, options: Mapping[str, object
     study.kinds = {file.path: kind for file, kind in sorts}
     study.configuration = next((_object(file) for file, kind in sorts if kind == "configuration"), {})
     for file, kind in sorts:
+        if kind not in (*POWER, "operators") and len(file.raw) > MAX_TEXT_BYTES:
+            raise UserError(
+                f"{file.path} is larger than {MAX_TEXT_BYTES >> 20} MiB", hint="no run of MELT's writes so much"
+            )
         if kind in ("events", "states", "output", "app"):
             _take(study, parts, file, kind)
         elif kind == "stages":

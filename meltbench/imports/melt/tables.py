@@ -17,7 +17,7 @@ Row = TypeVar("Row")
 LOAD = "load_model"
 _MAX_S = 4e9  # unix time of the year 2096
 _MAX_TEXT = 65536
-_state = re.compile(rb"^(\d{1,10}(?:\.\d{1,9})?),(\d{1,9}(?:\.\d{1,9})?),(.{0,65536}?)[ \t\r]*$", re.MULTILINE)
+_state = re.compile(rb"^(\d{1,10}(?:\.\d{1,9})?),(\d{1,9}(?:\.\d{1,9})?),(.{0,65536})$", re.MULTILINE)
 _stage = re.compile(
     rb"^([^,\r\n]{1,128}),(\d{1,10}(?:\.\d{1,9})?),(\d{1,10}(?:\.\d{1,9})?),[\d.eE+-]{1,24},"
     rb"(-?\d{1,18}),(-?\d{1,18})[ \t\r]*$",
