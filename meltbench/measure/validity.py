@@ -243,6 +243,11 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "degraded",
         "Charge first: devices save power when the battery is low.",
     ),
+    "imported": (
+        "the run was made and recorded by another program, and taken over from its files",
+        "degraded",
+        "Compare it with runs of the same kind alone; measure again with meltbench for what it lacks.",
+    ),
     "gpu_unused": (
         "the engine computed on the CPU only and the machine has a GPU",
         "valid",
