@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,18 +218,22 @@ def _collect_one(store: Store, run_id: str, watch: Watch, interrupts: Interrupts
         return _collect_from(folder, ticket, profile, store, watch, interrupts, wait=wait)
     except MeltbenchError:
         # It may not be reached because of what the controller set: once it must have ended, nothing is disturbed.
-        if switches.overdue(ticket) and not folder.stored:
-            switches.put_back(folder, profile, watch)
-        raise
+        if folder.stored or not (switches.overdue(ticket) and switches.put_back(folder, profile, watch)):
+            raise
+        return patiently(lambda: _collect_from(folder, folder.ticket(), profile, store, watch, interrupts, wait=wait))
 
 
 def _profile(ticket: Mapping[str, Any]) -> Profile | None:
     """The profile of a ticket's device as it is now, None where it is gone."""
     device = ticket["device"]
     try:
-        return device_profile.load(str(device.get("profile") or device["name"]))[0]
+        found = device_profile.load(str(device.get("profile") or device["name"]))[0]
+        known = inventory.by_identity(device["identity"]) if switches.cut(ticket) else None
+        if known is not None and known.hub is not None:
+            found = replace(found, setting=(*found.setting, known.hub.setting()))
     except UserError:
         return None
+    return found
 
 
 def _known(run_id: str, ticket: Mapping[str, Any]) -> Known:

@@ -37,6 +37,17 @@ _ANSWER_BYTES = 16 << 20
 _READY_S = 300.0
 _GRACE_S = 5.0
 _MAX_PROGRAM_S = 86_400.0
+_SETTING_S = 3.0  # Android starts a virtual machine for each `settings`, three times for one that is set
+# Until no supply from outside is there, as far as the device lets that be seen, and a moment for its gauge to settle.
+_UNPLUGGED_S = 60.0
+_UNTIL_UNPLUGGED = """n=0
+while [ $n -lt 80 ]; do
+  on=0
+  for f in /sys/class/power_supply/*/online; do read -r v < "$f" && [ "$v" = 1 ] && on=1; done 2> /dev/null
+  [ $on = 0 ] && break
+  sleep 0.5; n=$((n + 1))
+done
+sleep 5"""
 
 
 def settled(plan: Plan, facts: Facts, model: LocalModel | None) -> dict[str, Scalar]:
@@ -119,6 +130,9 @@ def compose(
     asks: list[dict[str, Any]] = []
     measured_s = work.timeout_s
     settings_s = settings.make(job, todo, plan.profile)
+    if plan.spec.unplug is not None:
+        settings_s += _UNPLUGGED_S
+        job.attempt("unplug", _UNPLUGGED_S, ("sh", "-c", _UNTIL_UNPLUGGED))
     job.idle("idle_before", work.idle_s)
     if plan.recipe is not None and plan.engine is not None and model is not None:
         speak, plays = protocol(plan.recipe.protocol), _plays(plan, cell, model)
@@ -136,7 +150,7 @@ def compose(
     settings.look_again(job, todo, plan.profile)
     longest_s = measured_s + 2 * work.idle_s + settings_s + 60
     job.limit("duration_ms", round(longest_s * 1000))
-    likely_s = expected_s(plan, asks) + 2 * work.idle_s + settings_s
+    likely_s = expected_s(plan, asks) + 2 * work.idle_s + min(settings_s, _SETTING_S * len(todo))
     more = {"settings": settings.as_rows(todo), "longest_s": longest_s, "expected_s": min(likely_s, longest_s)}
     return job, ticket(plan, cell, run_id, facts, knobs, model, asks) | more
 

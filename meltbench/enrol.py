@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from meltbench import catalog, site
 from meltbench.deadline import Deadline
 from meltbench.errors import DeviceError, HostKeyError, TargetBusy, UserError, WrongDevice
+from meltbench.hub import Hub
 from meltbench.probe.client import leased
 from meltbench.targets import Place, inventory, matching, notes, printable
 from meltbench.targets import profile as profiles
@@ -35,6 +36,7 @@ class Asked:
     profile: str | None = None
     workdir: str | None = None
     rename: bool = False
+    hub: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,12 @@ def add(asked: Asked, watch: Watch, trust: Callable[[HostKeyError], None]) -> En
     known = _checked(asked)
     old = known.get(asked.name)
     workdir = asked.workdir or (old.workdir if old is not None else None)
+    hub = asked.hub or (old.hub if old is not None else None)
     probe = _reach(asked.place, workdir, watch, trust)
     way: Literal["ssh", "adb"] = "adb" if asked.place.kind == "adb" else "ssh"
     try:
         facts, fits = _met(probe, asked.profile or (old.profile if old is not None else None), watch, way)
-        asked = replace(asked, workdir=workdir)
+        asked = replace(asked, workdir=workdir, hub=hub)
         done = settle(asked, known, facts, fits, set(catalog.find("devices")), probe.root.rsplit("/", 1)[0])
     finally:
         probe.transport.close()
@@ -105,7 +108,7 @@ def settle(
             hint="give the device another name, or the profile by --profile",
         )
     added = inventory.now() if before is None else before.added
-    entry = Entry.at(asked.place, fits[0].name, facts, asked.workdir, added)
+    entry = Entry.at(asked.place, fits[0].name, facts, asked.workdir, added, asked.hub)
     outcome, was = _outcome(entry, before, other)
     return Enrolled(
         asked.name, entry, outcome, facts, was, fits[0].by, tuple(matching.ties(fits)) if before is None else (), root
@@ -135,6 +138,8 @@ def _checked(asked: Asked) -> dict[str, Entry]:
     try:
         if asked.workdir is not None:
             inventory.check_workdir(asked.workdir)
+        if asked.hub is not None:
+            Hub.parse(asked.hub)
     except ValueError as error:
         raise UserError(str(error), hint="meltbench devices add --help has an example") from None
     if asked.profile is not None:

@@ -17,7 +17,7 @@ from meltbench.deadline import Deadline
 from meltbench.errors import DeadlineExceeded, DeviceError, HostKeyError, WrongDevice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from meltbench.probe.client import Probe
     from meltbench.targets import Place
@@ -74,15 +74,24 @@ class Ended:
         return self.status.get("state") != "ended"
 
 
-def follow(probe: Probe, place: Place, folder: str, lengths: Lengths, watch: Watch, interrupts: Interrupts) -> Ended:
+def follow(
+    probe: Probe,
+    place: Place,
+    folder: str,
+    lengths: Lengths,
+    watch: Watch,
+    interrupts: Interrupts,
+    plug_in: Callable[[], object] | None = None,
+) -> Ended:
     """Look on until the job has ended, however it ends; what a killed probe left is mended then.
 
+    ``plug_in`` gives a device back the cable that was taken from it for the run, where that is the way to it.
     Raises DeviceError when the target stays out of reach; the job goes on without anybody who looks on.
     """
     if place.kind == "local":
         ended = Ended(_watched(probe, folder, watch, interrupts, lengths.last_s))
     else:
-        silence = Silence(probe, folder, lengths)
+        silence = Silence(probe, folder, lengths, plug_in)
         ended = Ended(silence.wait(watch, interrupts), silence.looks)
     if ended.killed:
         probe.recover()
@@ -116,7 +125,10 @@ class Silence:
     ``looks``: how often the target was asked and was still measuring.
     """
 
-    def __init__(self, probe: Probe, folder: str, lengths: Lengths) -> None:
+    def __init__(
+        self, probe: Probe, folder: str, lengths: Lengths, plug_in: Callable[[], object] | None = None
+    ) -> None:
+        self._plug_in = plug_in
         self._probe, self._folder = probe, folder
         self._expected_s, self._longest_s = lengths.expected_s, lengths.longest_s
         self._answers: queue.Queue[dict[str, Any] | DeviceError] = queue.Queue()
@@ -133,6 +145,7 @@ class Silence:
             if isinstance(answer, DeviceError):
                 if isinstance(answer, _FOR_GOOD):
                     raise answer
+                self._plug(watch, interrupts, began)
                 if tries == 0:
                     watch.say(f"the link is lost ({answer.message}); the run goes on there without it, trying again")
                 self._pause(_AGAIN_S[min(tries, len(_AGAIN_S) - 1)], interrupts, answer)
@@ -152,6 +165,17 @@ class Silence:
                 self._listen()
             tries, pause_s = 0, pause_s * _LONGER
             ask_at = time.monotonic() + pause_s
+
+    def _plug(self, watch: Watch, interrupts: Interrupts, began: float) -> None:
+        """Where the cable was taken away, leave it so until the job should have ended, or a person has had enough."""
+        if self._plug_in is None:
+            return
+        watch.say(f"unplugged: it goes on by itself, and is plugged in again in {self._expected_s:.0f} s at the latest")
+        while (left := began + self._expected_s - time.monotonic()) > 0 and not interrupts.abort:
+            watch.step({"state": "running", "op": "wait", "name": "wait"})
+            interrupts.rest(min(left, _TICK_S))
+        self._plug_in()
+        self._plug_in = None
 
     def _listen(self) -> None:
         """Have the target answer once, when the job has ended; the thread ends with the channel."""

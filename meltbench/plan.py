@@ -16,6 +16,7 @@ from meltbench.spec import Scalar, Spec, digest
 from meltbench.targets import inventory, profile
 
 if TYPE_CHECKING:
+    from meltbench.hub import Hub
     from meltbench.models import Model
     from meltbench.runners import Engine, Recipe
     from meltbench.targets.inventory import Known
@@ -87,6 +88,8 @@ def make(spec: Spec) -> Plan:
         )
     if not spec.prepare:
         device = replace(device, setting=())
+    if spec.unplug is not None:
+        device = replace(device, setting=(*device.setting, _hub(spec, known).setting()))
     if spec.workload is None:
         spec = replace(spec, workload=runners.load(spec.runner)[0].workload)
     assert spec.workload is not None
@@ -112,7 +115,7 @@ def make(spec: Spec) -> Plan:
         said = f"{workload.CHARGE_LIMIT}: {spec.device} has no window of charge that could be waited for"
         raise UserError(said, hint="leave it out; a profile wants one by soc_percent of its [gate]")
     work, knobs = _settings(given, work, recipe, [*device.factor, *factors.PROCESS])
-    knobs |= process
+    knobs |= process | ({} if spec.unplug is None else {"unplug": spec.unplug})
     if recipe is not None:
         _check_recipe(spec.runner, recipe, work)
     cells = tuple(Cell(rep, (spec.seed + rep) % 2**31) for rep in range(spec.reps))
@@ -143,6 +146,16 @@ def make(spec: Spec) -> Plan:
         cells=cells,
         hash=digest(identity),
     )
+
+
+def _hub(spec: Spec, known: Known) -> Hub:
+    """The port that the device's cable is in."""
+    if known.hub is None:
+        raise UserError(
+            f"nobody knows which port of a hub {spec.device} is in",
+            hint=f"meltbench devices add {spec.device} {known.place.words} --hub uhubctl:LOCATION:PORT",
+        )
+    return known.hub
 
 
 def _check_command(spec: Spec, kind: str) -> None:

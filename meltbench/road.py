@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from meltbench import deploy, host, models, settings, switches
@@ -158,7 +159,7 @@ def _one(
         if ready.recorder is not None:
             ticket["host"] = ready.recorder.told(folder.run_id)
         folder.write_ticket(ticket | looking_on)
-        switches.make(folder, profile)
+        switches.make(folder, profile, started=False)
         if ready.recorder is not None:
             ready.recorder.begin(folder.run_id, ticket["longest_s"], probe, folder.evidence)
         lease.pause()
@@ -166,12 +167,16 @@ def _one(
         looks = _start(probe, job, folder.ticket(), lease.token)
         if ready.plan.known.place.kind != "local":  # there nothing else is measured here, and no link can be cut
             folder.write_ticket(folder.ticket() | {"started": True})
+        switches.make(folder, profile, started=True)
     except BaseException as error:
         lease.drop()  # a start that is on its way there still is refused from here on
         _give_up(store, folder.run_id, probe, profile, watch, error)
         raise
     try:
-        ended = follow(probe, ready.plan.known.place, where, lengths(ticket), watch, interrupts)
+        plug_in = None
+        if ready.plan.spec.unplug is not None:
+            plug_in = partial(switches.put_back, folder, profile, watch)
+        ended = follow(probe, ready.plan.known.place, where, lengths(ticket), watch, interrupts, plug_in)
     except DeviceError as error:
         error.hint = f"the run goes on on its target; later: {store.command('collect', folder.run_id)}"
         raise

@@ -24,7 +24,7 @@ class Spec:
     ``engine`` is a folder or archive of engine programs, or None for the runner's own. ``workload`` None: the one that
     the runner does when it is told of none. ``prepare`` False leaves the device's settings as they are. ``rehash``:
     what was pushed earlier is hashed again before the start. ``wait`` for a device that another controller holds, or
-    ``steal`` it, for the reason given.
+    ``steal`` it, for the reason given. ``unplug``: cut the device's USB power while it measures, by its hub.
     """
 
     device: str = "local"
@@ -41,12 +41,15 @@ class Spec:
     rehash: bool = False
     wait: bool = False
     steal: str | None = None
+    unplug: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.reps <= 10_000:
             raise UserError(f"--reps {self.reps} is out of range", hint="give 1 to 10000")
         if self.threads is not None and not 1 <= self.threads <= 4096:
             raise UserError(f"--threads {self.threads} is out of range", hint="give 1 to 4096")
+        if self.unplug not in (None, "hub"):
+            raise UserError(f"--unplug {self.unplug!r} is no way to cut USB power", hint="give hub")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"--seed {self.seed} is out of range", hint="give 0 to 2147483647")
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from meltbench import hub
 from meltbench.deadline import Deadline
 from meltbench.errors import DeviceError, UserError
 from meltbench.settings import SET_S, Planned, as_rows, ask, from_ticket, programs, told, undo_words
@@ -21,7 +22,7 @@ from meltbench.targets import printable
 from meltbench.targets.local import LocalTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from meltbench.store import RunFolder
     from meltbench.targets.profile import Profile, Setting
@@ -42,16 +43,19 @@ def check(profile: Profile, device: str) -> None:
             )
 
 
-def make(folder: RunFolder, profile: Profile) -> None:
-    """Make the controller's settings, once the ticket says how they are put back; what came of it goes there too."""
+def make(folder: RunFolder, profile: Profile, *, started: bool) -> None:
+    """Make the controller's settings, once the ticket says how they are put back; what came of it goes there too.
+
+    ``started``: those that are made once the job has been started, else the others.
+    """
     ticket = folder.ticket()
     plans, here = from_ticket(ticket), LocalTransport()
     by_name = {one.name: one for one in profile.setting}
-    if not any(_ours(one) for one in plans):
+    if not any(_ours(one) and by_name[one.name].once_started == started for one in plans):
         return
     made = []
     for one in plans:
-        if _ours(one) and one.todo == "set":
+        if _ours(one) and one.todo == "set" and by_name[one.name].once_started == started:
             failed = _failure(here, by_name[one.name].set)
             found = ask(here, by_name[one.name].get)
             problem = "; ".join(filter(None, (found.problem, failed if found.value != one.wanted else "")))
@@ -61,8 +65,13 @@ def make(folder: RunFolder, profile: Profile) -> None:
     folder.write_ticket(ticket | {"settings": as_rows(made)})
 
 
-def put_back(folder: RunFolder, profile: Profile | None, watch: Watch) -> None:
-    """Put the controller's settings of a run back, the last one first, and note it in the ticket.
+def cut(ticket: Mapping[str, Any]) -> bool:
+    """Whether the port that the device hangs at is without power for this run, as far as the ticket knows."""
+    return any(one.name == hub.NAME and one.todo == "set" and not one.restored for one in from_ticket(ticket))
+
+
+def put_back(folder: RunFolder, profile: Profile | None, watch: Watch) -> bool:
+    """Put the controller's settings of a run back, the last one first, and note it in the ticket. True: there were.
 
     ``profile``: what the device is set to, None where it is not known here any more. What cannot be put back is told
     with the command that would.
@@ -70,7 +79,7 @@ def put_back(folder: RunFolder, profile: Profile | None, watch: Watch) -> None:
     ticket = folder.ticket()
     plans, here = from_ticket(ticket), LocalTransport()
     if not any(_ours(one) and not one.restored for one in plans):
-        return
+        return False
     by_name = {one.name: one for one in profile.setting} if profile is not None else {}
     host = (ticket.get("controller") or {}).get("host")
     done = {}
@@ -84,6 +93,7 @@ def put_back(folder: RunFolder, profile: Profile | None, watch: Watch) -> None:
             watch.warn(f"setting {printable(one.name)} was not put back: {problem}; by hand: {command}")
         done[one.name] = replace(tried, restored=not problem)
     folder.write_ticket(ticket | {"settings": as_rows(done.get(one.name, one) for one in plans)})
+    return True
 
 
 def overdue(ticket: dict[str, Any]) -> bool:

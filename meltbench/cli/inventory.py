@@ -35,6 +35,10 @@ def add(
     workdir: Annotated[
         str | None, typer.Option("--workdir", metavar="DIR", help="Our folder there: else .meltbench of its home.")
     ] = None,
+    hub: Annotated[
+        str | None,
+        typer.Option("--hub", metavar="PORT", help="What can cut its USB power: uhubctl:1-1.4:2, ykush:[SERIAL:]3."),
+    ] = None,
     accept_key: Annotated[
         str | None, typer.Option("--accept-key", metavar="SHA256:...", help="Accept its host key if it is this one.")
     ] = None,
@@ -49,7 +53,7 @@ def add(
     from meltbench.report import inventory as report
     from meltbench.targets import inventory
 
-    asked = enrol.Asked(name, _place(ssh, adb, adb_port), profile, workdir, rename)
+    asked = enrol.Asked(name, _place(ssh, adb, adb_port), profile, workdir, rename, hub)
     with Terminal() as watch:
         done = enrol.add(asked, watch, lambda error: _trust(error, accept_key))
     where = str(inventory.path())

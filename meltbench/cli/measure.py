@@ -28,6 +28,10 @@ Prepare = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="A device: meltbench devices.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for a device that another controller holds.")]
+Unplug = Annotated[
+    str | None,
+    typer.Option("--unplug", metavar="hub", help="Cut its USB power while it measures (devices add --hub)."),
+]
 Steal = Annotated[
     str | None,
     typer.Option(
@@ -69,6 +73,7 @@ def run(
     ] = False,
     wait: Wait = False,
     steal: Steal = None,
+    unplug: Unplug = None,
     data: Data = None,
     dry_run: DryRun = False,
     as_markdown: Markdown = False,
@@ -91,6 +96,7 @@ def run(
         rehash=rehash,
         wait=wait,
         steal=steal,
+        unplug=unplug,
     )
     _measure(spec, data, dry_run=dry_run, as_markdown=as_markdown, as_json=as_json)
 
@@ -105,6 +111,7 @@ def exec_(
     prepare: Prepare = True,
     wait: Wait = False,
     steal: Steal = None,
+    unplug: Unplug = None,
     data: Data = None,
     dry_run: DryRun = False,
     as_markdown: Markdown = False,
@@ -122,6 +129,7 @@ def exec_(
         prepare=prepare,
         wait=wait,
         steal=steal,
+        unplug=unplug,
     )
     _measure(spec, data, dry_run=dry_run, as_markdown=as_markdown, as_json=as_json)
 

@@ -71,6 +71,7 @@ def entry_json(name: str, entry: Entry) -> dict[str, Any]:
         "ssh": entry.ssh,
         "adb": entry.adb,
         "adb_port": entry.adb_port,
+        "hub": entry.hub,
         "identity": entry.identity,
         "identity_from": entry.identity_from,
         "board": entry.board,

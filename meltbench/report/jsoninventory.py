@@ -11,6 +11,7 @@ _ENTRY = (
     Key("ssh", "text", "Its address.", "it is reached by adb"),
     Key("adb", "text", "Its serial, or HOST:PORT.", "it is reached by ssh"),
     Key("adb_port", "integer", "The port of the adb server it is reached by.", "that is where adb looks for one"),
+    Key("hub", "text", "The switched USB port that its cable is in.", "none is named"),
     Key("identity", "text", "Which board it is (docs/devices.md).", "nobody has looked"),
     Key("identity_from", "text", "What tells that.", "as above"),
     Key("board", "text", "What it calls itself.", "it has no name, or nobody has looked"),

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from meltbench import catalog
 from meltbench.deadline import Deadline
 from meltbench.errors import DefinitionError, ManyDevices, UnknownName, UserError, WrongDevice
+from meltbench.hub import Hub
 from meltbench.paths import config_dir
 from meltbench.tables import parse_toml, read_bounded, read_table
 from meltbench.targets import Place
@@ -54,6 +55,7 @@ class Entry:
 
     ``identity``: Facts.identity, None where nobody has looked yet; then any board at the address is taken for it.
     ``workdir``: the folder of ours on it, None for the default (site.py). ``adb_port``: of an adb server of its own.
+    ``hub``: the port that its cable is in, where that can be switched (hub.py).
     """
 
     profile: str
@@ -65,10 +67,13 @@ class Entry:
     added: str | None = None
     adb: str | None = None
     adb_port: int | None = None
+    hub: str | None = None
 
     def __post_init__(self) -> None:
         if (self.ssh is None) == (self.adb is None):
             raise ValueError("needs either ssh = ADDRESS or adb = SERIAL")
+        if self.hub is not None:
+            Hub.parse(self.hub)
         if self.adb is None and self.adb_port is not None:
             raise ValueError("adb_port is of a device that has adb")
         try:
@@ -88,11 +93,13 @@ class Entry:
                 raise ValueError(f"{text[:40]!r} is not a line of text")
 
     @classmethod
-    def at(cls, place: Place, profile: str, facts: Facts, workdir: str | None, added: str | None) -> Entry:
+    def at(
+        cls, place: Place, profile: str, facts: Facts, workdir: str | None, added: str | None, hub: str | None
+    ) -> Entry:
         """An entry for the board that answered at a place."""
         ssh, adb = (None, place.address) if place.kind == "adb" else (place.address, None)
         who = (facts.identity, facts.identity_from, facts.board)
-        return cls(profile, ssh, *who, workdir, added, adb, place.port)
+        return cls(profile, ssh, *who, workdir, added, adb, place.port, hub)
 
     @property
     def place(self) -> Place:
@@ -107,7 +114,7 @@ class Known:
     """A device that can be reached: what it is called, the profile by which it is read, and where it is.
 
     ``identity``: the board's, None where any is taken for it. ``workdir``: its folder of ours, None for the default of
-    the way it is reached.
+    the way it is reached. ``hub``: the port that its cable is in, where that can be switched.
     """
 
     name: str
@@ -115,6 +122,7 @@ class Known:
     place: Place
     identity: str | None = None
     workdir: str | None = None
+    hub: Hub | None = None
 
 
 def path() -> Path:
@@ -177,7 +185,8 @@ def of_entry(name: str, entry: Entry) -> Known:
     profiles = catalog.find("devices")
     if entry.profile not in profiles:
         raise UnknownName(f"profile of {name} in {path()}:", entry.profile, profiles)
-    return Known(name, entry.profile, entry.place, entry.identity, entry.workdir)
+    hub = None if entry.hub is None else Hub.parse(entry.hub)
+    return Known(name, entry.profile, entry.place, entry.identity, entry.workdir, hub)
 
 
 def by_identity(identity: str) -> Known | None:

@@ -91,7 +91,9 @@ class Setting:
     line as it was before (then it must be made of letters, digits and ``_.,:=+/@%-``). ``expect``: what ``get`` tells,
     or the file holds, when it is in force, where that is not ``value``. ``on``: who runs the commands; the controller
     runs its own before the job. ``optional``: a device that cannot be set so is measured all the same, without a word
-    against it. Settings are made in the order of the profile and put back in reverse; no word is seen by a shell.
+    against it. ``once_started``: of the controller's own, it is made once the job has been started, for it takes the
+    way to the target away. Settings are made in the order of the profile and put back in reverse; no word is seen by a
+    shell.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Setting:
     expect: str | None = None
     on: Literal["target", "controller"] = "target"
     optional: bool = False
+    once_started: bool = False
 
     def __post_init__(self) -> None:
         if (self.path is None) == (not self.set):
@@ -111,6 +114,8 @@ class Setting:
             raise ValueError(f"setting {self.name!r} has set and lacks get or undo: none could check it or put it back")
         if self.path is not None and (self.get or self.undo or self.on == "controller"):
             raise ValueError(f"setting {self.name!r} is a file of the target: leave out get, undo and on")
+        if self.once_started and self.on != "controller":
+            raise ValueError(f"setting {self.name!r} is made by the target itself: leave out once_started")
 
     @property
     def wanted(self) -> str:

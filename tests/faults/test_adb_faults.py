@@ -7,6 +7,7 @@ number stands as valid, nothing of ours runs or lies on the phone, and its setti
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -247,3 +248,73 @@ def test_a_shell_that_prints_prose_before_everything(tmp_path: Path, adb: Server
         assert rows["dumpsys_battery"] == rows["thermal_service"] == "ok"
         listed = json.loads(road.run("devices", "list", "--json").stdout)
         assert [one["name"] for one in listed if one["reachable"]] == ["local", "box"]
+
+
+# A hub at the edge of the world: its port carries the phone's power and its data.
+_UHUBCTL = """#!/bin/sh
+case "$*" in
+*"-a off"*) ip link set {card} down; echo > {charger}; echo off > {state} ;;
+*"-a on"*) ip link set {card} up; echo charging > {charger}; echo on > {state} ;;
+esac
+[ "$(cat {state})" = off ] && told="0000 off" || told="0503 power highspeed enable connect [18d1:4ee7 Google Pixel 6]"
+echo "Current status for hub 1-1.4 [05e3:0610 USB2.0 Hub, USB 2.10, 4 ports, ppps]"
+echo "  Port 2: $told"
+"""
+
+
+@pytest.fixture
+def hung(road: PhoneRoad) -> Iterator[Path]:
+    """The phone hangs at a port of a hub, which charges it; the file that says whether it is on."""
+    programs, state = road.home / "bin", road.home / "port"
+    programs.mkdir()
+    state.write_text("on\n")
+    told = {"card": road.target.wire.card, "charger": road.target.folder / "charger", "state": state}
+    (programs / "uhubctl").write_text(_UHUBCTL.format(**told))
+    (programs / "uhubctl").chmod(0o755)
+    road.env["PATH"] = f"{programs}:{road.environment()['PATH']}:/usr/sbin:/sbin"
+    road.inventory.write_text(road.inventory.read_text() + 'hub = "uhubctl:1-1.4:2"\n')
+    road.target.plug()
+    yield state
+    road.target.plug(on=False)
+
+
+def test_the_hub_cuts_the_power_while_it_measures_and_gives_it_back(road: PhoneRoad, hung: Path) -> None:
+    process = road.start(*EXEC, "--unplug", "hub", "--set", "timeout_s=8", "--json", "--", "sleep", "4")
+    road.until_run(lambda state: state.get("op") == "exec")
+    assert hung.read_text() == "off\n"
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "unplugged: it goes on by itself" in err
+    assert hung.read_text() == "on\n"
+    (run,) = json.loads(out)
+    assert run["outcome"] == "done"
+    assert run["conditions"]["settings"]["usb_power"]["state"] == "set"
+    assert not reasons(run) & {"charging", "link_traffic"}
+    road.honest()
+    road.target.connect()
+    road.nothing_left()
+
+
+def test_a_controller_that_dies_leaves_the_power_to_collect(road: PhoneRoad, hung: Path) -> None:
+    controller = road.staged("never", *EXEC, "--unplug", "hub", "--set", "timeout_s=8", *SLEEP)
+    road.until_run(lambda state: state.get("op") == "exec")
+    controller.kill()
+    road.until_ended()
+    early = road.run("collect")
+    assert early.returncode == 1
+    assert hung.read_text() == "off\n"  # it may measure still, for all that is known here
+    (ticket,) = road.data.glob("runs/*/ticket.json")
+    ticket.write_text(re.sub(r'"started_at": ?"2[0-9]{3}', '"started_at": "2001', ticket.read_text()))
+    done = road.run("collect")
+    assert done.returncode == 0, done.stderr
+    assert hung.read_text() == "on\n"
+    assert [run["outcome"] for run in road.honest()] == ["done"]
+    road.target.connect()
+    road.nothing_left()
+
+
+def test_a_phone_of_which_nobody_knows_the_port_is_told_how_to_say_it(road: PhoneRoad) -> None:
+    done = road.run(*EXEC, "--unplug", "hub", *SLEEP)
+    assert done.returncode == 2
+    assert "nobody knows which port of a hub box is in; meltbench devices add box --adb" in done.stderr
+    assert "is no way to cut USB power; give hub" in road.run(*EXEC, "--unplug", "relay", *SLEEP).stderr
