@@ -20,6 +20,7 @@ from meltbench import enrol, plan, road
 from meltbench.report.progress import Quiet
 from meltbench.spec import Spec, parse_sets
 from meltbench.store import open_store
+from meltbench.targets import Place
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def enrolled(devices: dict[str, str]) -> None:
         raise error
 
     for name, address in devices.items():
-        enrol.add(enrol.Asked(name, address), Quiet(), refuse)
+        enrol.add(enrol.Asked(name, Place("ssh", address)), Quiet(), refuse)
 
 
 def measured(wish: Wish) -> Told:

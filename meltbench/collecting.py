@@ -238,7 +238,7 @@ def _known(run_id: str, ticket: Mapping[str, Any]) -> Known:
     """
     device = ticket["device"]
     there = inventory.by_identity(device["identity"]) if device["target"] != "local" else None
-    place = there.place if there else Place(device["target"], str(device.get("address") or ""))
+    place = there.place if there else Place(device["target"], str(device.get("address") or ""), device.get("adb_port"))
     return Known(
         device["name"],
         str(device.get("profile") or device["name"]),
@@ -260,7 +260,7 @@ def _collect_from(
 ) -> RunRecord | None:
     run_id, where = folder.run_id, ticket["folder"]
     known = _known(run_id, ticket)
-    probe = reach(known.place, known.workdir, watch)
+    probe = reach(known.place, known.workdir, watch, known.identity)
     try:
         if known.identity is not None:
             inventory.check_board(known, facts_of(probe, profile))

@@ -160,7 +160,7 @@ def channels(
             job.stream(source.name, scripts.argv(helper, helper.words(source.period_ms, source.options)))
         for command in READERS[source.reader].commands:
             words = command.words(source.period_ms)
-            if command.argv[0] not in facts.programs or (not has_process and any("{pid:" in word for word in words)):
+            if command.program not in facts.programs or (not has_process and any("{pid:" in word for word in words)):
                 continue
             if command.poll:
                 job.poll(source.name, round(source.period_ms * 1e6), command.deadline_s, words)

@@ -28,10 +28,10 @@ _CALL_S, _PURGE_S = 20.0, 120.0
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person wants of a device: its name, its address, and what is not to be found out by asking it."""
+    """What a person wants of a device: its name, where it is, and what is not to be found out by asking it."""
 
     name: str
-    address: str
+    place: Place
     profile: str | None = None
     workdir: str | None = None
     rename: bool = False
@@ -60,9 +60,10 @@ def add(asked: Asked, watch: Watch, trust: Callable[[HostKeyError], None]) -> En
     known = _checked(asked)
     old = known.get(asked.name)
     workdir = asked.workdir or (old.workdir if old is not None else None)
-    probe = _reach(asked.address, workdir, watch, trust)
+    probe = _reach(asked.place, workdir, watch, trust)
+    way: Literal["ssh", "adb"] = "adb" if asked.place.kind == "adb" else "ssh"
     try:
-        facts, fits = _met(probe, asked.profile or (old.profile if old is not None else None), watch)
+        facts, fits = _met(probe, asked.profile or (old.profile if old is not None else None), watch, way)
         asked = replace(asked, workdir=workdir)
         done = settle(asked, known, facts, fits, set(catalog.find("devices")), probe.root.rsplit("/", 1)[0])
     finally:
@@ -88,13 +89,13 @@ def settle(
     if old is not None and old.identity not in (None, facts.identity):
         raise WrongDevice(
             f"{asked.name} is another board ({old.board or 'one without a name'}, identity {old.identity}); at "
-            f"{asked.address} answers {facts.board or 'one without a name'}, identity {facts.identity}",
+            f"{asked.place} answers {facts.board or 'one without a name'}, identity {facts.identity}",
             hint=f"give this one another name, or first: meltbench devices remove {asked.name}",
         )
     other = next((name for name, one in known.items() if one.identity == facts.identity and name != asked.name), None)
     if other is not None and (old is not None or not asked.rename):
         raise UserError(
-            f"this board is {other} already, at {known[other].ssh} (identity by {facts.identity_from})",
+            f"this board is {other} already, at {known[other].place} (identity by {facts.identity_from})",
             hint=_second(asked, facts),
         )
     before = old if other is None else known[other]
@@ -103,10 +104,8 @@ def settle(
             f"{asked.name} is a profile, and not of this board ({facts.board or 'without a name'}: {fits[0].name})",
             hint="give the device another name, or the profile by --profile",
         )
-    entry = Entry(
-        fits[0].name, asked.address, facts.identity, facts.identity_from, facts.board, asked.workdir,
-        inventory.now() if before is None else before.added,
-    )  # fmt: skip
+    added = inventory.now() if before is None else before.added
+    entry = Entry.at(asked.place, fits[0].name, facts, asked.workdir, added)
     outcome, was = _outcome(entry, before, other)
     return Enrolled(
         asked.name, entry, outcome, facts, was, fits[0].by, tuple(matching.ties(fits)) if before is None else (), root
@@ -118,7 +117,7 @@ def _outcome(entry: Entry, before: Entry | None, other: str | None) -> tuple[Out
         return "added", None
     if other is not None:
         return "renamed", other
-    return ("unchanged", None) if entry == before else ("moved", before.ssh)
+    return ("unchanged", None) if entry == before else ("moved", str(before.place))
 
 
 def _second(asked: Asked, facts: Facts) -> str:
@@ -132,7 +131,7 @@ def _second(asked: Asked, facts: Facts) -> str:
 def _checked(asked: Asked) -> dict[str, Entry]:
     """The inventory, once what was asked for can be an entry of it."""
     inventory.check_name(asked.name)
-    inventory.check_address(asked.address)
+    inventory.check_place(asked.place)
     try:
         if asked.workdir is not None:
             inventory.check_workdir(asked.workdir)
@@ -143,28 +142,27 @@ def _checked(asked: Asked) -> dict[str, Entry]:
     return inventory.load()
 
 
-def _reach(address: str, workdir: str | None, watch: Watch, trust: Callable[[HostKeyError], None]) -> Probe:
-    from meltbench.targets import ssh
-
-    place = Place("ssh", address)
+def _reach(place: Place, workdir: str | None, watch: Watch, trust: Callable[[HostKeyError], None]) -> Probe:
     seen: set[str] = set()
     while True:
         try:
             return site.reach(place, workdir, watch)
         except HostKeyError as error:
+            from meltbench.targets import ssh
+
             if error.fingerprint in seen or len(seen) == _KEYS:
                 raise
             seen.add(error.fingerprint)
             trust(error)
-            ssh.accept(address, error.fingerprint)
+            ssh.accept(place.address, error.fingerprint)
 
 
-def _met(probe: Probe, wanted: str | None, watch: Watch) -> tuple[Facts, list[Fit]]:
+def _met(probe: Probe, wanted: str | None, watch: Watch, way: Literal["ssh", "adb"]) -> tuple[Facts, list[Fit]]:
     """What the device is, by the profile that is asked for, else by the one that fits best."""
     if wanted is not None:
         found = profiles.load(wanted)[0]
         return site.ask(probe, found), [matching.Fit(wanted, "your choice", 0)]
-    facts = site.ask(probe, profiles.Profile("", "ssh"))
+    facts = site.ask(probe, profiles.Profile("", way))
     candidates, broken = profiles.candidates()
     for line in broken:
         watch.warn(f"left out: {line}")

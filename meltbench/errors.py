@@ -3,6 +3,7 @@
     MeltbenchError
       UserError           the caller's move: a name, a value, a file of theirs          exit 2
         UnknownName         a name that is not in the catalogue; knows the nearest ones
+        ManyDevices         a name that several devices have; knows them
         DefinitionError     a TOML or JSONL file that does not say what it must
         DoesNotFit          the model needs more memory than the device has
         MissingExtra        an optional part is not installed; names the extra
@@ -31,7 +32,7 @@ import difflib
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 _SHOWN = 12  # of the names that are known: an error is a line
@@ -71,6 +72,15 @@ class UnknownName(UserError):
         shown = name if len(name) <= 80 else f"{name[:79]}…"
         super().__init__(f"unknown {kind} {shown!r}", hint=hint)
         self.nearest = near
+
+
+class ManyDevices(UserError):
+    """A name stands for several devices. ``choices``: by the name that stands for one alone, what it is."""
+
+    def __init__(self, message: str, choices: Mapping[str, str]) -> None:
+        names = ", ".join(list(choices)[:_SHOWN])
+        super().__init__(f"{message}: {names}", hint="name one of them")
+        self.choices = choices
 
 
 class DefinitionError(UserError):

@@ -84,7 +84,7 @@ def examine(known: Known, store: Store | None, watch: Watch) -> Exam:
     """Look at a device as far as one gets with it, so no DeviceError is raised. ``store``: of calibrations of it."""
     profile = profiles.load(known.profile_name)[0]
     exam = Exam(known, profile)
-    transport = connect(known.place)
+    transport = connect(known.place, known.identity)
     try:
         exam = replace(exam, link=_link(transport))
         folder, probe = _folder(known, transport, watch)
@@ -126,7 +126,7 @@ def _run(transport: Transport, *argv: str) -> Completed:
 
 def _folder(known: Known, transport: Transport, watch: Watch) -> tuple[Folder, Probe | None]:
     """Our folder there: on what it lies, and the probe, where it runs from it."""
-    root = known.workdir or site.default_root(known.place, transport)
+    root = site.root_of(known, transport)
     mounts = _run(transport, "cat", "/proc/mounts").stdout.decode("utf-8", "replace")
     folder = on_mount(Folder(root), mounts)
     try:

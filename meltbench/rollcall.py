@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench.deadline import Deadline
 from meltbench.errors import DeadlineExceeded, DeviceError, HostKeyError, LinkLost, MeltbenchError, WrongDevice
-from meltbench.paths import state_dir
 from meltbench.probe.client import holder_words
 from meltbench.store.folder import RUN_ID
-from meltbench.targets import Place, connect, inventory, notes, printable
+from meltbench.targets import Place, connect, default_root, inventory, notes, printable
 from meltbench.targets import facts as device_facts
 from meltbench.targets import profile as profiles
 from meltbench.targets.inventory import LOCAL, Known
@@ -29,13 +28,14 @@ if TYPE_CHECKING:
 ASKED_S = 5.0
 _LATE_S = 1.0  # for the threads to say that they had no answer
 # Any probe of ours that runs there will do (a home that several machines share has one of each kind): it prints its
-# path, the device's facts, and who holds the device.
+# path, the device's facts, and who holds the device; then come Android's properties.
 _SCRIPT = """root=${1:-$HOME/.meltbench}; shift
 for probe in "$root"/bin/meltprobe-*; do
     [ -x "$probe" ] && "$probe" version >/dev/null 2>&1 || continue
     echo "$probe"
     "$probe" facts "$root" "$root/runs/*/state" "$@" || exit
-    "$probe" lease "$root/runs" show 2>/dev/null
+    "$probe" lease "$root/runs" show 2>/dev/null || echo
+    getprop 2>/dev/null
     exit 0
 done
 exit 67"""
@@ -78,7 +78,7 @@ def call() -> list[Row]:
     """Ask this machine and every device of the inventory, all at the same time."""
     everyone = [Known(LOCAL, LOCAL, Place())]
     everyone += [
-        Known(name, entry.profile, Place("ssh", entry.ssh), entry.identity, entry.workdir)
+        Known(name, entry.profile, entry.place, entry.identity, entry.workdir)
         for name, entry in inventory.load().items()
     ]
     return [_row(known, answer) for known, answer in zip(everyone, ask(everyone), strict=True)]
@@ -136,7 +136,7 @@ def _answer(known: Known) -> Answer:
     """Ask one device. Whatever goes wrong with it is its answer: one device must not hide the others."""
     try:
         roots = profiles.load(known.profile_name)[0].roots
-        transport = connect(known.place)
+        transport = connect(known.place, known.identity)
         try:
             return _asked(known, transport, roots)
         finally:
@@ -149,11 +149,11 @@ def _answer(known: Known) -> Answer:
 
 def _asked(known: Known, transport: Transport, roots: profiles.Roots) -> Answer:
     deadline = Deadline.after(ASKED_S)
-    root = known.workdir or (str(state_dir() / "target") if known.place.kind == "local" else "")
+    root = known.workdir or default_root(known.place) or ""
     globs = device_facts.globs(roots.sys, roots.proc)
     done = transport.run(["sh", "-c", _SCRIPT, "sh", root, *globs], deadline)
     if done.code == _NO_PROBE and known.identity is not None:
-        again = f"meltbench devices add {known.name} --ssh {known.place}"
+        again = f"meltbench devices add {known.name} {known.place.words}"
         why = f"no probe of ours runs there, so that nobody can tell which board it is; {again}"
         return Answer(word="no probe", why=why)
     if done.code == _NO_PROBE:
@@ -161,10 +161,11 @@ def _asked(known: Known, transport: Transport, roots: profiles.Roots) -> Answer:
     if done.code != 0:
         raise DeviceError(f"{known.name}: {done.complaint()}")
     probe, told, lease = (*done.stdout.decode("utf-8", "replace").splitlines(), "", "", "")[:3]
+    said = device_facts.properties(done.stdout)
     answer = _object(told)
     if not answer:
         raise DeviceError(f"{known.name} answered something that is no answer of the probe", hint="try again")
-    facts = device_facts.parse(answer, roots.sys, roots.proc)
+    facts = device_facts.parse(answer, roots.sys, roots.proc, said=said)
     inventory.check_board(known, facts)
     running, holder = running_in(transport, probe, answer, deadline), lease_holder(_object(lease))
     busy = f"runs {running}" if running else f"held by {holder}" if holder else ""

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from meltbench import settings, switches
 from meltbench.deadline import Deadline
 from meltbench.errors import DeviceError, LinkLost, UserError
-from meltbench.paths import state_dir
 from meltbench.probe import build
 from meltbench.probe.client import Probe
 from meltbench.readings import READERS
-from meltbench.targets import Place, connect, inventory, matching, printable
+from meltbench.targets import Place, connect, default_root, inventory, matching, printable
 from meltbench.targets import facts as device_facts
 from meltbench.targets import profile as device_profile
 from meltbench.targets.notes import note_seen
@@ -44,15 +43,15 @@ class Site:
     facts: Facts
 
 
-def reach(place: Place, workdir: str | None, watch: Watch) -> Probe:
-    """Connect to a target and put the probe on it. ``workdir`` None: the default of the way it is reached. A link
-    that is refused is tried again for a moment.
+def reach(place: Place, workdir: str | None, watch: Watch, identity: str | None = None) -> Probe:
+    """Connect to a target and put the probe on it. ``workdir`` None: the default of the way it is reached;
+    ``identity``: of the board that is meant. A link that is refused is tried again for a moment.
 
     Raises DeviceError, or UserError for what cannot be measured.
     """
     if place.kind == "local" and platform.system() == "Windows":
         raise UserError("Windows cannot be measured", hint="the probe is for Linux and Android")
-    transport, root = connect(place), workdir or (_here() if place.kind == "local" else None)
+    transport, root = connect(place, identity), workdir or default_root(place)
     try:
         began = time.monotonic()
         while True:
@@ -83,13 +82,9 @@ def put(transport: Transport, root: str | None, watch: Watch) -> Probe:
     return Probe.install(transport, root or _below(home), target, watch.say)
 
 
-def default_root(place: Place, transport: Transport) -> str:
-    """Our folder on a target whose workdir nobody gave."""
-    return _here() if place.kind == "local" else _below(_who(transport)[2])
-
-
-def _here() -> str:
-    return str(state_dir() / "target")
+def root_of(known: Known, transport: Transport) -> str:
+    """Our folder on a device."""
+    return known.workdir or default_root(known.place) or _below(_who(transport)[2])
 
 
 def _below(home: str) -> str:
@@ -110,7 +105,7 @@ def ask(probe: Probe, profile: Profile, readers: Iterable[str] = ()) -> Facts:
     """What a device is, with which of the programs that these readers and the profile's settings need it has."""
     roots = profile.roots
     answer = probe.facts(device_facts.globs(roots.sys, roots.proc))
-    wanted = [command.argv[0] for reader in readers for command in READERS[reader].commands]
+    wanted = [command.program for reader in readers for command in READERS[reader].commands]
     programs = probe.programs([*wanted, *settings.programs(profile.setting), device_facts.GETPROP, PYTHON])
     said = device_facts.properties(probe.properties()) if device_facts.GETPROP in programs else {}
     return device_facts.parse(answer, roots.sys, roots.proc, programs, said)
@@ -127,7 +122,7 @@ def visit(plan: Plan, watch: Watch) -> Site:
 
 def meet(known: Known, profile: Profile, watch: Watch, readers: Iterable[str]) -> Site:
     """Reach a device, and look for the programs that these readers poll. Raises WrongDevice for another board."""
-    probe = replace(reach(known.place, known.workdir, watch), name=known.name)
+    probe = replace(reach(known.place, known.workdir, watch, known.identity), name=known.name)
     try:
         probe.recover()
         facts = ask(probe, profile, readers)
@@ -143,7 +138,8 @@ def meet(known: Known, profile: Profile, watch: Watch, readers: Iterable[str]) -
 def facts_of(probe: Probe, profile: Profile | None) -> Facts:
     """What a target is, as far as files tell: enough to know which board it is."""
     roots = profile.roots if profile is not None else device_profile.Roots()
-    return device_facts.parse(probe.facts(device_facts.globs(roots.sys, roots.proc)), roots.sys, roots.proc)
+    answer, said = probe.facts(device_facts.globs(roots.sys, roots.proc)), device_facts.properties(probe.properties())
+    return device_facts.parse(answer, roots.sys, roots.proc, said=said)
 
 
 def _better(facts: Facts) -> str | None:

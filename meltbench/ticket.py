@@ -141,11 +141,13 @@ def ticket(
             "workdir": plan.known.workdir,
             "target": plan.known.place.kind,
             "address": plan.known.place.address,
+            "adb_port": plan.known.place.port,
             "checked": plan.profile.checked,
         },
         "sources": [asdict(source) for source in plan.profile.source],
         "totals": [asdict(total) for total in plan.profile.total],
         "max_power_w": plan.profile.max_power_w,
+        "battery": None if plan.profile.battery is None else asdict(plan.profile.battery),
         "model": None if plan.model is None else _described(plan.model, model),
         "runner": None
         if plan.recipe is None or plan.engine is None

@@ -20,25 +20,28 @@ if TYPE_CHECKING:
 
 MAX_LEVEL = 64
 GATE_HOLD_S = 60.0  # how long the thermal gate wants a steady temperature: less time to wait could only run out
+CHARGE_LIMIT = "charge_timeout_s"
 SAMPLING = ("temperature", "top_k", "top_p", "repeat_penalty")
+_BEFORE = ("idle_s", "gate_timeout_s", CHARGE_LIMIT)
 _BETWEEN = ("pause_s", *SAMPLING)
 _KNOBS: dict[Kind, tuple[str, ...]] = {
-    "generate": ("idle_s", "gate_timeout_s", "timeout_s", "warmup", "repeat", "max_tokens", "concurrency", *_BETWEEN),
-    "chat": ("idle_s", "gate_timeout_s", "timeout_s", "warmup", "repeat", "max_tokens", *_BETWEEN),
-    "grid": ("idle_s", "gate_timeout_s", "timeout_s", "warmup", "repeat", "points"),
+    "generate": (*_BEFORE, "timeout_s", "warmup", "repeat", "max_tokens", "concurrency", *_BETWEEN),
+    "chat": (*_BEFORE, "timeout_s", "warmup", "repeat", "max_tokens", *_BETWEEN),
+    "grid": (*_BEFORE, "timeout_s", "warmup", "repeat", "points"),
     "sustained": (
-        *("idle_s", "gate_timeout_s", "timeout_s", "warmup", "max_tokens"),
+        *(*_BEFORE, "timeout_s", "warmup", "max_tokens"),
         *("limit_s", "limit_temp_c", "limit_soc_percent"),
         *_BETWEEN,
     ),
-    "idle": ("idle_s", "gate_timeout_s", "window_s"),
-    "exec": ("idle_s", "gate_timeout_s", "timeout_s"),
+    "idle": (*_BEFORE, "window_s"),
+    "exec": (*_BEFORE, "timeout_s"),
 }
 ASKED: tuple[Kind, ...] = ("generate", "chat", "grid", "sustained")  # kinds that need an engine
 SETTINGS = {key for keys in _KNOBS.values() for key in keys}
 _OF_ITEMS: tuple[Kind, ...] = ("generate", "chat", "sustained")
 _RANGES = {
     "gate_timeout_s": (0, 7200),
+    "charge_timeout_s": (0, 86_400),
     "idle_s": (0, 3600),
     "warmup": (0, 100),
     "repeat": (1, 10_000),
@@ -66,7 +69,8 @@ class Workload:
     ``exec`` meters a command. ``repeat`` passes over all items are timed after ``warmup`` requests, with
     ``concurrency`` requests under way at a time: one level after the other where there are several. ``timeout_s``
     bounds each request and the command of ``exec``, and the wait for an engine to be ready (at most five minutes).
-    ``gate_timeout_s`` bounds the wait for a steady temperature beforehand; 0: there is none. ``pause_s`` are waited
+    ``gate_timeout_s`` bounds the wait for a steady temperature beforehand; 0: there is none. ``charge_timeout_s``
+    bounds that for a battery which is below the window of charge that its profile wants. ``pause_s`` are waited
     before each request, the warm-up too. ``temperature`` 0 takes the best token each time; above it ``top_k`` and
     ``top_p`` bound the choice; ``repeat_penalty`` is llama.cpp's. None leaves each to the engine.
     """
@@ -75,6 +79,7 @@ class Workload:
     version: int
     kind: Kind
     gate_timeout_s: float = 300.0
+    charge_timeout_s: float = 3600.0
     idle_s: float = 10.0
     warmup: int = 1
     repeat: int = 1

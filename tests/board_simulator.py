@@ -19,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -124,6 +125,17 @@ class Load:
             self._seen = now
         return ran
 
+    def burning(self, cores: int) -> float:
+        """How many cores the probe's own burns are to keep busy, whatever else this machine has to do."""
+        proc, busy = f"/proc/{self._pid.read_text().strip()}/root/.kernel/proc", 0
+        with suppress(OSError):  # between two boots
+            for pid in filter(str.isdigit, os.listdir(proc)):
+                with suppress(OSError), open(f"{proc}/{pid}/cmdline", "rb") as told:
+                    words = told.read().split(b"\0")
+                    if words[1:2] == [b"burn"]:
+                        busy = max(busy, int(words[2]) or cores)
+        return float(busy)
+
     def clock_ns(self) -> int:
         """CLOCK_BOOTTIME as the room has it, which has a time namespace of its own."""
         try:
@@ -148,7 +160,7 @@ def step(state: State, physics: Physics, busy: float, ambient_c: float, dt_s: fl
     return replace(now, been_hot=hot, joules=joules, dt_s=dt_s)
 
 
-def _clocks(tree: Tree, state: State, policies: dict[int, tuple[int, int]], mode_khz: int = 10**9) -> None:
+def clocks(tree: Tree, state: State, policies: dict[int, tuple[int, int]], mode_khz: int = 10**9) -> None:
     """Clocks follow the load between the lowest and the highest that governor, mode and heat leave."""
     for policy, (low, high) in policies.items():
         name = f"sys/devices/system/cpu/cpufreq/policy{policy}"
@@ -188,7 +200,7 @@ def jetson(tree: Tree, state: State) -> None:
     tree.write("sys/class/thermal/thermal_zone6/temp", 1000 * state.celsius)
     tree.write("sys/class/thermal/cooling_device0/cur_state", state.throttled)
     mode = (tree.root / "nvpmodel/status").read_text().strip().rpartition(":")[2]
-    _clocks(tree, state, JETSON_POLICIES, JETSON_MODES_KHZ.get(int(mode or 0), 1_728_000))
+    clocks(tree, state, JETSON_POLICIES, JETSON_MODES_KHZ.get(int(mode or 0), 1_728_000))
 
 
 PI_POLICIES = {0: (1_500_000, 2_400_000)}
@@ -226,7 +238,7 @@ def pi5(tree: Tree, state: State) -> None:
     tree.replace("firmware/measure_temp", f"temp={state.celsius:.1f}'C\n")
     tree.write("sys/class/thermal/thermal_zone0/temp", 1000 * state.celsius)
     tree.write("sys/class/hwmon/hwmon0/temp1_input", 1000 * state.celsius)
-    _clocks(tree, state, PI_POLICIES)
+    clocks(tree, state, PI_POLICIES)
     khz = tree.number("sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq", 1_500_000)
     tree.replace("firmware/clock_arm", f"{round(khz) * 1000}\n")
 
@@ -243,7 +255,7 @@ def desktop(tree: Tree, state: State) -> None:
         tree.write(f"{RAPL}/{place}/energy_uj", counted)
     tree.write("sys/class/thermal/thermal_zone0/temp", 1000 * state.celsius)
     tree.write("sys/class/hwmon/hwmon0/temp1_input", 1000 * state.celsius)
-    _clocks(tree, state, DESKTOP_POLICIES)
+    clocks(tree, state, DESKTOP_POLICIES)
 
 
 WRITERS = {"jetson": jetson, "pi5": pi5, "desktop": desktop}

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from adb_kit import Server, adb_server
 from cli import Bench
 from guest_kit import Guest, arm64_guest
 from hypothesis import settings
 from made_boards import Board, made_board
+from phones_kit import Phone, made_phone
 from rooms_kit import RoomTarget, arm64_rootfs, plain_room
 from targets_kit import Keys, need
 
@@ -91,3 +93,17 @@ def desktop(tmp_path_factory: pytest.TempPathFactory, lab_keys: Keys) -> Iterato
     """A made desktop with RAPL, which only its root may read."""
     with made_board("desktop", tmp_path_factory.mktemp("desktop"), lab_keys) as board:
         yield board
+
+
+@pytest.fixture(scope="session")
+def adb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An adb server of the tests' own."""
+    with adb_server(tmp_path_factory.mktemp("adb")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def phone(tmp_path_factory: pytest.TempPathFactory, adb: Server) -> Iterator[Phone]:
+    """A made Pixel 6 that is reached by adb."""
+    with made_phone(tmp_path_factory.mktemp("phone"), adb) as made:
+        yield made

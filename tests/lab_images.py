@@ -36,6 +36,11 @@ KERNEL = "linux-image-cloud-arm64"  # the smallest with virtio, ext4 and netem
 SUPERFLUOUS = ("usr/share", "usr/lib/*/perl*", "usr/lib/*/gconv", "usr/bin/*perl*", "usr/lib/python3*", "usr/bin/py3*")
 MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "sch_netem")
 DISK_BYTES = 3 << 30  # of the guest; a file with holes
+# Android's adbd, shell and userland as this release packages them, and a library that a stock engine asks for.
+PHONE, PHONE_SUITE = ("adbd", "mksh", "toybox", "libgomp1"), "trixie"
+ADBD = Path("apex/com.android.adbd/bin/adbd")  # where Android has it
+SHELL = Path("apex/lab/sh")  # of the made programs too, whatever stands at /system/bin/sh
+ROOTS = ("su", "login", "passwd", "reboot", "halt", "poweroff")  # of toybox; a phone has none of them, or another
 ADMIN = "/usr/local/sbin:/usr/sbin:/sbin"  # where apt puts sshd, ip and mkfs, and a plain user's PATH does not look
 
 
@@ -75,9 +80,15 @@ def sources() -> tuple[str, list[str]]:
     return release, [f"deb {uri} {suite} {part}" for uri, suite, part in own]
 
 
-def unpacked(where: Path, arch: str, *packages: str) -> None:
-    """These packages and what they depend on, unpacked below ``where``."""
+def unpacked(where: Path, arch: str, *packages: str, suite: str = "") -> None:
+    """These packages and what they depend on, unpacked below ``where``; of another release where it is named.
+
+    That one comes from the same archive, and never becomes a source of this machine.
+    """
     release, lines = sources()
+    if suite:
+        archives = {line.split()[1] for line in lines if line.split()[2] == release}
+        release, lines = suite, [f"deb {uri} {suite} main" for uri in sorted(archives)]
     words = ["mmdebstrap", "--quiet", f"--arch={arch}", "--variant=extract", f"--include={','.join(packages)}"]
     run(*words, release, where, *lines)
 
@@ -112,6 +123,39 @@ def rootfs(lab: Path, arch: str) -> Path:
             (root / "bin/sh").symlink_to("dash")
         for place in ("proc", "sys", "run", "root", "home", "var/log", "var/empty", "etc/ssh"):
             (root / place).mkdir(parents=True, exist_ok=True)
+        root.rename(target)
+    return target
+
+
+def phone(lab: Path, arch: str) -> Path:
+    """The folder of a phone's root file system: adbd, mksh as /system/bin/sh, toybox, and no other program.
+
+    A busybox is its init, in /lab, which only root may enter.
+    """
+    target = _place(lab, f"phone-{arch}", phone, text=repr((PHONE, PHONE_SUITE, ADBD, SHELL, ROOTS)))
+    if target.is_dir():
+        return target
+    with tempfile.TemporaryDirectory(dir=lab) as folder:
+        full, root = Path(folder) / "full", Path(folder) / "root"
+        unpacked(full, arch, *PHONE, suite=PHONE_SUITE)
+        for place in ("lab", ADBD.parent, SHELL.parent, "system/bin", "usr/lib", "etc", "dev", "proc", "sys"):
+            (root / place).mkdir(parents=True)
+        (root / "lab").chmod(0o700)
+        shutil.copy2(rootfs(lab, arch) / "bin/busybox", root / "lab/busybox")
+        (full / "usr/lib/android-sdk/platform-tools/adbd").rename(root / ADBD)
+        (full / "usr/bin/mksh").rename(root / SHELL)
+        (root / "system/bin/sh").symlink_to(f"../../{SHELL}")
+        (full / "usr/bin/toybox").rename(root / "system/bin/toybox")
+        for libraries in (full / "usr/lib").glob("*-linux-gnu"):
+            libraries.rename(root / "usr/lib" / libraries.name)
+        shutil.copytree(full / "usr/lib64", root / "usr/lib64", symlinks=True)
+        for name, where in (("bin", "system/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")):
+            (root / name).symlink_to(where)
+        emulator = () if arch == native() else ("qemu-aarch64-static",)
+        (loader,) = root.glob("usr/lib/*/ld-linux-*")  # its C library is newer than this machine's may be
+        for name in run(*emulator, loader, "--library-path", loader.parent, root / "system/bin/toybox").split():
+            if name not in ROOTS and not (root / "system/bin" / name).exists():
+                (root / "system/bin" / name).symlink_to("toybox")
         root.rename(target)
     return target
 
@@ -187,7 +231,7 @@ def _initramfs(work: Path, made: Path, busybox: Path, arm64: Path) -> None:
 def main() -> None:
     lab = Path(sys.argv[1])
     lab.mkdir(parents=True, exist_ok=True)
-    print(tools(), rootfs(lab, native()), rootfs(lab, "arm64"), guest(lab), sep="\n")
+    print(tools(), rootfs(lab, native()), rootfs(lab, "arm64"), phone(lab, native()), guest(lab), sep="\n")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,10 @@ tests/contract/boards. The processor is this machine's: a made board says what i
 from __future__ import annotations
 
 import _ctypes
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -19,13 +18,9 @@ from pathlib import Path
 
 import board_simulator as simulator
 import lab_images
+from made_tree import Files, policies, tree, write, zones
 from rooms_kit import Plan, RoomTarget, started
 from targets_kit import HERE, Keys, artefact, layer
-
-REAL = "/.kernel/sys"
-# Below these nothing of this machine's own /sys is shown beside what is made.
-CLOSED = ("thermal", "hwmon", "powercap", "devfreq", "dmi", "power_supply", "drm", "cpufreq", "i2c", "firmware")
-Files = dict[str, str]
 
 
 @dataclass
@@ -85,73 +80,12 @@ class Board(RoomTarget):
         (self.folder / "ambient_c").write_text(f"{ambient_c}\n")
 
 
-def _write(root: Path, files: Files) -> None:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
-def _link(root: Path, links: Files) -> None:
-    """Links within a made /sys, relative as the kernel's are."""
-    for name, target in links.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(os.path.relpath(root / target, path.parent))
-
-
-def _rest(made: Path, real: Path) -> None:
-    """Beside what is made, links to what the kernel has there."""
-    for entry in sorted(real.iterdir()):
-        mine = made / entry.name
-        if mine.is_dir() and not mine.is_symlink():
-            if entry.is_dir() and entry.name not in CLOSED:
-                _rest(mine, entry)
-        elif entry.name not in CLOSED and not mine.is_symlink():
-            mine.symlink_to(f"{REAL}/{entry.relative_to('/sys')}")
-
-
-def _tree(made: Path, files: Files, links: Files, secret: tuple[str, ...] = ()) -> None:
-    root = made / "sys"
-    _write(root, files)
-    _link(root, links)
-    for name in secret:
-        (root / name).chmod(0o400)
-    for name in ("bus", "class", "devices/system/cpu", "devices/virtual", "devices/platform", "firmware"):
-        (root / name).mkdir(parents=True, exist_ok=True)
-    _rest(root, Path("/sys"))
-    # The mount point of the control groups, which are the machine's own.
-    (root / "fs").unlink(missing_ok=True)
-    (root / "fs/cgroup").mkdir(parents=True)
-
-
 def _device_tree(made: Path, model: str, serial: str, *compatible: str) -> Files:
     """The device tree's names, each text ended by NUL; /proc/device-tree is a link to them, as on any board."""
     (made / "proc").mkdir(parents=True, exist_ok=True)
     (made / "proc/device-tree").symlink_to("/sys/firmware/devicetree/base")
     texts = {"model": model, "serial-number": serial, "compatible": "\0".join(compatible)}
     return {f"firmware/devicetree/base/{name}": f"{text}\0" for name, text in texts.items()}
-
-
-def _policies(policies: dict[int, tuple[int, int]], cpus: Callable[[int], str], governor: str, driver: str) -> Files:
-    out: Files = {}
-    for policy, (low, high) in policies.items():
-        texts = {"scaling_cur_freq": low, "scaling_min_freq": low, "scaling_max_freq": high, "cpuinfo_max_freq": high}
-        texts |= {"cpuinfo_min_freq": low}
-        words = {"scaling_governor": governor, "scaling_driver": driver, "related_cpus": cpus(policy)}
-        words |= {"scaling_available_governors": "ondemand performance powersave schedutil"}
-        words |= {"stats/time_in_state": "", "stats/total_trans": "0"}
-        place = f"devices/system/cpu/cpufreq/policy{policy}"
-        out |= {f"{place}/{name}": f"{text}\n" for name, text in {**texts, **words}.items()}
-    return out
-
-
-def _zones(types: list[str], cold: str = "") -> Files:
-    out: Files = {}
-    for zone, kind in enumerate(types):
-        out[f"class/thermal/thermal_zone{zone}/type"] = f"{kind}\n"
-        out[f"class/thermal/thermal_zone{zone}/temp"] = "-256000\n" if kind == cold else "40000\n"
-    return out
 
 
 def _programs(*names: str) -> Files:
@@ -170,16 +104,16 @@ def _jetson(made: Path, serial: str) -> tuple[Files, str]:
         values = {f"in{n}_label": rail, f"in{n}_input": 5040, f"curr{n}_input": 960, f"in{n + 3}_input": 4690}
         files |= {f"{chip}/{name}": f"{value}\n" for name, value in values.items()}
     files |= {f"{chip}/{name}": f"{value}\n" for name, value in _INA_REST.items()}
-    files |= _zones(_JETSON_ZONES, cold="cv0-thermal")
+    files |= zones(_JETSON_ZONES, cold="cv0-thermal")
     files |= {"class/thermal/cooling_device0/type": "cpu-throttle-alert\n"}
     files |= {"class/thermal/cooling_device0/cur_state": "0\n"}
     gpu = {"cur_freq": 306_000_000, "min_freq": 306_000_000, "max_freq": 624_750_000}
     files |= {f"class/devfreq/17000000.gpu/{name}": f"{hertz}\n" for name, hertz in gpu.items()}
     files |= {"class/devfreq/17000000.gpu/governor": "nvhost_podgov\n", "devices/platform/gpu.0/load": "0\n"}
-    files |= _policies(simulator.JETSON_POLICIES, lambda p: "0 1 2 3" if p == 0 else "4 5", "schedutil", "tegra194")
+    files |= policies(simulator.JETSON_POLICIES, lambda p: "0 1 2 3" if p == 0 else "4 5", "schedutil", "tegra194")
     device = str(Path(chip).parents[1])
-    _tree(made, files, {"bus/i2c/drivers/ina3221/1-0040": device, "class/hwmon/hwmon1": chip})
-    _write(made, {"nvpmodel/status": "pmode:0000\n"})
+    tree(made, files, {"bus/i2c/drivers/ina3221/1-0040": device, "class/hwmon/hwmon1": chip})
+    write(made, {"nvpmodel/status": "pmode:0000\n"})
     return _programs("tegrastats", "nvpmodel", "jetson_clocks") | _JETSON_FILES, "/var/lib/nvpmodel"
 
 
@@ -200,15 +134,15 @@ _JETSON_FILES = {
 
 def _pi5(made: Path, serial: str) -> tuple[Files, str]:
     files = _device_tree(made, "Raspberry Pi 5 Model B Rev 1.0", serial, "raspberrypi,5-model-b", "brcm,bcm2712")
-    files |= _zones(["cpu-thermal"])
+    files |= zones(["cpu-thermal"])
     files |= {"class/thermal/cooling_device0/type": "pwm-fan\n", "class/thermal/cooling_device0/cur_state": "1\n"}
     chips = {"cpu_thermal": {"temp1_input": 45000}, "rp1_adc": {"in1_input": 1600}, "pwmfan": {"fan1_input": 2900}}
     chips |= {"rpi_volt": {"in0_lcrit_alarm": 0}}
     for n, (name, inputs) in enumerate(chips.items()):
         files |= {f"class/hwmon/hwmon{n}/{key}": f"{value}\n" for key, value in {"name": name, **inputs}.items()}
-    files |= _policies(simulator.PI_POLICIES, lambda _: "0 1 2 3", "ondemand", "cpufreq-dt")
-    _tree(made, files, {})
-    _write(made, {"firmware/volts_core": "0.7200\n"})
+    files |= policies(simulator.PI_POLICIES, lambda _: "0 1 2 3", "ondemand", "cpufreq-dt")
+    tree(made, files, {})
+    write(made, {"firmware/volts_core": "0.7200\n"})
     vcio = "#!/bin/sh\n: > /dev/vcio; chgrp video /dev/vcio; chmod 660 /dev/vcio\n"
     return _programs("vcgencmd") | {"etc/rc.board": vcio}, ""
 
@@ -224,11 +158,11 @@ def _desktop(made: Path, serial: str) -> tuple[Files, str]:
         files |= {f"{place}/{key}": f"{text}\n" for key, text in texts.items()}
         links[f"class/powercap/intel-rapl:{zone}"] = place
         energy.append(f"{place}/energy_uj")
-    files |= _zones(["x86_pkg_temp"])
+    files |= zones(["x86_pkg_temp"])
     chip = {"name": "coretemp", "temp1_label": "Package id 0", "temp1_input": 42000}
     files |= {f"class/hwmon/hwmon0/{key}": f"{text}\n" for key, text in chip.items()}
-    files |= _policies(simulator.DESKTOP_POLICIES, str, "powersave", "intel_pstate")
-    _tree(made, files, links, secret=tuple(energy))
+    files |= policies(simulator.DESKTOP_POLICIES, str, "powersave", "intel_pstate")
+    tree(made, files, links, secret=tuple(energy))
     return {"etc/machine-id": f"{serial:>032}\n"}, ""
 
 
@@ -248,7 +182,7 @@ class Python:
             folder.chmod(0o755)  # pytest's own are root's alone
         if self.driver is not None:
             information = "Model: \t NVIDIA GeForce RTX 3060\nIRQ:   \t 24\n"
-            _write(made, {"proc/driver/nvidia/gpus/0000:01:00.0/information": information})
+            write(made, {"proc/driver/nvidia/gpus/0000:01:00.0/information": information})
         program = f"/opt/python/bin/python{sys.version_info.major}.{sys.version_info.minor}"
         # What ctypes, which looks for the driver, is linked with: no part of Python, and not in the rooms.
         for line in subprocess.check_output(["ldd", _ctypes.__file__], text=True).splitlines():

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +25,8 @@ from wire_kit import Wire
 @dataclass(frozen=True)
 class Plan:
     """What room.py is told. ``layers``: below the room's own disk, the topmost first; ``made``: a folder with the made
-    parts of /proc and /sys, if any; ``binds``: folders of this machine and where they are seen in the room."""
+    parts of /proc and /sys, if any; ``binds``: folders of this machine and where they are seen in the room; ``init``:
+    the busybox that is its first process."""
 
     stage: str
     layers: list[str]
@@ -33,6 +35,7 @@ class Plan:
     disk_bytes: int = 2 << 30
     emulate: str = ""
     binds: list[tuple[str, str]] = field(default_factory=list)
+    init: str = "/bin/busybox"
 
 
 class Room:
@@ -41,7 +44,7 @@ class Room:
     def __init__(self, plan: Plan) -> None:
         Path(plan.stage).mkdir(parents=True)
         argv = [sys.executable, str(HERE / "room.py"), json.dumps(asdict(plan))]
-        self.plan = plan
+        self.plan, self._one = plan, threading.Lock()
         self._made = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -61,9 +64,10 @@ class Room:
 
     def tell(self, command: str) -> str:
         assert self._made.stdin is not None
-        self._made.stdin.write(f"{command}\n")
-        self._made.stdin.flush()
-        return self._answer()
+        with self._one:
+            self._made.stdin.write(f"{command}\n")
+            self._made.stdin.flush()
+            return self._answer()
 
     def boot(self) -> None:
         """Start it, again if it runs: disk and network stay, processes, /run and /tmp do not."""
@@ -98,6 +102,14 @@ class Room:
             except OSError:
                 continue
         return found
+
+    def fill_disk(self, leave_bytes: int) -> None:
+        """Let its disk be full but for so many bytes."""
+        disk = os.statvfs(self.path("/"))
+        self.tell(f"disk {(disk.f_blocks - disk.f_bfree) * disk.f_frsize + leave_bytes}")
+
+    def free_disk(self) -> None:
+        self.tell(f"disk {self.plan.disk_bytes}")
 
     def stop(self) -> None:
         """End it. With its first process the kernel ends all others, and takes mounts and network away with them."""
@@ -146,12 +158,10 @@ class RoomTarget(Target):
         return key
 
     def fill_disk(self, leave_bytes: int) -> None:
-        """Let its disk be full but for so many bytes."""
-        disk = os.statvfs(self.room.path("/"))
-        self.room.tell(f"disk {(disk.f_blocks - disk.f_bfree) * disk.f_frsize + leave_bytes}")
+        self.room.fill_disk(leave_bytes)
 
     def free_disk(self) -> None:
-        self.room.tell(f"disk {self.room.plan.disk_bytes}")
+        self.room.free_disk()
 
 
 @contextmanager

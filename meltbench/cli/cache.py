@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meltbench.cli.common import Json, console, print_json
+from meltbench.cli.common import Json, choosing, console, print_json
 
 if TYPE_CHECKING:
     from meltbench.targets.cache import Blob, Dropped, Holding, PushCache
@@ -32,7 +32,7 @@ def cache(
 
     if drop and drop_all:
         raise UserError("--all removes everything", hint="leave --drop out")
-    known = inventory.resolve(name)
+    known = choosing(inventory.resolve, name)
     with Terminal() as watch:
         found = site.meet(known, profile.load(known.profile_name)[0], watch, [])
     try:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar, cast
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
+
+T = TypeVar("T")
 
 Data = Annotated[
     str | None, typer.Option("--data", metavar="DIR", help="The store: else $MELTBENCH_DATA, else ./data.")
@@ -31,6 +35,24 @@ def print_json(value: Any) -> None:
     """One JSON document on stdout; NaN never appears in it."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=True, allow_nan=False, default=str)
     sys.stdout.write("\n")
+
+
+def choosing(call: Callable[[str], T], device: str) -> T:
+    """What ``call`` gives for a device; where the name stands for several, a person at a terminal is asked which."""
+    from meltbench.errors import ManyDevices
+
+    try:
+        return call(device)
+    except ManyDevices as error:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        names = list(error.choices)
+        typer.echo(f"{error.message}:", err=True)
+        for number, name in enumerate(names, 1):
+            typer.echo(f"  {number}  {name}  {error.choices[name]}", err=True)
+        while not 1 <= (number := typer.prompt("Which", type=int, err=True)) <= len(names):
+            typer.echo(f"give 1 to {len(names)}", err=True)
+        return call(names[number - 1])
 
 
 class _Unheeded:

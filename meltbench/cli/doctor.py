@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meltbench.cli.common import Data, Json, console, print_json
+from meltbench.cli.common import Data, Json, choosing, console, print_json
 
 if TYPE_CHECKING:
     from meltbench.doctor import Finding
@@ -34,7 +34,7 @@ def doctor(
     from meltbench.report import doctor as report
     from meltbench.targets import inventory, notes
 
-    known = inventory.resolve(name)
+    known = choosing(inventory.resolve, name)
     with Terminal() as watch:
         exam = examine.examine(known, _store(data), watch)
     findings = diagnose(exam)

@@ -1,4 +1,4 @@
-"""``meltbench devices add``, ``list`` and ``remove``: the devices that are reached over SSH."""
+"""``meltbench devices add``, ``list`` and ``remove``: the devices that are reached over SSH or adb."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from meltbench.cli.common import Json, console, print_json
 if TYPE_CHECKING:
     from meltbench import enrol
     from meltbench.errors import HostKeyError
+    from meltbench.targets import Place
 
 Device = Annotated[str, typer.Argument(metavar="NAME", help="A device of the inventory: meltbench devices list.")]
 
@@ -19,14 +20,20 @@ Device = Annotated[str, typer.Argument(metavar="NAME", help="A device of the inv
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is to be called.")],
     ssh: Annotated[
-        str, typer.Option("--ssh", metavar="ADDRESS", help="[USER@]HOST[:PORT], or a Host of ~/.ssh/config.")
-    ],
+        str | None, typer.Option("--ssh", metavar="ADDRESS", help="[USER@]HOST[:PORT], or a Host of ~/.ssh/config.")
+    ] = None,
+    adb: Annotated[
+        str | None, typer.Option("--adb", metavar="SERIAL", help="As `adb devices` lists it, or HOST:PORT.")
+    ] = None,
+    adb_port: Annotated[
+        int | None, typer.Option("--adb-port", metavar="PORT", help="Of an adb server of its own: else adb's.")
+    ] = None,
     profile: Annotated[
         str | None,
         typer.Option("--profile", metavar="NAME", help="Its profile: else the one that fits the board best."),
     ] = None,
     workdir: Annotated[
-        str | None, typer.Option("--workdir", metavar="DIR", help="Our folder there: else $HOME/.meltbench.")
+        str | None, typer.Option("--workdir", metavar="DIR", help="Our folder there: else .meltbench of its home.")
     ] = None,
     accept_key: Annotated[
         str | None, typer.Option("--accept-key", metavar="SHA256:...", help="Accept its host key if it is this one.")
@@ -36,13 +43,13 @@ def add(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Add a device that is reached over SSH, or tell where it is now: it is asked which board it is."""
+    """Add a device that is reached over SSH or adb, or tell where it is now: it is asked which board it is."""
     from meltbench import enrol
     from meltbench.cli.watching import Terminal
     from meltbench.report import inventory as report
     from meltbench.targets import inventory
 
-    asked = enrol.Asked(name, ssh, profile, workdir, rename)
+    asked = enrol.Asked(name, _place(ssh, adb, adb_port), profile, workdir, rename)
     with Terminal() as watch:
         done = enrol.add(asked, watch, lambda error: _trust(error, accept_key))
     where = str(inventory.path())
@@ -50,6 +57,19 @@ def add(
         print_json(report.enrolled_json(done, where))
         return
     _say(report.enrolled_lines(done, where))
+
+
+def _place(ssh: str | None, adb: str | None, adb_port: int | None) -> Place:
+    from meltbench.errors import UserError
+    from meltbench.targets import Place
+
+    if (ssh is None) == (adb is None):
+        raise UserError("a device is reached by --ssh ADDRESS or by --adb SERIAL", hint="give one of the two")
+    if adb is not None:
+        return Place("adb", adb, adb_port)
+    if adb_port is not None:
+        raise UserError("--adb-port is of a device that is reached by --adb", hint="leave it out")
+    return Place("ssh", str(ssh))
 
 
 def list_(as_json: Json = False) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meltbench.cli.common import Data, Json, Markdown, check_format, console, print_json
+from meltbench.cli.common import Data, Json, Markdown, check_format, choosing, console, print_json
 
 if TYPE_CHECKING:
     from meltbench.records import RunRecord
@@ -132,7 +133,7 @@ def _measure(spec: Spec, data: str | None, *, dry_run: bool, as_markdown: bool, 
     check_format(as_json=as_json, as_markdown=as_markdown)
     if dry_run and as_markdown:
         raise UserError("a plan has no tables for --markdown", hint="leave one out")
-    planned = plan.make(spec)
+    planned = choosing(lambda device: plan.make(replace(spec, device=device)), spec.device)
     if dry_run:
         _print_plan(planned, as_json=as_json)
         return

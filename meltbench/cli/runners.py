@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meltbench.cli import lists
-from meltbench.cli.common import Json, console, print_json
+from meltbench.cli.common import Json, choosing, console, print_json
 
 if TYPE_CHECKING:
     from meltbench.builds.on_device import Installed
@@ -90,7 +90,7 @@ def _on_device(name: str, watch: Watch, *, cuda: bool, jobs: int | None) -> Inst
     from meltbench.site import meet
     from meltbench.targets import inventory, profile
 
-    known = inventory.resolve(name)
+    known = choosing(inventory.resolve, name)
     probe = meet(known, profile.load(known.profile_name)[0], watch, ()).probe
     try:
         return on_device.build(probe.transport, name, watch, root=probe.root.rsplit("/", 1)[0], cuda=cuda, jobs=jobs)

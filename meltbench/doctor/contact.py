@@ -66,7 +66,7 @@ def _folder(exam: Exam) -> list[Finding]:
             ),
         )
     )
-    other = f"meltbench devices add {exam.known.name} --ssh {exam.known.place} --workdir /a/folder/elsewhere"
+    other = f"meltbench devices add {exam.known.name} {exam.known.place.words} --workdir /a/folder/elsewhere"
     if exam.known.place.kind == "local":
         other = "export XDG_STATE_HOME=/a/folder/elsewhere"
     if folder.why:
@@ -98,14 +98,15 @@ def _identity(exam: Exam) -> Finding:
         return Finding(
             "board", f"{seen}; {known.name} is {known.identity}", "problem",
             f"Another board answers at {known.place}. If it stands in for the old one:\n"
-            f"    meltbench devices remove {known.name} && meltbench devices add {known.name} --ssh {known.place}\n"
-            f"If the old one has another address now:\n    meltbench devices add {known.name} --ssh USER@HOST",
+            f"    meltbench devices remove {known.name} && meltbench devices add {known.name} {known.place.words}\n"
+            "If the old one has another address now:\n"
+            f"    meltbench devices add {known.name} --{known.place.kind} ADDRESS",
         )  # fmt: skip
     if known.place.kind != "local" and known.identity is None:
         return Finding(
             "board", f"{seen}; the inventory names none", "advice",
             "A board in its place would not be noticed. To write down which it is:\n"
-            f"    meltbench devices add {known.name} --ssh {known.place}",
+            f"    meltbench devices add {known.name} {known.place.words}",
         )  # fmt: skip
     if facts.identity_from == "cpu and host name":
         return Finding(
@@ -120,8 +121,8 @@ def _profile(exam: Exam) -> list[Finding]:
     known = exam.known
     if exam.fits is None:
         return []
-    if known.place.kind == "ssh":
-        how = f"meltbench devices add {known.name} --ssh {known.place} --profile {exam.fits}"
+    if known.place.kind != "local":
+        how = f"meltbench devices add {known.name} {known.place.words} --profile {exam.fits}"
     else:
         how = "meltbench devices profile --write"
     seen = f"{known.profile_name}; {exam.fits} knows this board"

@@ -69,6 +69,8 @@ def entry_json(name: str, entry: Entry) -> dict[str, Any]:
         "name": name,
         "profile": entry.profile,
         "ssh": entry.ssh,
+        "adb": entry.adb,
+        "adb_port": entry.adb_port,
         "identity": entry.identity,
         "identity_from": entry.identity_from,
         "board": entry.board,
@@ -94,13 +96,13 @@ def enrolled_lines(done: Enrolled, where: str) -> list[str]:
     entry = done.entry
     became = {
         "added": f"added to {where}",
-        "moved": f"the same board as before: now at {entry.ssh}, was at {done.was}",
+        "moved": f"the same board as before: now at {entry.place}, was at {done.was}",
         "renamed": f"the same board as before: was called {done.was}",
         "unchanged": "known already, nothing changed",
     }[done.outcome]
-    if done.outcome == "moved" and done.was == entry.ssh:
+    if done.outcome == "moved" and done.was == str(entry.place):
         became = "the same board at the same address: its entry was brought up to date"
-    lines = [f"{done.name}: {entry.board or 'a device without a name'} at {entry.ssh}", f"  {became}"]
+    lines = [f"{done.name}: {entry.board or 'a device without a name'} at {entry.place}", f"  {became}"]
     lines += facts_lines(done.facts.conditions(), done.root)
     lines.append(f"  profile {entry.profile}, fits by {done.by}")
     if done.ties:
@@ -144,10 +146,10 @@ def known_json(name: str, entry: Entry, note: Note | None, why: str | None) -> d
 
 def known_lines(name: str, entry: Entry, note: Note | None, why: str | None) -> list[str]:
     """The same in lines."""
-    lines = [f"{name}: {entry.board or 'a device that nobody has looked at'} at {entry.ssh}"]
+    lines = [f"{name}: {entry.board or 'a device that nobody has looked at'} at {entry.place}"]
     lines.append("  reachable" if why is None else f"  not reached: {why}")
     if note is None:
-        return [*lines, f"  nobody has reached it: meltbench devices add {name} --ssh {entry.ssh}"]
+        return [*lines, f"  nobody has reached it: meltbench devices add {name} {entry.place.words}"]
     if why is not None:
         lines.append(f"  as it was last seen, {ago(note.seen_s)}:")
     lines += facts_lines(note.facts)

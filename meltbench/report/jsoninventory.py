@@ -8,11 +8,13 @@ _UNSEEN = "nobody has reached it yet"
 _ENTRY = (
     Key("name", "text", "What --device takes."),
     Key("profile", "text", "Its profile."),
-    Key("ssh", "text", "Its address."),
+    Key("ssh", "text", "Its address.", "it is reached by adb"),
+    Key("adb", "text", "Its serial, or HOST:PORT.", "it is reached by ssh"),
+    Key("adb_port", "integer", "The port of the adb server it is reached by.", "that is where adb looks for one"),
     Key("identity", "text", "Which board it is (docs/devices.md).", "nobody has looked"),
     Key("identity_from", "text", "What tells that.", "as above"),
     Key("board", "text", "What it calls itself.", "it has no name, or nobody has looked"),
-    Key("workdir", "text", "Our folder there.", "it is $HOME/.meltbench"),
+    Key("workdir", "text", "Our folder there.", "it is $HOME/.meltbench, on Android /data/local/tmp/.meltbench"),
     Key("added", "text", "When, ISO 8601, UTC.", "it was written by hand"),
 )
 INVENTORY = Document(
@@ -21,7 +23,7 @@ INVENTORY = Document(
     "A list: this machine, then the devices of the inventory.",
     (
         Key("[].name", "text", "What --device takes."),
-        Key("[].target", "text", "How it is reached: local, ssh."),
+        Key("[].target", "text", "How it is reached: local, ssh, adb."),
         Key("[].address", "text", "Its address.", "it is this machine"),
         Key("[].profile", "text", "Its profile."),
         Key("[].reachable", "true or false", "Whether it answered within 5 s, and is the board that is meant."),

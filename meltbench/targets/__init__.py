@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from meltbench.errors import DeviceError, UnknownName, UserError
+from meltbench.paths import state_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,14 +80,21 @@ class Transport(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a target is. ``kind``: local, ssh, adb, or log: nowhere. ``address``: [USER@]HOST[:PORT], or a Host of
-    ssh_config."""
+    """Where a target is. ``kind``: local, ssh, adb, or log: nowhere. ``address``: [USER@]HOST[:PORT] or a Host of
+    ssh_config; the serial of an adb device. ``port``: of the adb server, None where adb itself would look for it."""
 
     kind: str = "local"
     address: str = ""
+    port: int | None = None
 
     def __str__(self) -> str:
         return self.address or self.kind
+
+    @property
+    def words(self) -> str:
+        """What ``meltbench devices add`` is given of it."""
+        port = "" if self.port is None else f" --adb-port {self.port}"
+        return f"--{self.kind} {shlex.quote(self.address)}{port}"
 
 
 def printable(text: str) -> str:
@@ -93,8 +102,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c == "\t" else "\ufffd" for c in text)
 
 
-def connect(place: Place) -> Transport:
-    """The transport of a place; nothing is sent yet."""
+def default_root(place: Place) -> str | None:
+    """Our folder on a target whose workdir nobody gave; None: below the home of its user there.
+
+    /data/local/tmp is what Android gives its shell to write to and to start programs from.
+    """
+    if place.kind == "local":
+        return str(state_dir() / "target")
+    return "/data/local/tmp/.meltbench" if place.kind == "adb" else None
+
+
+def connect(place: Place, identity: str | None = None) -> Transport:
+    """The transport of a place; nothing is sent yet. ``identity``: of the board that is meant, where it is known."""
     if place.kind == "local":
         from meltbench.targets.local import LocalTransport
 
@@ -106,8 +125,10 @@ def connect(place: Place) -> Transport:
     if place.kind == "log":
         raise UserError("this device is not reached, its readings come from a recorded log", hint="meltbench read")
     if place.kind == "adb":
-        raise UserError("the adb transport is not built yet", hint="this version measures local and ssh devices")
-    raise UnknownName("target", place.kind, ["local", "ssh"])
+        from meltbench.targets.adb import AdbTransport
+
+        return AdbTransport(place.address, place.port, identity)
+    raise UnknownName("target", place.kind, ["local", "ssh", "adb"])
 
 
-__all__ = ["Channel", "Completed", "DeviceError", "Feed", "Place", "Transport", "connect", "printable"]
+__all__ = ["Channel", "Completed", "DeviceError", "Feed", "Place", "Transport", "connect", "default_root", "printable"]

@@ -47,7 +47,7 @@ _mac = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 _GPU_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 
 GETPROP = "getprop"  # Android's own program: without arguments it prints every system property
-_SERIAL = "ro.serialno"
+SERIAL_PROPERTY, PRODUCT_PROPERTY = "ro.serialno", "ro.product.device"
 _PROPERTIES = (
     *("ro.product.manufacturer", "ro.product.model", "ro.product.device", "ro.soc.model", "ro.board.platform"),
     *("ro.build.version.release", "ro.build.id", "ro.build.version.incremental", "ro.build.fingerprint"),
@@ -101,7 +101,7 @@ class Facts:
     @property
     def product(self) -> str | None:
         """Android's name of the device, such as "oriole"."""
-        return self.properties.get("ro.product.device")
+        return self.properties.get(PRODUCT_PROPERTY)
 
     @property
     def accelerator(self) -> str | None:
@@ -167,7 +167,7 @@ def parse(
     key, source = _identity(texts, said, cpu, str(uname.get("nodename") or ""))
     disk = answer.get("disk")
     return Facts(
-        identity=digest([key])[:16],
+        identity=identity_of(key),
         identity_from=source[:200],
         board=_brief(_board(texts, said)),
         cpu=_brief(cpu),
@@ -193,6 +193,11 @@ def parse(
         time_namespace=_count(answer.get("time_namespace")),
         cpu_features=_features(cpuinfo),
     )
+
+
+def identity_of(key: str) -> str:
+    """The identity of a device by what names it, such as its serial number."""
+    return digest([key])[:16]
 
 
 def _batteries(texts: Mapping[str, str]) -> tuple[str, ...]:
@@ -247,8 +252,8 @@ def _identity(texts: Mapping[str, str], said: Mapping[str, str], cpu: str | None
     """What names the board, and where it stands. Every source is one that anybody may read: DMI's serial numbers are
     root's alone, and a board must not become another one when root looks at it."""
     # Every phone is called localhost: without its serial number two of a model would be one device.
-    if _SERIAL in said:
-        return said[_SERIAL], _SERIAL
+    if SERIAL_PROPERTY in said:
+        return said[SERIAL_PROPERTY], SERIAL_PROPERTY
     # A Raspberry Pi tells one number in both places; old kernels only in the second.
     for text, source in ((texts.get(_DT_SERIAL), _DT_SERIAL), (_line(texts.get(_CPUINFO, ""), "Serial"), _CPUINFO)):
         if text and _told(text):

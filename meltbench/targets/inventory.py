@@ -5,6 +5,10 @@
     ssh = "pi@10.0.0.7"                     # [USER@]HOST[:PORT], or a Host of ~/.ssh/config
     identity = "8f3a..."                    # the board's, whatever its address: see docs/devices.md
 
+    [phone]
+    profile = "pixel6"
+    adb = "1A2B3C4D5E6F7G"                  # its serial, as `adb devices` lists it, or HOST:PORT
+
 A device is its identity, not its address. Nothing secret stands here: keys and passwords are ssh's own.
 """
 
@@ -22,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from meltbench import catalog
 from meltbench.deadline import Deadline
-from meltbench.errors import DefinitionError, UnknownName, UserError, WrongDevice
+from meltbench.errors import DefinitionError, ManyDevices, UnknownName, UserError, WrongDevice
 from meltbench.paths import config_dir
 from meltbench.tables import parse_toml, read_bounded, read_table
 from meltbench.targets import Place
@@ -39,29 +43,38 @@ _IDENTITY = re.compile(r"[0-9a-f]{16}", re.ASCII)
 _header = re.compile(r"^\[[ \t]*(?:\"([^\"\\]+)\"|'([^']+)'|([A-Za-z0-9_-]+))[ \t]*\][ \t]*(?:#.*)?$", re.ASCII)
 _HEAD = (
     "# Devices that meltbench reaches, by name. `meltbench devices add` writes here; edit it, and carry it to other\n"
-    "# controllers, as you like. Keys and passwords have no place in it: they are ssh's.\n"
+    "# controllers, as you like. Keys and passwords have no place in it: they are ssh's and adb's.\n"
 )
 _WRITE_S = 20.0
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A device as the inventory has it. ``identity``: Facts.identity, None where nobody has looked yet; then any board
-    at the address is taken for it. ``workdir``: the folder of ours on it, None for ``$HOME/.meltbench``."""
+    """A device as the inventory has it, reached by ``ssh`` or ``adb``: an address of the one, a serial of the other.
+
+    ``identity``: Facts.identity, None where nobody has looked yet; then any board at the address is taken for it.
+    ``workdir``: the folder of ours on it, None for the default (site.py). ``adb_port``: of an adb server of its own.
+    """
 
     profile: str
-    ssh: str
+    ssh: str | None = None
     identity: str | None = None
     identity_from: str | None = None
     board: str | None = None
     workdir: str | None = None
     added: str | None = None
+    adb: str | None = None
+    adb_port: int | None = None
 
     def __post_init__(self) -> None:
+        if (self.ssh is None) == (self.adb is None):
+            raise ValueError("needs either ssh = ADDRESS or adb = SERIAL")
+        if self.adb is None and self.adb_port is not None:
+            raise ValueError("adb_port is of a device that has adb")
         try:
-            check_address(self.ssh)
+            check_place(self.place)
         except UserError as error:
-            raise ValueError(f"ssh: {error}") from None
+            raise ValueError(f"{self.place.kind}: {error}") from None
         if not _NAME.fullmatch(self.profile):
             raise ValueError(f"profile {self.profile[:80]!r} is no name of a profile")
         if self.identity is not None and not _IDENTITY.fullmatch(self.identity):
@@ -73,6 +86,20 @@ class Entry:
         for text in (self.identity_from, self.board, self.added):
             if text is not None and not (text.isprintable() and len(text) <= 200):
                 raise ValueError(f"{text[:40]!r} is not a line of text")
+
+    @classmethod
+    def at(cls, place: Place, profile: str, facts: Facts, workdir: str | None, added: str | None) -> Entry:
+        """An entry for the board that answered at a place."""
+        ssh, adb = (None, place.address) if place.kind == "adb" else (place.address, None)
+        who = (facts.identity, facts.identity_from, facts.board)
+        return cls(profile, ssh, *who, workdir, added, adb, place.port)
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        if self.adb is not None:
+            return Place("adb", self.adb, self.adb_port)
+        return Place("ssh", str(self.ssh))
 
 
 @dataclass(frozen=True)
@@ -105,29 +132,38 @@ def load() -> dict[str, Entry]:
 def resolve(name: str) -> Known:
     """The device that a name stands for: of the inventory, else of a profile that says by itself where it is.
 
-    Raises UserError for the profile of a device that is reached and is not in the inventory, or is there several
-    times; UnknownName, with the nearest names, for what is neither.
+    The profile of a phone stands for the one of its kind that is attached, ``adb:SERIAL`` for the one of that serial.
+    Raises UserError for the profile of a device that is reached and is nowhere to be found, ManyDevices for that of
+    several; UnknownName, with the nearest names, for what is neither.
     """
     from meltbench.targets import profile
 
     known = load()
+    if name.startswith("adb:"):
+        from meltbench.targets.adb import attached
+
+        place, profile_name = attached.of_serial(name.removeprefix(attached.PREFIX))
+        return Known(name, profile_name, place)
     if name in known:
         return of_entry(name, known[name])
     profiles = catalog.find("devices")
     if name not in profiles:
         raise UnknownName("device", name, [*known, *profiles])
     found, _ = profile.load(name)
-    if found.target == "ssh":
-        return _only(name, known)
+    if found.target in ("ssh", "adb"):
+        return _only(name, known, found.target)
     return Known(name, name, Place(found.target), None, found.workdir)
 
 
-def _only(profile_name: str, known: dict[str, Entry]) -> Known:
+def _only(profile_name: str, known: dict[str, Entry], way: str) -> Known:
     mine = [name for name, entry in known.items() if entry.profile == profile_name]
     if len(mine) > 1:
-        raise UserError(
-            f"{profile_name} is the profile of {len(mine)} devices: {', '.join(mine[:12])}", hint="name one of them"
-        )
+        choices = {one: f"{known[one].board or 'a device'} at {known[one].place}" for one in mine}
+        raise ManyDevices(f"{profile_name} is the profile of {len(mine)} devices", choices)
+    if not mine and way == "adb":
+        from meltbench.targets.adb import attached
+
+        return Known(profile_name, profile_name, attached.of_profile(profile_name))
     if not mine:
         raise UserError(
             f"{profile_name} is a profile, and no device of it is in {path()}",
@@ -141,7 +177,7 @@ def of_entry(name: str, entry: Entry) -> Known:
     profiles = catalog.find("devices")
     if entry.profile not in profiles:
         raise UnknownName(f"profile of {name} in {path()}:", entry.profile, profiles)
-    return Known(name, entry.profile, Place("ssh", entry.ssh), entry.identity, entry.workdir)
+    return Known(name, entry.profile, entry.place, entry.identity, entry.workdir)
 
 
 def by_identity(identity: str) -> Known | None:
@@ -170,11 +206,18 @@ def check_name(name: str) -> None:
         raise UserError(f"{name[:80]!r} is no name for a device", hint="use letters, digits, _, . and -")
 
 
-def check_address(address: str) -> None:
-    """Raise UserError for what ssh could not be given. A password that is in it is not repeated."""
-    from meltbench.targets.ssh.address import Address
+def check_place(place: Place) -> None:
+    """Raise UserError for what ssh or adb could not be given. A password that is in it is not repeated."""
+    if place.kind == "adb":
+        from meltbench.targets.adb.words import check_serial
 
-    Address.parse(address)
+        check_serial(place.address)
+        if place.port is not None and not 0 < place.port < 65536:
+            raise UserError(f"{place.port} is no port of an adb server", hint="give 1 to 65535, or leave it out")
+    else:
+        from meltbench.targets.ssh.address import Address
+
+        Address.parse(place.address)
 
 
 def check_workdir(workdir: str) -> None:

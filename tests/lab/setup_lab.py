@@ -152,6 +152,7 @@ def main() -> None:
         ("programs for targets", lab_images.tools),
         ("root file system", lambda: lab_images.rootfs(lab, lab_images.native())),
         ("arm64 root file system", lambda: lab_images.rootfs(lab, "arm64")),
+        ("phone", lambda: lab_images.phone(lab, lab_images.native())),
         ("arm64 guest", lambda: lab_images.guest(lab)),
         ("stock engine", lambda: stock_engine(lab)),
         ("llama-cpp-python", lambda: python_engine(lab)),

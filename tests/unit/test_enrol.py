@@ -11,6 +11,7 @@ from meltbench.cli.inventory import _trust as trust
 from meltbench.enrol import Asked, Enrolled, runs_of, settle
 from meltbench.errors import HostKeyError, UserError, WrongDevice
 from meltbench.report.inventory import facts_lines
+from meltbench.targets import Place
 from meltbench.targets.facts import parse
 from meltbench.targets.inventory import Entry
 from meltbench.targets.matching import Fit
@@ -26,7 +27,7 @@ def board(serial: str = "a1b2c3d4", **more: str) -> Any:
 
 
 HERE = board()
-ASKED = Asked("pi5", "pi@10.0.0.7")
+ASKED = Asked("pi5", Place("ssh", "pi@10.0.0.7"))
 KNOWN = Entry("rpi5", "pi@10.0.0.7", HERE.identity, HERE.identity_from, "Raspberry Pi 5", None, "2026-01-01")
 
 
@@ -48,7 +49,7 @@ def test_profiles_that_fit_as_well_are_told() -> None:
 
 
 def test_the_same_board_at_another_address_is_the_same_device() -> None:
-    done = settled(replace(ASKED, address="pi@10.0.0.9"), {"pi5": KNOWN})
+    done = settled(replace(ASKED, place=Place("ssh", "pi@10.0.0.9")), {"pi5": KNOWN})
     assert (done.outcome, done.was) == ("moved", "pi@10.0.0.7")
     assert done.entry == replace(KNOWN, ssh="pi@10.0.0.9")
     assert settled(ASKED, {"pi5": KNOWN}).outcome == "unchanged"
@@ -68,7 +69,7 @@ def test_another_board_under_a_name_that_is_taken_is_refused() -> None:
 
 
 def test_a_board_has_one_name_and_gets_another_when_it_is_asked_for() -> None:
-    asked = replace(ASKED, name="shelf", address="pi@10.0.0.9")
+    asked = replace(ASKED, name="shelf", place=Place("ssh", "pi@10.0.0.9"))
     with pytest.raises(UserError, match=r"this board is pi5 already, at pi@10\.0\.0\.7 .*--rename"):
         settled(asked, {"pi5": KNOWN})
     done = settled(replace(asked, rename=True), {"pi5": KNOWN})

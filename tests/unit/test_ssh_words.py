@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from meltbench.deadline import Deadline
 from meltbench.errors import HostKeyError, UserError
+from meltbench.targets.shell.quoting import MAX_LINE_BYTES, line
 from meltbench.targets.ssh import config, hostkeys
 from meltbench.targets.ssh.address import Address
-from meltbench.targets.ssh.quoting import MAX_LINE_BYTES, line
 
 MARK = "meltbench-0"
 KEY = base64.b64decode("AAAAC3NzaC1lZDI1NTE5AAAAIE9tTmJx5S8mD0bzFJ3m1ZyZ0kz2m5m5m5m5m5m5m5m5")

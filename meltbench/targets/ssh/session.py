@@ -6,25 +6,23 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import paramiko
 
 from meltbench.errors import DeadlineExceeded, DeviceError, LinkLost
 from meltbench.targets import Completed, printable
-from meltbench.targets.ssh import quoting
+from meltbench.targets.shell import quoting
+from meltbench.targets.shell.streams import AfterMark, nowhere
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import BinaryIO
+    from collections.abc import Callable, Sequence
 
     from meltbench.deadline import Deadline
+    from meltbench.targets.shell.streams import Feeder, Sink
     from meltbench.targets.ssh.link import Link
 
-Sink = Callable[[memoryview], None]
-
-_CHUNK_BYTES = 256 << 10
+_READ_BYTES = 256 << 10
 _OPEN_S = 10.0
 _REFUSED_S = 3.0
 _LOOK_S = 2.0  # how often a call looks whether the other end is silent
@@ -32,31 +30,6 @@ _BLOCKED_S = 0.2  # how long it feeds without looking at what comes back
 _LEFT_OPEN_S = 1.0
 _NO_STATUS = -1000
 _LAST_BYTES = 1000
-_MAX_PROSE_BYTES = 1 << 20
-
-
-class AfterMark:
-    """Gives on what follows the line of the mark. What stands before it is the login shell's own, kept for an error."""
-
-    def __init__(self, mark: str) -> None:
-        self._mark = mark.encode() + b"\n"
-        self.sink: Sink = _nowhere
-        self.prose = b""
-        self.found = False
-
-    def __call__(self, data: memoryview) -> None:
-        """Take what has come."""
-        if self.found:
-            self.sink(data)
-            return
-        self.prose += bytes(data)
-        before, mark, after = self.prose.partition(self._mark)
-        if mark:
-            self.found, self.prose = True, before
-            if after:
-                self.sink(memoryview(after))
-        elif len(self.prose) > _MAX_PROSE_BYTES:
-            raise DeviceError("the login shell of the device prints without end", hint="look at its start-up files")
 
 
 class Session:
@@ -74,7 +47,7 @@ class Session:
         self._channel.exit_status = _NO_STATUS  # paramiko's own -1 is also the end by SIGHUP
         link.transport.bells[self._channel.chanid] = self._bell
         self._out = AfterMark(mark)
-        self._err: Sink = _nowhere
+        self._err: Sink = nowhere
         self._last = b""
         self._answer: threading.Event | None = None
         # The bell is rung for data, the end of the streams, the exit status and the loss of the link.
@@ -89,11 +62,15 @@ class Session:
         self._out.sink, self._err = out, err
 
     def converse(self, deadline: Deadline, feed: Feeder | None = None, until: Callable[[], bool] = bool) -> int | None:
-        """Feed it and read it to its end: its exit status, negative for a signal; None when ``until`` was met before.
+        """Feed it, without ``feed`` nothing, and read it to its end: its exit status, negative for a signal; None when
+        ``until`` was met before.
 
         A link whose other end is silent is noticed here, by asking it after some seconds of silence.
         """
         with self.link.call(deadline), self.link.explained(f"{self.name} was under way", deadline):
+            if feed is None:
+                with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
+                    self._channel.shutdown_write()
             while not self._step() and not until():
                 if deadline.remaining() <= 0:
                     raise DeadlineExceeded(f"{self.name} did not end in time", hint="try again")
@@ -123,16 +100,18 @@ class Session:
                 raise
             feed.given = True  # the command ended before it took all; its status says why
 
-    def wait(self, deadline: Deadline, found: Callable[[], bool]) -> bool:
-        """Read until ``found``; meanwhile nothing is sent, not even a question. False when the command ended before."""
-        while not self._step() and not found():
-            if deadline.remaining() <= 0:
-                raise DeadlineExceeded(f"{self.name} did not answer in time", hint="try again")
-            self._bell.wait(deadline.remaining())
-        return found()
+    def ask(self, line: bytes, answered: Callable[[], bool], deadline: Deadline) -> None:
+        """Give it a line and read until ``answered``, or until it has ended; meanwhile not even a question is sent."""
+        with self.link.call(deadline), self.link.explained(f"{self.name} was asked", deadline):
+            self._write(line, deadline)
+            while not self._step() and not answered():
+                if deadline.remaining() <= 0:
+                    raise DeadlineExceeded(f"{self.name} did not answer in time", hint="try again")
+                self._bell.wait(deadline.remaining())
+            if not answered() and not self.link.still_there():
+                raise EOFError
 
-    def write(self, data: bytes, deadline: Deadline) -> None:
-        """Give it some bytes, all of them."""
+    def _write(self, data: bytes, deadline: Deadline) -> None:
         view = memoryview(data)
         while view:
             self._channel.settimeout(max(0.001, deadline.remaining()))
@@ -151,10 +130,10 @@ class Session:
         ended = channel.closed or (bool(channel.eof_received) and channel.status_event.is_set())
         read = False
         while channel.recv_ready():
-            self._out(memoryview(channel.recv(_CHUNK_BYTES)))
+            self._out(memoryview(channel.recv(_READ_BYTES)))
             read = True
         while channel.recv_stderr_ready():
-            data = channel.recv_stderr(_CHUNK_BYTES)
+            data = channel.recv_stderr(_READ_BYTES)
             self._last = data[-_LAST_BYTES:]
             self._err(memoryview(data))
             read = True
@@ -185,11 +164,6 @@ class Session:
             )
         return status
 
-    def close_input(self) -> None:
-        """End its stdin."""
-        with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
-            self._channel.shutdown_write()
-
     def close(self, *, kill: bool) -> None:
         """Leave it. ``kill``: if it still runs, SIGKILL to its process group, which sshd does from OpenSSH 7.9 on."""
         channel = self._channel
@@ -202,38 +176,6 @@ class Session:
         self.link.transport.answers.pop(channel.chanid, None)
 
 
-class Feeder:
-    """Hands out a file in pieces, never more than ``left`` bytes of it."""
-
-    def __init__(self, file: BinaryIO, left: int, told: Callable[[int], None] | None) -> None:
-        self._file = file
-        self._left = left
-        self._told = told
-        self._buffer = bytearray(_CHUNK_BYTES)
-        self._view = memoryview(b"")
-        self._sent = 0
-        self.given = False
-
-    def next(self) -> memoryview:
-        """What is to be given next; nothing at the end. Raises DeviceError where the file cannot be read."""
-        if not self._view:
-            try:
-                count = self._file.readinto(memoryview(self._buffer)[: self._left])  # type: ignore[attr-defined]
-            except OSError as error:
-                raise DeviceError(f"{self._file.name}: {error.strerror}") from error
-            self._left -= count
-            self._view = memoryview(self._buffer)[:count]
-            self.given = not count
-            if self._told is not None and self._sent:
-                self._told(self._sent)
-        return self._view
-
-    def took(self, count: int) -> None:
-        """So much of it was given."""
-        self._view = self._view[count:]
-        self._sent += count
-
-
 class _OnlyRings:
     """A bell for two buffers: either rings it, neither takes the ring of the other away."""
 
@@ -242,10 +184,6 @@ class _OnlyRings:
 
     def clear(self) -> None:
         """Left to who listens."""
-
-
-def _nowhere(_: memoryview) -> None:
-    """What nobody asked for."""
 
 
 def _open(link: Link, name: str, deadline: Deadline) -> paramiko.Channel:

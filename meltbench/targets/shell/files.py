@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from meltbench.errors import DeviceError
 from meltbench.targets import printable
+from meltbench.targets.shell.streams import Feeder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,12 +92,12 @@ class Sized:
 
 
 @contextlib.contextmanager
-def opened(feed: Feed | None) -> Iterator[BinaryIO | None]:
-    """The file of a feed from its offset on, or its bytes as a file; nothing without a feed."""
+def opened(feed: Feed | None) -> Iterator[Feeder | None]:
+    """What hands out the file of a feed from its offset on, or its bytes; nothing without a feed."""
     if feed is None:
         yield None
     elif isinstance(feed.source, bytes):
-        yield io.BytesIO(feed.source[feed.offset :])
+        yield Feeder(io.BytesIO(feed.source[feed.offset :]), feed.size, feed.told)
     else:
         try:
             file = feed.source.open("rb", buffering=0)
@@ -104,7 +105,7 @@ def opened(feed: Feed | None) -> Iterator[BinaryIO | None]:
             raise local(feed.source, error) from error
         with file:
             file.seek(feed.offset)
-            yield cast("BinaryIO", file)
+            yield Feeder(cast("BinaryIO", file), feed.size, feed.told)
 
 
 def local(path: Path, error: OSError) -> DeviceError:

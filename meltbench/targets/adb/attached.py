@@ -1,0 +1,94 @@
+"""Which of the devices that are attached to an adb server a name means.
+
+The server tells of each its ``ro.product.device``, by which profiles know phones; one of which it does not is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from meltbench import catalog
+from meltbench.deadline import Deadline
+from meltbench.errors import DeviceError, ManyDevices, UserError
+from meltbench.tables import read_table
+from meltbench.targets import Place, printable
+from meltbench.targets.adb import words
+from meltbench.targets.adb.server import Attached, Server
+from meltbench.targets.adb.transport import AdbTransport
+from meltbench.targets.facts import PRODUCT_PROPERTY
+from meltbench.targets.profile import Match
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PREFIX = "adb:"  # of a device's name that is a serial
+ANY = "generic-android"
+_LIST_S = 30.0  # a server may have to be started for it
+_ASK_S = 5.0
+
+
+def of_profile(name: str) -> Place:
+    """The one device attached that the profile of this name is for.
+
+    Raises ManyDevices where there are several, UserError, with what to tap where that is it, where there is none.
+    """
+    listed = _listed()
+    match = _match(name)
+    mine = [one for one in listed if one.state == "device" and _fits(one, match)]
+    if len(mine) > 1:
+        choices = {f"{PREFIX}{one.serial}": one.product or "a device without a name" for one in mine}
+        raise ManyDevices(f"{len(mine)} devices attached are a {name}", choices)
+    if mine:
+        return Place("adb", mine[0].serial)
+    raise _none(name, listed)
+
+
+def of_serial(serial: str) -> tuple[Place, str]:
+    """A device by its serial, and the profile that knows it best by its product, so far as that tells."""
+    words.check_serial(serial)
+    one = next((one for one in _listed() if one.serial == serial), None)
+    fits = [] if one is None else [name for name in catalog.find("devices") if _fits(one, _match(name), known=True)]
+    return Place("adb", serial), fits[0] if len(fits) == 1 else ANY
+
+
+def _listed() -> list[Attached]:
+    deadline = Deadline.after(_LIST_S)
+    return [_known(one, deadline) for one in Server().devices(deadline)]
+
+
+def _known(one: Attached, deadline: Deadline) -> Attached:
+    if one.product is not None or one.state != "device":
+        return one
+    try:
+        done = AdbTransport(one.serial).run(["getprop", PRODUCT_PROPERTY], deadline.within(_ASK_S))
+    except DeviceError:
+        return one
+    said = done.stdout.decode("utf-8", "replace").strip()
+    return replace(one, product=printable(said)[:200] or None)
+
+
+def _match(name: str) -> Match:
+    found = catalog.load("devices", name)
+    return read_table(Match, found.data.get("match", {}), found.path)
+
+
+def _fits(one: Attached, match: Match, *, known: bool = False) -> bool:
+    """``known``: by its product, not merely as one of Android."""
+    if match.product:
+        return any(fnmatchcase(one.product or "", glob) for glob in match.product)
+    return not known and match.platform == "android"
+
+
+def _none(name: str, listed: Sequence[Attached]) -> UserError:
+    """What keeps a device that is there from being used, else what is there."""
+    for one in listed:
+        if one.state != "device":
+            why = words.refused(one.serial, one.state)
+            return UserError(f"no {name} can be used: {why.message}", hint=why.hint)
+    there = ", ".join(f"{one.serial} ({one.product or 'no name'})" for one in listed[:8]) or "nothing"
+    return UserError(
+        f"no {name} is attached: the adb server has {there}",
+        hint=f"plug it in with USB debugging on; over Wi-Fi: meltbench devices add {name} --adb HOST:PORT",
+    )
