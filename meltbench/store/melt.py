@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from meltbench.measure.feeding import GAUGES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -100,5 +102,5 @@ def discharged_c(series: Sequence[Series], t0_ns: int, t1_ns: int) -> float | No
     inside = (t > start) & (t < end)
     at = np.concatenate([[start], t[inside], [end]])
     value = np.interp(at, t, amps)
-    sign = 1.0 if found[0].name.startswith("meter.") else -1.0
+    sign = -1.0 if GAUGES.intersection(found[0].name.split(".")) else 1.0
     return sign * float(np.sum(np.diff(at) * (value[1:] + value[:-1]) / 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ def test_every_command_of_the_readme_runs(bench: Bench) -> None:
     header = "*** Sampled system activity (Sat Mar 14 10:00:{:02d} 2026 +0100) (1000.0ms elapsed) ***"
     sample = header + "\nCombined Power: {} mW\n\n"
     (bench.home / "power.log").write_text("".join(sample.format(at, 3000 + at) for at in range(30)))
+    shutil.copytree(Path(__file__).parents[1] / "contract" / "melt" / "phone", bench.home / "run")
     engine = bench.home / "PATH"
     engine.mkdir()
     for program in ("llama-server", "llama-bench"):
