@@ -44,10 +44,13 @@ _BLOCK_ROWS = 1 << 17  # of readings that are in memory at once
 _NO_CHUNKS = Readings.of(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), [])
 
 
-def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep, hosted: Hosted | None = None) -> RunRecord:
+def assemble(
+    ticket: dict[str, Any], journal: Journal, keep: Keep, hosted: Hosted | None = None, kills: bytes = b""
+) -> RunRecord:
     """Everything the store keeps of a run, from its evidence; its samples go to ``keep``, a block at a time.
 
-    ``hosted``: what the controller recorded beside it; without it such sources were not read.
+    ``hosted``: what the controller recorded beside it; without it such sources were not read. ``kills``: what the
+    target's log says of a process that was killed.
     """
     hosted = hosted or Hosted.of(ticket, journal, None)
     log = engine_log(ticket, journal)
@@ -64,7 +67,7 @@ def assemble(ticket: dict[str, Any], journal: Journal, keep: Keep, hosted: Hoste
     n_asked = len(ticket["asks"])
     if ticket["workload"]["kind"] == "sustained":  # asked in a circle, as often as there was time
         n_asked = max(len(requests), sum(entry["role"] == "warmup" for entry in ticket["asks"]) + 1)
-    verdict = outcome(journal.events, wanted, n_asked, ENGINE, ticket["workload"]["kind"], log)
+    verdict = outcome(journal.events, wanted, n_asked, ENGINE, ticket["workload"]["kind"], log, kills)
     made = settings.judge(settings.from_ticket(ticket), journal)
     inputs = _inputs(ticket, journal, requests, asked, signals, sources, spans, lives, verdict, engine, made)
     inputs = replace(inputs, screened=screen.done(), conditions=[*inputs.conditions, *hosted.conditions])

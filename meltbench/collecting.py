@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meltbench import host, rollcall, switches
+from meltbench import host, postmortem, rollcall, switches
 from meltbench.assemble import assemble
 from meltbench.controller import is_alive
 from meltbench.deadline import Deadline, patiently
@@ -70,8 +70,9 @@ def bring_in(
         raise
     journal = read_journal(folder.evidence / "journal")
     _note_theft(folder, ticket, journal, probe)
-    hosted = host.Hosted.of(ticket, journal, folder.evidence)
-    record = store.commit(folder, lambda keep: assemble(ticket, journal, keep, hosted))
+    postmortem.ask(probe, journal, folder.evidence)
+    hosted, kills = host.Hosted.of(ticket, journal, folder.evidence), postmortem.told(folder.evidence)
+    record = store.commit(folder, lambda keep: assemble(ticket, journal, keep, hosted, kills))
     index(store, run_id, watch)
     try:
         patiently(lambda: probe.forget(ticket["folder"]))

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from meltbench.readings import lowmemory
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -61,15 +63,26 @@ class Outcome:
 
 
 def outcome(
-    events: Sequence[Event], requests: Sequence[Request], asked: int, process: str, kind: str, log: str = ""
+    events: Sequence[Event],
+    requests: Sequence[Request],
+    asked: int,
+    process: str,
+    kind: str,
+    log: str = "",
+    kills: bytes = b"",
 ) -> Outcome:
-    """Judge a run. ``asked`` requests were planned; ``kind`` is the workload's, ``log`` what the process printed."""
+    """Judge a run. ``asked`` requests were planned; ``kind`` is the workload's, ``log`` what the process printed,
+    ``kills`` what the target's log says of a process that was killed."""
     end = next((e for e in events if e["event"] == "end"), None)
     if end is None:
-        return Outcome("failed", "probe_killed", "the journal has no end: the probe died, or the target lost power")
+        why = "the journal has no end: the probe died, or the target lost power"
+        return Outcome("failed", "probe_killed", why + _low_memory(kills, _probe(events)))
     gone = _worst([e for e in events if e["event"] == "exit" and e.get("proc") == process])
     if gone is not None and gone.get("oom"):
         return Outcome("failed", "oom_killed", f"the kernel killed {process} for memory")
+    shot = gone is not None and gone.get("signal") == 9 and not gone.get("by_us")
+    if shot and (words := _low_memory(kills, gone)):
+        return Outcome("failed", "oom_killed", f"Android's low-memory killer ended {process}{words}")
     if end.get("reason") == "device_rebooted":
         return Outcome("failed", "device_rebooted", "the device rebooted, or lost power, before the run had ended")
     what, code = ("the command", "command_failed") if kind == "exec" else ("the engine", "engine_failed")
@@ -87,11 +100,22 @@ def outcome(
     bad = next((r for r in requests if r.status != "ok"), None)
     said = [
         f"{good} of {asked} requests were answered; {bad.item}: {bad.status}: {bad.detail}" if bad else "",
-        _failed_step(events, end, what) if reason else "",
+        _failed_step(events, end, what, kills) if reason else "",
         how,
     ]
     detail = "; ".join(part for part in said if part) or f"{good} of {asked} requests were answered"
     return Outcome("failed", "probe_killed" if reason == "probe_killed" else code, detail)
+
+
+def _probe(events: Sequence[Event]) -> Event:
+    return next((e for e in events if e["event"] == "begin"), {})
+
+
+def _low_memory(kills: bytes, event: Event | None) -> str:
+    """What the low-memory killer said of the process of an event, to be put behind other words."""
+    pid = (event or {}).get("pid")
+    said = lowmemory.killed(kills, pid) if isinstance(pid, int) and kills else None
+    return f": {said}" if said else ""
 
 
 def _full(event: Event, _code: str) -> Outcome:
@@ -110,10 +134,10 @@ def _stopped(event: Event, code: str) -> Outcome | None:
     )
 
 
-def _failed_step(events: Sequence[Event], end: Event, what: str) -> str:
+def _failed_step(events: Sequence[Event], end: Event, what: str, kills: bytes) -> str:
     """Which step ended the job, and the probe's reason."""
     if end.get("reason") == "probe_killed":
-        return "the probe was killed"
+        return "the probe was killed" + _low_memory(kills, _probe(events))
     failed = next((e for e in events if e["event"] == "step" and e.get("state") == "end" and _ended_it(e)), None)
     step = f"{failed.get('op')} {failed.get('name')}" if failed else f"step {end.get('step')}"
     said = str(end.get("reason"))

@@ -58,7 +58,7 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "Run the command by hand on the target.",
     ),
     "oom_killed": (
-        "the kernel killed the process under test for memory",
+        "the kernel, or Android's low-memory killer, killed the process under test for memory",
         "invalid",
         "Use a smaller model, context or KV type, or close other programs.",
     ),

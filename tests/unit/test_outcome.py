@@ -6,6 +6,8 @@ import pytest
 
 from meltbench.measure.outcome import outcome
 from meltbench.measure.phases import phases
+from meltbench.postmortem import unexplained
+from meltbench.probe.journal import Journal
 from meltbench.records import Request
 
 Event = dict[str, Any]
@@ -186,3 +188,67 @@ def test_a_command_and_an_idle_window_are_runs_too() -> None:
 def test_an_engine_that_was_given_up_on_has_no_load_time() -> None:
     events = [event("spawn", 6, proc="engine"), event("ready", 9, proc="engine", status=503, load_ns=None)]
     assert phases(events, [], "engine") == []
+
+
+LMKD = b"07-31 02:28:31.588   152   152 I lowmemorykiller: Kill './llama-server' (6870), uid 2000, reason: low\n"
+SHOT = event("exit", 50, proc="engine", pid=6870, signal=9, oom=False, by_us=False)
+
+
+@pytest.mark.parametrize(
+    ("gone", "kills", "code"),
+    [
+        (SHOT, LMKD, "oom_killed"),
+        (SHOT | {"oom": None}, LMKD, "oom_killed"),
+        (SHOT | {"pid": 687}, LMKD, "engine_failed"),
+        (SHOT, b"", "engine_failed"),
+        (SHOT | {"by_us": True}, LMKD, "engine_failed"),  # that was the end of the job
+        (SHOT | {"signal": 11}, LMKD, "engine_failed"),
+        (SHOT | {"pid": None}, LMKD, "engine_failed"),
+    ],
+)
+def test_an_engine_that_the_low_memory_killer_ended_is_told_by_its_words(gone: Event, kills: bytes, code: str) -> None:
+    got = outcome([gone, FAILED], [], 1, "engine", "generate", "", kills)
+    assert (got.outcome, got.code) == ("failed", code)
+    told = (
+        "Android's low-memory killer ended engine: lowmemorykiller: Kill './llama-server' (6870), uid 2000, reason: low"
+    )
+    assert (got.detail == told) == (code == "oom_killed")
+
+
+def test_a_probe_that_the_low_memory_killer_ended_says_so() -> None:
+    begin, kills = event("begin", 1, pid=6870), LMKD
+    lost = outcome([begin], [], 1, "engine", "generate", "", kills)
+    mended = outcome(
+        [begin, event("end", result="failed", reason="probe_killed")], [], 1, "engine", "generate", "", kills
+    )
+    for got in (lost, mended):
+        assert got.code == "probe_killed"
+        assert "lowmemorykiller: Kill './llama-server' (6870)" in (got.detail or "")
+    assert "lowmemorykiller" not in (outcome([event("begin", 1, pid=5)], [], 1, "e", "grid", "", kills).detail or "")
+
+
+BEGIN = event("begin", 10**9, pid=400, wall_ns=1_700_000_000 * 10**9)
+
+
+def asked(*events: Event) -> tuple[int, float] | None:
+    journal = Journal(events=[BEGIN, *events])
+    return unexplained(journal)
+
+
+def test_only_a_kill_that_nothing_explains_is_asked_about() -> None:
+    spawn, end = event("spawn", 3 * 10**9, proc="engine", pid=6870), DONE
+    assert asked(spawn, SHOT, end) == (6870, 1_700_000_002.0)
+    assert asked(spawn, SHOT) == (6870, 1_700_000_002.0)
+    assert asked(spawn, SHOT | {"oom": None}, FAILED) == (6870, 1_700_000_002.0)
+    for other in ({"oom": True}, {"by_us": True}, {"signal": 11}, {"signal": None, "code": 0}, {"proc": "helper"}):
+        assert asked(spawn, SHOT | other, end) is None
+    assert asked(end) is None
+    # Of several processes of the name the one that was killed.
+    ended = event("exit", 2 * 10**9, proc="engine", pid=6000, code=0)
+    assert asked(event("spawn", 10**9, proc="engine", pid=6000), ended, spawn, SHOT, end) == (6870, 1_700_000_002.0)
+    # The probe itself, where it did not live to say more.
+    assert asked() == (400, 1_700_000_000.0)
+    assert asked(event("end", result="failed", reason="probe_killed")) == (400, 1_700_000_000.0)
+    # What a device wrote may lack anything.
+    assert unexplained(Journal(events=[event("begin"), spawn, SHOT])) is None
+    assert unexplained(Journal()) is None
