@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from meltbench import factors, settings
-from meltbench.measure.findings import gate_conditions
+from meltbench.measure.findings import charge_conditions, gate_conditions
 from meltbench.spec import digest
 from meltbench.targets import printable
 from meltbench.targets.facts import accelerator
@@ -33,7 +33,7 @@ def conditions(
     made: list[settings.Verdict],
 ) -> list[tuple[str, str]]:
     """What of the conditions speaks against a run, by code and in words; ``starts``: of its engine's processes."""
-    found = gate_conditions(ticket.get("gate"))
+    found = gate_conditions(ticket.get("gate")) + charge_conditions(ticket.get("charge"))
     label = load_label(journal.first("pages") or {})
     against = settings.against(made) + factors.against(ticket["knobs"], starts)
     if ticket["knobs"].get("load") == "cold" and label != "cold":
@@ -87,6 +87,7 @@ def manifest(
         "conditions": ticket["conditions"]
         | {
             "gate": ticket.get("gate"),
+            "charge": ticket.get("charge"),
             "boot_id": begin.get("boot_id") or ticket["conditions"].get("boot_id"),
             "model_cached_bytes": pages.get("resident_bytes") if pages.get("status") == "ok" else None,
             "load": load_label(pages),

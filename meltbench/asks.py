@@ -81,6 +81,7 @@ def _ask(item: Item, work: Workload, seed: int, role: Role) -> Ask:
         n_out=int(item.get("max_tokens", work.max_tokens)),
         seed=seed,
         ignore_eos=work.ignore_eos,
+        sampling=work.sampling,
         messages=tuple(item["messages"]) if "messages" in item else None,
         prompt=item.get("prompt"),
     )

@@ -19,7 +19,7 @@ from meltbench.engines import Process, ProgramEngine, ServerEngine, protocol
 from meltbench.engines.checks import checked
 from meltbench.engines.prompts import Ask, Sent
 from meltbench.host import Hosted
-from meltbench.measure import Designation, RunInputs, StreamStats, measure_run, request_energies
+from meltbench.measure import Designation, RunInputs, Stated, StreamStats, measure_run, request_energies
 from meltbench.measure.beats import beats
 from meltbench.measure.digest import Digester, Edges
 from meltbench.measure.outcome import Outcome, outcome
@@ -136,6 +136,7 @@ def _inputs(
         gpus=_outside(ticket, engine),
         totals=_totals(ticket),
         max_power_w=ticket.get("max_power_w"),
+        battery=Stated(**battery) if (battery := ticket.get("battery")) else None,
     )
 
 

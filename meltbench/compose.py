@@ -160,7 +160,7 @@ def channels(
             job.stream(source.name, scripts.argv(helper, helper.words(source.period_ms, source.options)))
         for command in READERS[source.reader].commands:
             words = command.words(source.period_ms)
-            if command.argv[0] not in facts.programs or (not has_process and any("{pid:" in word for word in words)):
+            if command.program not in facts.programs or (not has_process and any("{pid:" in word for word in words)):
                 continue
             if command.poll:
                 job.poll(source.name, round(source.period_ms * 1e6), command.deadline_s, words)
@@ -194,6 +194,7 @@ def _serve(
     model: LocalModel,
 ) -> tuple[list[dict[str, Any]], float]:
     """The steps of a server's life: what each request file asks, and how long it may take, s."""
+    work = plan.work.workload
     asks = [ask for play in plays for ask in play.asks]
     for ask in asks:
         job.requests[ask.file] = speak.request(ask)
@@ -207,13 +208,13 @@ def _serve(
     job.port(ENGINE)
     job.pages(model.at, drop=knobs["load"] == "cold")
     job.spawn(ENGINE, *_command(plan, knobs, fixed), **factors.limits(knobs))
-    job.ready(ENGINE, ENGINE, speak.health_path, min(_READY_S, plan.work.workload.timeout_s))
+    job.ready(ENGINE, ENGINE, speak.health_path, min(_READY_S, work.timeout_s))
     for play in plays:
         files = [f"req/{ask.file}" for ask in play.asks]
         until = _until(plan, facts) if play.circle else None
-        job.http("requests", ENGINE, play.concurrency, plan.work.workload.timeout_s, _ANSWER_BYTES, files, until)
+        job.http("requests", ENGINE, play.concurrency, work.timeout_s, _ANSWER_BYTES, files, until, work.pause_s)
     job.stop(ENGINE, _GRACE_S)
-    return described(asks), _READY_S + plan.work.workload.timeout_s * len(asks)
+    return described(asks), _READY_S + (work.timeout_s + work.pause_s) * len(asks)
 
 
 def _execute(

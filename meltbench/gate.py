@@ -6,26 +6,23 @@ gates, before the first idle window: the device itself is left alone meanwhile.
 
 from __future__ import annotations
 
-import errno
 import math
 import time
 from bisect import bisect_left
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import numpy as np
 
 from meltbench.errors import DeadlineExceeded
-from meltbench.readings import READERS, read
-from meltbench.records import Readings, Stream
-from meltbench.targets.facts import rooted
 from meltbench.workload import GATE_HOLD_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable
 
-    from meltbench.targets.profile import Profile, Source
+    from meltbench.records import Series
+    from meltbench.targets.profile import Profile
 
 NEAR_C = 1.0
 STEADY_C_PER_MIN = 0.1
@@ -128,14 +125,39 @@ class Gate:
         return not far and abs(slope) <= max(STEADY_C_PER_MIN, self._quantum or 0.0)
 
 
+class _Told(Protocol):
+    """What a rule says after a look."""
+
+    @property
+    def state(self) -> str:
+        """``waiting``, or what came of it."""
+
+    @property
+    def waited_s(self) -> float:
+        """Since the first look."""
+
+
+Read = TypeVar("Read", contravariant=True)
+Told = TypeVar("Told", bound=_Told, covariant=True)
+
+
+class Rule(Protocol[Read, Told]):
+    """What waits, at most ``timeout_s``, for something that looks at a device show."""
+
+    timeout_s: float
+
+    def feed(self, t_s: float, read: Read | None, /) -> Told:
+        """A look at a time; None: it showed nothing."""
+
+
 def wait(
-    gate: Gate,
-    look: Callable[[], float | None],
-    show: Callable[[Seen], None],
+    gate: Rule[Read, Told],
+    look: Callable[[], Read | None],
+    show: Callable[[Told], None],
     stopped: Callable[[], bool],
     period_s: float = _PERIOD_S,
-) -> Seen:
-    """Feed the gate with what ``look`` reads until it is no longer waiting, or ``stopped``; ``show`` is told each time.
+) -> Told:
+    """Feed a rule with what ``look`` reads until it is no longer waiting, or ``stopped``; ``show`` is told each time.
 
     What was seen last is returned. Raises DeadlineExceeded for a device that does not answer, DeviceError for one that
     cannot be used.
@@ -144,13 +166,13 @@ def wait(
     while True:
         next_s = time.monotonic() + period_s
         try:
-            temp_c, missed = look(), 0
+            read, missed = look(), 0
         except DeadlineExceeded:
             missed += 1
             if missed > _PATIENCE or stopped():
                 raise
             continue
-        seen = gate.feed(time.monotonic(), temp_c)
+        seen = gate.feed(time.monotonic(), read)
         show(seen)
         if seen.state != "waiting":
             return seen
@@ -161,58 +183,33 @@ def wait(
             return seen
 
 
-def sensors(profile: Profile) -> list[Source]:
-    """The sources of a profile that read a temperature from a file: thermal zones, the gauge of a battery."""
-    return [
-        source for source in profile.source if any(spec.glob.endswith("/temp") for spec in READERS[source.reader].paths)
-    ]
+@dataclass(frozen=True)
+class Heat:
+    """The hottest of the zones that a profile gates. ``cached``: what tells it was asked of a sensor up to minutes
+    before, and nobody knows when."""
+
+    temp_c: float
+    zone: str
+    cached: bool
 
 
-def globs(profile: Profile) -> list[str]:
-    """The files to ask the probe for."""
-    roots = profile.roots
-    specs = [spec for source in sensors(profile) for spec in READERS[source.reader].paths]
-    return [rooted(spec.glob, roots.sys, roots.proc) for spec in specs if "{pid:" not in spec.glob]
+def gated(found: Iterable[Series], profile: Profile) -> list[Series]:
+    """The temperatures that the profile gates by, with or without a value: of sensors that are read anew, and of
+    others where there is none of those."""
+    mine = [one for one in found if one.unit == "degC" and len(one) and _counts(one.name, profile)]
+    live = [one for one in mine if one.update_s <= GATE_HOLD_S and math.isfinite(one.value[-1])]
+    return live or mine
 
 
-def there(answer: Mapping[str, Any]) -> bool:
-    """Whether the device has any of those files, readable or not."""
-    return any(one.path.endswith("/temp") for one in _streams(answer))
+def hottest(found: Iterable[Series], profile: Profile) -> Heat | None:
+    """The hottest zone at a look, None where none has a temperature. What is powered off or out of range has none."""
+    told = [one for one in gated(found, profile) if math.isfinite(one.value[-1])]
+    if not told:
+        return None
+    one = max(told, key=lambda series: float(series.value[-1]))
+    return Heat(float(one.value[-1]), one.name.removeprefix("thermal."), one.update_s > GATE_HOLD_S)
 
 
-def hottest_c(answer: Mapping[str, Any], profile: Profile) -> float | None:
-    """The hottest of the zones that the profile gates, from the probe's answer; None where none has a temperature.
-
-    The same readers as in a run take the texts: what is powered off or out of range there is no temperature here.
-    """
-    streams = _streams(answer)
-    found = [
-        float(one.value[-1])
-        for source in sensors(profile)
-        for one in read(source.name, source.reader, streams, source.options)[0]
-        if one.unit == "degC" and len(one) and math.isfinite(one.value[-1]) and _gated(one.name, profile)
-    ]
-    return max(found, default=None)
-
-
-def _gated(name: str, profile: Profile) -> bool:
+def _counts(name: str, profile: Profile) -> bool:
     zones = profile.gate.zones
     return not zones or any(fnmatchcase(name, zone) for zone in zones)
-
-
-def _streams(answer: Mapping[str, Any]) -> list[Stream]:
-    files = answer.get("files")
-    entries = files.items() if isinstance(files, dict) else ()
-    return [one for n, (path, entry) in enumerate(entries) if (one := _stream(n, str(path), entry)) is not None]
-
-
-def _stream(number: int, path: str, entry: object) -> Stream | None:
-    """A file of the probe's answer as a stream of one reading."""
-    if not isinstance(entry, dict) or entry.get("status") == "absent":
-        return None
-    code = entry.get("errno")
-    failed = 0 if entry.get("status") == "ok" else code if isinstance(code, int) and code > 0 else errno.EIO
-    raw = b"" if failed else str(entry.get("text", "")).encode("latin-1", "replace")
-    at = np.zeros(1, np.int64)
-    readings = Readings.of(at, at, np.array([failed & 0x7FFFFFFF], np.int32), [raw])
-    return Stream(number, "gate", "file", path, "ok", 0, readings)

@@ -68,7 +68,7 @@ class Recorder:
         probe = Probe.install(connect(Place()), root, build.host_target(), watch.say)
         probe.recover()
         answer = probe.facts(device_facts.globs("/sys", "/proc"))
-        programs = probe.programs([c.argv[0] for source in mine for c in READERS[source.reader].commands])
+        programs = probe.programs([c.program for source in mine for c in READERS[source.reader].commands])
         return cls(probe, device_facts.parse(answer, programs=programs), profile)
 
     def told(self, run_id: str) -> dict[str, Any]:

@@ -92,17 +92,7 @@ def make(spec: Spec) -> Plan:
     assert spec.workload is not None
     work = workload.load(spec.workload)
     kind = work.workload.kind
-    if (kind == "exec") != bool(spec.command):
-        raise UserError("workload exec meters a command", hint="write meltbench exec -- COMMAND")
-    if len(spec.command) > MAX_REQUESTS:
-        raise UserError(
-            f"the command has {len(spec.command)} words, at most {MAX_REQUESTS} can be",
-            hint="put them in a script and meter that",
-        )
-    served = (spec.model, spec.runner, spec.engine, spec.threads, spec.seed)
-    if kind == "idle" and served != (Spec.model, Spec.runner, Spec.engine, Spec.threads, Spec.seed):
-        hint = "leave out --model, --runner, --engine, --threads and --seed"
-        raise UserError("workload idle starts no engine", hint=hint)
+    _check_command(spec, kind)
     recipe = definition = engine = model = None
     if kind in workload.ASKED:
         recipe, definition = runners.load(spec.runner)
@@ -118,10 +108,13 @@ def make(spec: Spec) -> Plan:
     given = dict(spec.knobs) | ({} if spec.threads is None else {"threads": str(spec.threads)})
     device, given = factors.of_device(device, given)
     process, given = factors.of_process(device, given) if kind != "idle" else ({}, given)
+    if workload.CHARGE_LIMIT in given and device.gate.soc_percent is None:
+        said = f"{workload.CHARGE_LIMIT}: {spec.device} has no window of charge that could be waited for"
+        raise UserError(said, hint="leave it out; a profile wants one by soc_percent of its [gate]")
     work, knobs = _settings(given, work, recipe, [*device.factor, *factors.PROCESS])
     knobs |= process
-    if recipe is not None and work.slots > 1 and not recipe.takes("parallel"):
-        raise UserError(f"runner {spec.runner} answers one request at a time", hint="leave out concurrency")
+    if recipe is not None:
+        _check_recipe(spec.runner, recipe, work)
     cells = tuple(Cell(rep, (spec.seed + rep) % 2**31) for rep in range(spec.reps))
     identity = {
         "protocol": PROTOCOL,
@@ -150,6 +143,32 @@ def make(spec: Spec) -> Plan:
         cells=cells,
         hash=digest(identity),
     )
+
+
+def _check_command(spec: Spec, kind: str) -> None:
+    """What is asked for beside a workload of this kind must mean something to it."""
+    if (kind == "exec") != bool(spec.command):
+        raise UserError("workload exec meters a command", hint="write meltbench exec -- COMMAND")
+    if len(spec.command) > MAX_REQUESTS:
+        raise UserError(
+            f"the command has {len(spec.command)} words, at most {MAX_REQUESTS} can be",
+            hint="put them in a script and meter that",
+        )
+    served = (spec.model, spec.runner, spec.engine, spec.threads, spec.seed)
+    if kind == "idle" and served != (Spec.model, Spec.runner, Spec.engine, Spec.threads, Spec.seed):
+        hint = "leave out --model, --runner, --engine, --threads and --seed"
+        raise UserError("workload idle starts no engine", hint=hint)
+
+
+def _check_recipe(name: str, recipe: Recipe, work: workload.Loaded) -> None:
+    """The runner must be able to ask as the workload wants it."""
+    if work.slots > 1 and not recipe.takes("parallel"):
+        raise UserError(f"runner {name} answers one request at a time", hint="leave out concurrency")
+    if recipe.mode == "in-process" and (work.workload.pause_s or work.workload.sampling):
+        raise UserError(
+            f"runner {name} asks without a pause and takes the best token, {work.name} wants it otherwise",
+            hint="--runner llamacpp, or leave out pause_s, temperature and repeat_penalty",
+        )
 
 
 def _settings(
@@ -195,6 +214,6 @@ def _coerced(key: str, text: str) -> Any:
     try:
         if kind == "tuple[int, ...]":
             return tuple(int(part) for part in parts)
-        return int(text) if kind == "int" else float(text)
+        return int(text) if kind in ("int", "int | None") else float(text)
     except ValueError:
         raise UserError(f"{key} = {text!r} is not a number", hint=f"write --set {key}=5") from None

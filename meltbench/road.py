@@ -7,19 +7,19 @@ killed at any point between, and ``collecting`` does the rest later, from the sa
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meltbench import deploy, host, models, settings, switches
-from meltbench import gate as thermal
 from meltbench.assemble import assemble_refused
 from meltbench.calibration.record import calibrated
 from meltbench.collecting import bring_in, discard, index, lengths
 from meltbench.compose import check_engine, check_fit, compose, settled
 from meltbench.controller import this_process
 from meltbench.deadline import patiently
-from meltbench.errors import DeadlineExceeded, DeviceError, LinkLost, MeltbenchError, ModelDamaged, TargetBusy
+from meltbench.errors import DeadlineExceeded, DeviceError, LinkLost, MeltbenchError, ModelDamaged
 from meltbench.follow import follow
+from meltbench.gating import Gates
 from meltbench.models.gguf import read_gguf
 from meltbench.site import visit
 from meltbench.targets.lease import Lease, holder_of
@@ -83,6 +83,7 @@ def _at(site: Site, plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecor
         plan = replace(plan, engine=there.engine)
         ready = Prepared(plan, site, there.model, knobs, recorder, there.scripts, there.told, lease)
         took_s: float | None = None
+        gates = Gates(plan, site)
         with Interrupts(watch) as interrupts:
             for cell in plan.cells:
                 if interrupts.finish:
@@ -91,7 +92,7 @@ def _at(site: Site, plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecor
                     watch.say(f"run {cell.rep + 1} of {len(plan.cells)}")
                 if cell is not plan.cells[0]:
                     deploy.files_there(plan, site, model, watch)
-                gated = _gate(ready, watch, interrupts)
+                gated = gates.wait(watch, interrupts)
                 if interrupts.finish:
                     break
                 record, took_s = _one(ready, cell, store, watch, interrupts, gated, took_s)
@@ -132,34 +133,6 @@ def _refused(plan: Plan, cell: Cell, site: Site, store: Store, why: str, watch: 
     return record
 
 
-def _gate(ready: Prepared, watch: Watch, interrupts: Interrupts) -> dict[str, Any]:
-    """Wait for a steady temperature as the plan wants it, and say what came of it: a part of the run's conditions."""
-    profile, limit_s = ready.plan.profile, ready.plan.work.workload.gate_timeout_s
-    gate, probe = thermal.Gate(limit_s, profile.gate.target_c), ready.site.probe
-    asked = {"target_c": gate.target_c, "hold_s": gate.hold_s, "timeout_s": limit_s}
-    if not limit_s:
-        return asdict(thermal.Seen("off", 0.0)) | asked
-    if not probe.recover():
-        raise TargetBusy("the target is busy", hint="wait for that run, or `meltbench collect`")
-    files = thermal.globs(profile)
-    if not files or not thermal.there(probe.facts(files)):
-        return asdict(thermal.Seen("no_sensor", 0.0)) | asked
-
-    def look() -> float | None:
-        return thermal.hottest_c(probe.facts(files), profile)
-
-    def show(seen: thermal.Seen) -> None:
-        told = {"elapsed_ms": seen.waited_s * 1e3, "limit_ms": limit_s * 1e3, "said": seen.words}
-        watch.step({"state": "running", "op": "gate", "name": "gate", **told})
-
-    interrupts.waiting = True
-    seen = thermal.wait(gate, look, show, lambda: interrupts.finish)
-    interrupts.waiting = False
-    if seen.state == "timed_out":
-        watch.warn(f"not at a steady temperature after {seen.waited_s:.0f} s ({seen.words}): the run starts warm")
-    return asdict(seen) | asked
-
-
 def _one(
     ready: Prepared,
     cell: Cell,
@@ -179,7 +152,7 @@ def _one(
         job, ticket = compose(
             ready.plan, cell, folder.run_id, facts, ready.knobs, ready.model, where, todo, ready.scripts
         )
-        ticket |= {"folder": where, "gate": gated, "lease": lease.told(), "pushed": ready.pushed}
+        ticket |= {"folder": where, **gated, "lease": lease.told(), "pushed": ready.pushed}
         if took_s is not None:
             ticket["expected_s"] = took_s + _ASIDE_S
         if ready.recorder is not None:

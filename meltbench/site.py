@@ -105,7 +105,7 @@ def ask(probe: Probe, profile: Profile, readers: Iterable[str] = ()) -> Facts:
     """What a device is, with which of the programs that these readers and the profile's settings need it has."""
     roots = profile.roots
     answer = probe.facts(device_facts.globs(roots.sys, roots.proc))
-    wanted = [command.argv[0] for reader in readers for command in READERS[reader].commands]
+    wanted = [command.program for reader in readers for command in READERS[reader].commands]
     programs = probe.programs([*wanted, *settings.programs(profile.setting), device_facts.GETPROP, PYTHON])
     said = device_facts.properties(probe.properties()) if device_facts.GETPROP in programs else {}
     return device_facts.parse(answer, roots.sys, roots.proc, programs, said)

@@ -71,7 +71,7 @@ def expected_s(plan: Plan, asks: Sequence[Mapping[str, Any]]) -> float:
     if work.kind not in ASKED:
         return work.window_s if work.kind == "idle" else work.timeout_s
     n_in, n_out = (sum(int(ask[key] or 0) for ask in asks) for key in ("n_in", "n_out"))
-    return _LOADED_S + n_in / _SLOW_PREFILL_TPS + n_out / _SLOW_DECODE_TPS
+    return _LOADED_S + n_in / _SLOW_PREFILL_TPS + n_out / _SLOW_DECODE_TPS + work.pause_s * len(asks)
 
 
 def described(asks: Sequence[Ask]) -> list[dict[str, Any]]:
@@ -147,6 +147,7 @@ def ticket(
         "sources": [asdict(source) for source in plan.profile.source],
         "totals": [asdict(total) for total in plan.profile.total],
         "max_power_w": plan.profile.max_power_w,
+        "battery": None if plan.profile.battery is None else asdict(plan.profile.battery),
         "model": None if plan.model is None else _described(plan.model, model),
         "runner": None
         if plan.recipe is None or plan.engine is None

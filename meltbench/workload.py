@@ -20,22 +20,28 @@ if TYPE_CHECKING:
 
 MAX_LEVEL = 64
 GATE_HOLD_S = 60.0  # how long the thermal gate wants a steady temperature: less time to wait could only run out
+CHARGE_LIMIT = "charge_timeout_s"
+SAMPLING = ("temperature", "top_k", "top_p", "repeat_penalty")
+_BEFORE = ("idle_s", "gate_timeout_s", CHARGE_LIMIT)
+_BETWEEN = ("pause_s", *SAMPLING)
 _KNOBS: dict[Kind, tuple[str, ...]] = {
-    "generate": ("idle_s", "gate_timeout_s", "timeout_s", "warmup", "repeat", "max_tokens", "concurrency"),
-    "chat": ("idle_s", "gate_timeout_s", "timeout_s", "warmup", "repeat", "max_tokens"),
-    "grid": ("idle_s", "gate_timeout_s", "timeout_s", "warmup", "repeat", "points"),
+    "generate": (*_BEFORE, "timeout_s", "warmup", "repeat", "max_tokens", "concurrency", *_BETWEEN),
+    "chat": (*_BEFORE, "timeout_s", "warmup", "repeat", "max_tokens", *_BETWEEN),
+    "grid": (*_BEFORE, "timeout_s", "warmup", "repeat", "points"),
     "sustained": (
-        *("idle_s", "gate_timeout_s", "timeout_s", "warmup", "max_tokens"),
+        *(*_BEFORE, "timeout_s", "warmup", "max_tokens"),
         *("limit_s", "limit_temp_c", "limit_soc_percent"),
+        *_BETWEEN,
     ),
-    "idle": ("idle_s", "gate_timeout_s", "window_s"),
-    "exec": ("idle_s", "gate_timeout_s", "timeout_s"),
+    "idle": (*_BEFORE, "window_s"),
+    "exec": (*_BEFORE, "timeout_s"),
 }
 ASKED: tuple[Kind, ...] = ("generate", "chat", "grid", "sustained")  # kinds that need an engine
 SETTINGS = {key for keys in _KNOBS.values() for key in keys}
 _OF_ITEMS: tuple[Kind, ...] = ("generate", "chat", "sustained")
 _RANGES = {
     "gate_timeout_s": (0, 7200),
+    "charge_timeout_s": (0, 86_400),
     "idle_s": (0, 3600),
     "warmup": (0, 100),
     "repeat": (1, 10_000),
@@ -45,6 +51,11 @@ _RANGES = {
     "limit_s": (1, 86_400),
     "limit_temp_c": (1, 150),
     "limit_soc_percent": (1, 99),
+    "pause_s": (0, 600),
+    "temperature": (0, 5),
+    "top_k": (1, 1_000_000),
+    "top_p": (0, 1),
+    "repeat_penalty": (0.1, 10),
 }
 
 
@@ -58,13 +69,17 @@ class Workload:
     ``exec`` meters a command. ``repeat`` passes over all items are timed after ``warmup`` requests, with
     ``concurrency`` requests under way at a time: one level after the other where there are several. ``timeout_s``
     bounds each request and the command of ``exec``, and the wait for an engine to be ready (at most five minutes).
-    ``gate_timeout_s`` bounds the wait for a steady temperature beforehand; 0: there is none.
+    ``gate_timeout_s`` bounds the wait for a steady temperature beforehand; 0: there is none. ``charge_timeout_s``
+    bounds that for a battery which is below the window of charge that its profile wants. ``pause_s`` are waited
+    before each request, the warm-up too. ``temperature`` 0 takes the best token each time; above it ``top_k`` and
+    ``top_p`` bound the choice; ``repeat_penalty`` is llama.cpp's. None leaves each to the engine.
     """
 
     title: str
     version: int
     kind: Kind
     gate_timeout_s: float = 300.0
+    charge_timeout_s: float = 3600.0
     idle_s: float = 10.0
     warmup: int = 1
     repeat: int = 1
@@ -78,6 +93,16 @@ class Workload:
     limit_s: float = 600.0
     limit_temp_c: float | None = None
     limit_soc_percent: float | None = None
+    pause_s: float = 0.0
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    repeat_penalty: float | None = None
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """How tokens are drawn, where it is not just the best one; by the names that llama.cpp's server knows."""
+        return {name: value for name in SAMPLING if (value := getattr(self, name))}
 
     @property
     def knobs(self) -> tuple[str, ...]:
@@ -93,6 +118,8 @@ class Workload:
         if 0 < self.gate_timeout_s < GATE_HOLD_S:
             said, hint = f"gate_timeout_s = {self.gate_timeout_s:g}", f"give {GATE_HOLD_S:g} or more, or 0 for no gate"
             raise UserError(f"{where}: {said} is shorter than the {GATE_HOLD_S:g} s that a gate watches", hint=hint)
+        if not self.temperature and (self.top_k or self.top_p is not None):
+            raise UserError(f"{where}: top_k and top_p change nothing at temperature 0", hint="write temperature = 0.9")
         if self.kind == "grid" and not self.points:
             raise DefinitionError(f"{where}: a grid needs points", hint="such as pp512,tg128")
         if self.kind in _OF_ITEMS and not self.items:

@@ -50,6 +50,7 @@ class Gate:
     def __init__(self, phone: Phone) -> None:
         self._target = (phone.wire.address, phone.port)
         self._tapped = threading.Event()
+        self._over = False
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.serial = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -60,6 +61,7 @@ class Gate:
         self._tapped.set()
 
     def close(self) -> None:
+        self._over = True
         self._tapped.set()
         for one in (self._listener, *self._open):
             with suppress(OSError):
@@ -83,6 +85,8 @@ class Gate:
                 command, kind, _ = _packet(link)
                 if (command, kind) == (_AUTH, _PUBLIC_KEY):  # it has shown all keys it has: now the phone asks
                     self._tapped.wait()
+            if self._over:
+                return
             through = socket.create_connection(self._target, 10)
             through.settimeout(None)
             self._open.append(through)

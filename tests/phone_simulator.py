@@ -87,7 +87,6 @@ class Phone:
         self.battery = Battery(FULL_C * START_PERCENT / 100, *amps(PHYSICS.idle_w), amps(PHYSICS.idle_w)[0], 26.0)
         self.told_s = self.seen_s = self.asked_s = -math.inf
         self.noise_a = 0.0
-        self.rail_ms = [0, 0]
         self.traces: dict[str, float] = {}
         self.energies = [[0.0] * len(monitor) for monitor in dumps.RAILS]
         self.event: tuple[object, ...] = ()
@@ -176,7 +175,6 @@ class Phone:
             for n, (rest, share) in enumerate(dumps.RAILS[monitor].values()):
                 energies[n] += (rest * PHYSICS.idle_w + share * more) * state.dt_s * 1e6
             ms = max(0, round(now_s * 1000) - 4321 * monitor)
-            self.rail_ms[monitor] = ms
             text = dumps.rails(monitor, ms, [round(value) for value in energies])
             self.sys.write_text(f"sys/bus/iio/devices/iio:device{monitor}/energy_value", text)
 
@@ -188,7 +186,8 @@ class Phone:
             if at_s is None or now_s - at_s >= poll_s:
                 self.traces[request.name] = now_s
                 with (self.state / request.name).open("ab") as out:
-                    out.write(dumps.packets(self.maker, seen, self.energies, self.rail_ms, now_s, first=at_s is None))
+                    now_ms = [round(now_s * 1000)] * 2  # perfetto tells a rail's time since boot, not its monitor's
+                    out.write(dumps.packets(self.maker, seen, self.energies, now_ms, now_s, first=at_s is None))
 
 
 def policies(cores: int) -> dict[int, tuple[int, int]]:
@@ -208,7 +207,10 @@ def main(name: str, place: str, cores: str) -> None:
             dt_s, last = (now - last) / 1e9, now
             ambient_c = Tree(folder).number("ambient_c", PHYSICS.ambient_c)
             physics = replace(PHYSICS, idle_w=PHYSICS.idle_w + phone.screen_w())
-            state = step(state, physics, min(8.0, ran_ns / max(1.0, dt_s * 1e9)), ambient_c, dt_s)
+            busy = min(8.0, ran_ns / max(1.0, dt_s * 1e9))
+            if (folder / "steady").exists():
+                busy = load.burning(int(cores))
+            state = step(state, physics, busy, ambient_c, dt_s)
             at_ns = load.clock_ns()  # before anybody can read it
             phone.live(state, at_ns / 1e9)
             clocks(phone.sys, state, policies(int(cores)))

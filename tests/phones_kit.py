@@ -114,6 +114,10 @@ class Phone(ByAdb):
         """Put it where it is that warm; its own heat comes on top."""
         (self.folder / "ambient_c").write_text(f"{ambient_c}\n")
 
+    def steady(self) -> None:
+        """From now on the probe's own burn alone loads it, by as much as it is told to: this machine may be busy."""
+        (self.folder / "steady").touch()
+
     def set_pin(self) -> None:
         """Have its lock ask for a PIN that nobody gives it."""
         (self.state / "pin").touch()

@@ -95,7 +95,12 @@ class Road(Bench):
         self.env["PYTHONPATH"] = str(HERE.parent)
         profile = self.home / "config/meltbench/devices/knobbed.toml"
         profile.parent.mkdir(parents=True, exist_ok=True)
-        profile.write_text(_PROFILE.format(home=self.target.home))
+        profile.write_text(self.profile)
+
+    @property
+    def profile(self) -> str:
+        """The profile ``knobbed``."""
+        return _PROFILE.format(home=self.target.home)
 
     def open_gate(self) -> None:
         """Let the command GATED end."""

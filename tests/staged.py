@@ -45,8 +45,11 @@ def impatient() -> None:
     from meltbench import deadline, follow
     from meltbench.probe import client
     from meltbench.targets import cache, lease
+    from meltbench.targets.adb import server, session, transport
     from meltbench.targets.ssh import config, link, wire
 
+    session._QUIET_S, transport._ALIVE_S, transport._APPEAR_S = 0.5, 1.0, 1.0
+    server._OPEN_S, server._CONNECT_S = 1.5, 2.0
     config._CONNECT_S = 2.0
     wire.UNANSWERED_S = 1.5
     link._QUIET_S, link._ANSWER_S = 0.5, 1.0
@@ -119,13 +122,21 @@ def stand_at(stage: Stage) -> None:
     from meltbench import collecting
     from meltbench.cli.watching import Terminal
     from meltbench.probe.client import Probe
+    from meltbench.targets.adb.server import Server
+    from meltbench.targets.adb.session import AdbSession
     from meltbench.targets.shell.files import Sized
     from meltbench.targets.ssh.link import Link
     from meltbench.targets.ssh.session import Session
 
+    def fed(_: Any, __: Any, feeder: Any = None, *___: Any) -> bool:
+        return feeder is not None
+
+    if stage.name in ("connect", "probe"):
+        before(Link, "connect", stage, lambda *_: stage.name == "connect")
+        before(Server, "service", stage, lambda *_: stage.name == "connect")
+        before(Session, "converse", stage, lambda *words: stage.name == "probe" and fed(*words))
+        before(AdbSession, "converse", stage, lambda *words: stage.name == "probe" and fed(*words))
     places: dict[str, tuple[Any, ...]] = {
-        "connect": (Link, "connect", stage),
-        "probe": (Session, "converse", stage, lambda _, __, feeder=None, *___: feeder is not None),
         "start": (Probe, "start", stage),
         "waiting": (Terminal, "step", stage, lambda _, status: status.get("op") == "lease"),
         "pull": (Sized, "__call__", stage),

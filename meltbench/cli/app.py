@@ -8,6 +8,7 @@ import typer
 
 from meltbench.cli import cache, calibrate, doctor, inventory, lists, measure, reading, runs
 from meltbench.cli.devices import devices_app
+from meltbench.cli.importing import import_app
 from meltbench.cli.runners import runners_app
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ devices_app.command("cache", epilog="Example: meltbench devices cache pi5 --drop
 calibrate.register(devices_app)
 app.add_typer(devices_app, name="devices")
 app.add_typer(runners_app, name="runners")
+app.add_typer(import_app, name="import")
 
 
 @app.callback(invoke_without_command=True)

@@ -173,6 +173,8 @@ def _described(name: str, path: str, found: Profile) -> list[str]:
     if found.gate.zones or found.gate.target_c is not None:
         begin = "" if found.gate.target_c is None else f" at {found.gate.target_c:g} degC"
         lines.append(f"  gate: {', '.join(found.gate.zones) or 'any zone'}{begin}")
+    if found.gate.soc_percent is not None:
+        lines.append(f"  gate: {' to '.join(f'{one:g}' for one in found.gate.soc_percent)} % of charge")
     for setting in found.setting:
         way = setting.path or " ".join(setting.set)
         lines.append(f"  sets {setting.name} = {setting.value}: {way}{' (optional)' if setting.optional else ''}")

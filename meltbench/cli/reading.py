@@ -42,7 +42,7 @@ def read(
         raise UserError(f"which source wrote {file} is not said", hint="give --reader NAME or --device PROFILE")
     if period_ms is not None and not 0.001 <= period_ms <= 86_400_000:
         raise UserError(f"--period-ms {period_ms:g} is out of range", hint="give 0.001 to 86400000")
-    raw = _bytes(file, recorded.MAX_BYTES)
+    raw = bytes_of(file, recorded.MAX_BYTES)
     if not raw:
         raise UserError(f"{file} is empty")
     named = None if device is None else profile.load(device)[0]
@@ -53,7 +53,7 @@ def read(
             )
         sources = recorded.sources_of(named, reader)
     else:
-        sources = [(Source.of(str(reader), str(reader), _options(option or [])), 1000.0)]
+        sources = [(Source.of(str(reader), str(reader), options_of(option or [])), 1000.0)]
     found = recorded.recording(raw, sources, period_ms)
     if named is not None and not found.series:
         tried = "; ".join(f"{one.source}: {one.detail or one.status}" for one in found.sources[:8])
@@ -83,7 +83,8 @@ def _print(told: list[SourceStatus], rows: list[dict[str, Any]], total: dict[str
         print_sheet(out, _sheet(rows, total), as_markdown=False)
 
 
-def _bytes(file: str, limit: int) -> bytes:
+def bytes_of(file: str, limit: int) -> bytes:
+    """A file that the user named, - for standard input. Raises UserError where it cannot be read or is too large."""
     import sys
 
     from meltbench.errors import UserError
@@ -101,7 +102,7 @@ def _bytes(file: str, limit: int) -> bytes:
     return raw
 
 
-def _options(pairs: list[str]) -> dict[str, Scalar]:
+def options_of(pairs: list[str]) -> dict[str, Scalar]:
     """``key=value`` as TOML would read the value, else as text."""
     import tomllib
 

@@ -150,7 +150,9 @@ def export(
     run: RunNames = None,
     format_: Annotated[
         str,
-        typer.Option("--format", metavar="FORMAT", help="parquet (a folder), csv, llama-bench or llama-bench-jsonl."),
+        typer.Option(
+            "--format", metavar="FORMAT", help="parquet (a folder), csv, llama-bench, llama-bench-jsonl, melt."
+        ),
     ] = "csv",
     out: Annotated[
         str | None, typer.Option("--out", metavar="PATH", help="Where to; csv and JSON go to stdout without it.")
@@ -161,7 +163,7 @@ def export(
     ] = None,
     data: Data = None,
 ) -> None:
-    """Export runs as Parquet, CSV, or JSON as llama-bench writes it."""
+    """Export runs as Parquet or CSV, or as llama-bench or MELT has them."""
     from meltbench.store import export as exporting
     from meltbench.store import find_store
 

@@ -36,7 +36,7 @@ class LlamaServer:
         return "/health"
 
     def request(self, ask: Ask) -> bytes:
-        """One HTTP/1.1 request, greedy and seeded, on a connection of its own."""
+        """One HTTP/1.1 request, seeded, greedy unless it says how to draw, on a connection of its own."""
         body: dict[str, Any] = {
             "stream": True,
             "temperature": 0,
@@ -44,6 +44,7 @@ class LlamaServer:
             "ignore_eos": ask.ignore_eos,
             "cache_prompt": ask.keep_cache,
             "timings_per_token": True,
+            **ask.sampling,
         }
         if ask.messages is not None:
             path = "/v1/chat/completions"

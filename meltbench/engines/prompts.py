@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from meltbench.errors import UserError
@@ -24,6 +24,7 @@ class Ask:
     Exactly one of ``messages``, ``prompt`` and ``tokens`` is set. ``n_out`` tokens are asked for;
     ``ignore_eos`` makes the engine produce all of them. ``n_in`` and ``n_cached`` are what the prompt must come
     to, where that is known beforehand (grids); ``keep_cache`` lets the engine reuse the prompt's common prefix.
+    ``sampling``: how tokens are drawn, by name, where it is not just the best one.
     ``point`` names what the request may be condensed with: a point of a grid, a level of concurrency, the first or the
     later turns of conversations; empty where the requests of a run are alike.
     """
@@ -41,6 +42,7 @@ class Ask:
     n_in: int | None = None
     n_cached: int | None = None
     point: str = ""
+    sampling: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

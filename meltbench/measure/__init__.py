@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from meltbench.measure.battery import battery_reasons, on_battery, under_voltage_reasons
+from meltbench.measure.charge import BY_REQUEST, Stated, charge_measures
 from meltbench.measure.costs import NO_RUN, SERVED, energy_measures, rail_measures, too_much, without
 from meltbench.measure.crosscheck import cross_check
 from meltbench.measure.findings import (
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from meltbench.measure.digest import Digest
     from meltbench.records import Measure, Phase, Reason, Request, SourceStatus, State
 
-__all__ = ["Designation", "RunInputs", "StreamStats", "measure_run", "request_energies"]
+__all__ = ["Designation", "RunInputs", "Stated", "StreamStats", "measure_run", "request_energies"]
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class RunInputs:
     ``boot_ids``: boot ids seen, of the facts before the run and of the probe's begin event.
     ``asked``: exact number of tokens by request index, where the engine was made to produce so many.
     ``totals``: what the profile names as the total, in order of preference. ``gpus``: those outside of the processor's
-    package. ``max_power_w``: more than the device can draw, None where its profile does not say. ``screened``: what the
-    samples of power and energy were like.
+    package. ``max_power_w``: more than the device can draw, None where its profile does not say. ``battery``: what its
+    profile states of its battery. ``screened``: what the samples of power and energy were like.
     """
 
     kind: Kind
@@ -87,6 +88,7 @@ class RunInputs:
     totals: Sequence[Designation] = (Designation("rapl"),)
     gpus: Sequence[str] = ()
     max_power_w: float | None = None
+    battery: Stated | None = None
     screened: Sequence[Screened] = ()
 
     @property
@@ -123,26 +125,29 @@ class RunInputs:
 def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     """Every measure of a run, the reasons against its validity, and the state they come to."""
     run, found_total = inputs.run, inputs.total
+    of_battery = on_battery(inputs.given_total, inputs.totals, inputs.signals)
+    costs = energy_measures(
+        found_total.rail,
+        found_total.reason,
+        inputs.phases,
+        inputs.requests,
+        kind=inputs.kind,
+        max_power_w=inputs.most_w,
+    )
     measures = [
         *_served(inputs),
         *load_measures(inputs.signals, run, *_own_cpu(inputs, run), no_run=NO_RUN[inputs.kind]),
         *(process_memory_measures(inputs.signals, inputs.maxrss_bytes) if inputs.kind != "idle" else ()),
         *memory_measures(inputs.signals, run),
         *gpu_memory_measures(inputs.signals, run, inputs.gpus),
-        *energy_measures(
-            found_total.rail,
-            found_total.reason,
-            inputs.phases,
-            inputs.requests,
-            kind=inputs.kind,
-            max_power_w=inputs.most_w,
-        ),
+        *costs,
+        *(_of_charge(inputs, costs) if of_battery or inputs.battery is not None else ()),
         *_of_rails(inputs),
         *thermal_measures(inputs.signals, run),
         *frequency_measures(inputs.signals, run),
         *(one for one in (inputs.power_drift, inputs.regimes.recovery) if one is not None),
     ]
-    of_mode = {name for name, _ in (*RATIOS, *NET_RATIOS)}
+    of_mode = {name for name, _ in (*RATIOS, *NET_RATIOS, *BY_REQUEST)}
     measures = [in_mode([one], inputs.mode)[0] if one.name in of_mode else one for one in measures]
     checked, disagreements = cross_check(inputs.signals, run)
     measures = without_refuted([*measures, *checked], inputs.screened)
@@ -155,7 +160,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *source_reasons(inputs.sources),
         *frequency_reasons(inputs.signals, run),
         *throttle_reasons(inputs.regimes.throttled, run),
-        *battery_reasons(inputs.signals, run, on_battery(inputs.given_total, inputs.totals, inputs.signals)),
+        *battery_reasons(inputs.signals, run, of_battery, inputs.phases),
         *under_voltage_reasons(inputs.signals, run),
         *disagreements,
         *screen_reasons(inputs.given_total, inputs.totals, inputs.screened),
@@ -197,6 +202,13 @@ def _own_cpu(inputs: RunInputs, run: Phase | None) -> tuple[float | None, str]:
     if inputs.lives and inputs.mode != "server" and run is not None:
         return cpu_within(inputs.lives, inputs.signals, run), f"{len(inputs.lives)} processes, by rusage and sampled"
     return (inputs.life_cpu_s if inputs.kind == "exec" else None), "user + system time by rusage at exit"
+
+
+def _of_charge(inputs: RunInputs, costs: Sequence[Measure]) -> list[Measure]:
+    """What the run took of the battery; of a device that runs on one."""
+    return charge_measures(
+        inputs.total, inputs.battery, inputs.signals, inputs.run, inputs.requests, costs, inputs.kind
+    )
 
 
 def _of_rails(inputs: RunInputs) -> list[Measure]:

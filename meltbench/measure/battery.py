@@ -11,29 +11,27 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from meltbench.measure.energy import is_relative
+from meltbench.measure.feeding import CHARGING, DISCHARGING, FLOW_A, FULL, STEP_C, part_of, within
 from meltbench.measure.validity import LOW_SOC_PERCENT, reason
+from meltbench.records import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meltbench.measure.digest import Digest
+    from meltbench.measure.feeding import Group
     from meltbench.measure.total import Designation, Total
-    from meltbench.records import Phase, Reason
+    from meltbench.records import Reason
 
-# BatteryManager's codes; what else there is, unknown and "not charging", says nothing about a direction.
-CHARGING, DISCHARGING, FULL = 2, 3, 5
-# Twice what the gauge of a full phone on USB was seen to flip between (5 mA, PlusPlusBattery#71); a phone that idles
-# draws 30 mA and more.
-FLOW_A = 0.010
-# A charge counter moves in steps of 1 to 2 mAh and a level in whole percent: less than these tells no direction.
-STEP_C = 7.2
 HALF_PERCENT = 0.5
-_WORDS = {"battery", "dumpsys_battery", "cmd_battery"}
-Group = dict[str, "Digest"]
 
 
-def battery_reasons(signals: Sequence[Digest], run: Phase | None, on_battery: bool) -> list[Reason]:
-    """What batteries tell against the run. ``on_battery``: the energy of the run is taken from one's gauge."""
+def battery_reasons(
+    signals: Sequence[Digest], run: Phase | None, on_battery: bool, phases: Sequence[Phase] = ()
+) -> list[Reason]:
+    """What batteries tell against the run. ``on_battery``: the energy of the run is taken from one's gauge. ``phases``:
+    all of the run, for the idle windows are of its energy too."""
     if run is None:
         return []
     groups = _groups(signals)
@@ -45,7 +43,9 @@ def battery_reasons(signals: Sequence[Digest], run: Phase | None, on_battery: bo
         # What a service froze shows nothing but that it was plugged in: "unplugged" it says because it was told to.
         live = {name: one for name, one in groups.items() if name not in frozen}
         held = {name: {"plugged": groups[name]["plugged"]} for name in frozen if "plugged" in groups[name]}
-        out += _charging(live | held, run.duration_s) + _contradictory(live, run.duration_s)
+        ends = [(one.t0_ns, one.t1_ns) for one in (run, *phases)]
+        record = Phase("record", min(t0 for t0, _ in ends), max(t1 for _, t1 in ends))
+        out += _charging(live | held, run.duration_s, record) + _contradictory(live, run.duration_s)
     return out
 
 
@@ -74,23 +74,25 @@ def _groups(signals: Sequence[Digest]) -> dict[str, Group]:
     """The signals of each battery by what they are of: battery.power is the power of battery."""
     out: dict[str, Group] = defaultdict(dict)
     for one in signals:
-        prefix, _, what = one.name.rpartition(".")
-        if _WORDS.intersection(prefix.split(".")) and not prefix.startswith("thermal"):
+        prefix, what = part_of(one.name)
+        if prefix:
             out[prefix][what] = one
     return out
 
 
-def _charging(groups: Mapping[str, Group], seconds: float) -> list[Reason]:
+def _charging(groups: Mapping[str, Group], seconds: float, record: Phase) -> list[Reason]:
     said = []
     for name, one in groups.items():
-        if _on(one.get("plugged")):
+        if plugged := _on(one.get("plugged")):
             said.append(f"{name}: plugged in, and its gauge does not see what comes in")
-        if (amps := _mean(one.get("current_a"))) is not None and amps > FLOW_A:
+        if (amps := _known(one.get("current_a"))) is not None and amps > FLOW_A:
             said.append(f"{name}: {amps * 1e3:.0f} mA into the battery")
-        elif (watts := _mean(one.get("power"))) is not None and watts < 0:
+        elif (watts := _known(one.get("power"))) is not None and watts < 0:
             said.append(f"{name}: {-watts:.3g} W into the battery")
         elif _codes(one) & {CHARGING, FULL} and not _drained(one, seconds):
             said.append(f"{name}: status {'charging' if CHARGING in _codes(one) else 'full'}")
+        elif not plugged and (shown := within(one, record)):
+            said.append(f"{name}: {shown}")
     return [reason("charging", "; ".join(said[:4]))] if said else []
 
 
@@ -133,7 +135,7 @@ def _filled(one: Group, seconds: float) -> str:
 
 def _flow(one: Group, seconds: float) -> tuple[float, float, float]:
     """Mean current (A), and how far level (%) and charge (C) came in the run; 0, which shows nothing, where unknown."""
-    amps = _mean(one.get("current_a"))
+    amps = _known(one.get("current_a"))
     return amps or 0.0, _change(one.get("soc_percent"), seconds), _change(one.get("charge_c"), seconds)
 
 
@@ -162,9 +164,9 @@ def _codes(one: Group) -> set[float]:
     return set(_span(one.get("status")) or ())
 
 
-def _mean(one: Digest | None) -> float | None:
-    """The mean of what was read in the run."""
-    return None if one is None or not one.line.n else one.line.y / one.line.n
+def _known(one: Digest | None) -> float | None:
+    """The mean of what was read in the run; None where nobody knows its unit and sign."""
+    return None if one is None or not one.line.n or is_relative(one.head) else one.line.y / one.line.n
 
 
 def _change(one: Digest | None, seconds: float) -> float:

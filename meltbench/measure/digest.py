@@ -40,8 +40,8 @@ class Edges:
     """The windows that will be asked about: ``run``, None where there is none, and the edges of all, sorted.
 
     ``times`` None keeps every sample, for signals that are short or windows that are not known. ``few`` are those of
-    the run and of processes: of a signal that is no energy nothing else will be asked. ``beats``: what recurs in the
-    run, with which a gauge may be in step.
+    the run and of processes: of a signal that is no energy, and of a current, nothing else will be asked. ``beats``:
+    what recurs in the run, with which a gauge may be in step.
     """
 
     run: Phase | None = None
@@ -65,13 +65,14 @@ class Edges:
     def near(self, head: Series) -> Ints | None:
         """Around what the samples of a signal are kept: where its clock may be off or its values are smeared, also
         where an edge may lie in truth and as far as the smear reaches."""
-        if head.unit not in ("J", "W"):
+        if head.unit not in ("J", "W", "A"):
             return self.few
+        times = self.few if head.unit == "A" else self.times
         bound, half = round(displaced_s(head) * 1e9), round((head.window_s or 0.0) / 2 * 1e9)
         apart = np.unique(np.array([0, bound, half, bound + half], dtype=np.int64))
-        if self.times is None or len(apart) == 1:
-            return self.times
-        return np.unique(np.concatenate([self.times + side * by for by in apart.tolist() for side in (-1, 1)]))
+        if times is None or len(apart) == 1:
+            return times
+        return np.unique(np.concatenate([times + side * by for by in apart.tolist() for side in (-1, 1)]))
 
 
 def displaced_s(head: Series) -> float:
@@ -125,9 +126,9 @@ class Digest:
     ``place`` is a sample's position among all. Of an energy counter the samples are its updates, else its readings.
     ``readings`` counts all that had a value and rising time, ``updates`` those that changed it. ``resets``: pairs of
     times (ns) between which nothing is known. ``denied``: every reading was. ``period_s``: how far apart the
-    fresh values of a power gauge usually are, and ``quantum_w`` what it can tell apart. ``beats``: what recurs in the
-    run and could be in step with it.
-    ``course``: of a temperature, a clock or a state, how it went over time.
+    fresh values of a gauge of power or current usually are, and ``quantum_w`` what it can tell apart, in its unit.
+    ``beats``: what recurs in the run and could be in step with it.
+    ``course``: of a temperature, a clock, a state, and what a battery holds and gives, how it went over time.
     """
 
     head: Series
@@ -172,9 +173,9 @@ class Digester:
         self._counter = self._gauge = None
         if head.kind == "counter":
             self._counter = CounterRows(head, edges.near(head), most_w)
-        elif head.unit == "W":
+        elif head.unit in ("W", "A"):
             self._gauge = GaugeRows(self._head, edges.near(head), edges.beats)
-        followed = head.kind == "state" or (head.kind == "gauge" and head.unit in ("degC", "Hz"))
+        followed = head.kind == "state" or (head.kind == "gauge" and head.unit in ("degC", "Hz", "A", "C", "%"))
         self._courser = Courser() if followed else None
 
     def add(self, part: Series) -> None:

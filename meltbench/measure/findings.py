@@ -77,6 +77,18 @@ def gate_conditions(gate: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     return [("warm_start", f"{', '.join(said)} after {_number(gate, 'waited_s') or 0:.0f} s of waiting")]
 
 
+def charge_conditions(charge: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What the charge of the battery at the beginning speaks against, as the ticket has it; None: nobody looked."""
+    bounds, state = (charge or {}).get("window_percent"), (charge or {}).get("state")
+    if not isinstance(bounds, list) or len(bounds) != 2 or state == "inside":
+        return []
+    level = _number(charge, "soc_percent")
+    at = "nobody told how full the battery was" if level is None else f"{level:g} %"
+    waited_s = _number(charge, "waited_s") or 0.0
+    after = f" after {waited_s:.0f} s of waiting" if waited_s else ""
+    return [("charge_out_of_window", f"{at}{after}, the window is {bounds[0]:g} to {bounds[1]:g} %")]
+
+
 def _number(told: Mapping[str, Any] | None, key: str) -> float | None:
     value = (told or {}).get(key)
     return float(value) if isinstance(value, int | float) else None

@@ -111,13 +111,14 @@ def point_measures(requests: Sequence[Request], mode: str = "server") -> list[Me
 
     A point that generates nothing has no decode rate, and one that fills nothing fresh but the token a generation
     starts from has no prefill rate: llama-bench reports neither, and in its own ``mode`` its points have just the
-    rates that mean something, of a single token too.
+    rates that mean something, of a single token too. Where nobody tells how many tokens that were, a rate that is there
+    stands.
     """
     _, good = _timed(requests)
     out: list[Measure] = []
     for item in points(requests):
         mine = [request for request in good if request.point == item]
-        fills = any((request.n_in or 0) - (request.n_cached or 0) > 1 for request in mine)
+        fills = any(request.n_in is None or request.n_in - (request.n_cached or 0) > 1 for request in mine)
         generates = any((request.n_out or 0) > 1 for request in mine)
         for name, unit in _FIELDS:
             if mode != "bench" and (("prefill" in name and not fills) or ("decode" in name and not generates)):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from meltbench.measure.counters import MAX_GPU_POWER_W, MAX_POWER_W, middle_ns
-from meltbench.measure.energy import MIN_COVERAGE
+from meltbench.measure.energy import MIN_COVERAGE, is_relative
 from meltbench.measure.total import Total
 from meltbench.measure.validity import reason
 from meltbench.records import IMPLAUSIBLE, STATUSES
@@ -292,8 +292,10 @@ def screen_reasons(total: Total, named: Sequence[Designation], screened: Sequenc
 
 
 def _of_battery(one: Screened, total: Total) -> bool:
+    """Whether a signal is the power of a battery whose sign is known: else it may be upside down."""
     parts = total.rail.parts if total.rail is not None else ()
-    return any((p.head.source, p.name, p.head.scope) == (one.source, one.name, "battery") for p in parts)
+    mine = [p.head for p in parts if (p.head.source, p.name, p.head.scope) == (one.source, one.name, "battery")]
+    return any(not is_relative(head) for head in mine)
 
 
 def _parts(total: Total) -> set[tuple[str, str]]:

@@ -203,6 +203,11 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "degraded",
         "Wait longer, cool the device, or raise the gate's target.",
     ),
+    "charge_out_of_window": (
+        "the battery was not within its profile's window of charge as the run began, or nobody told how full it was",
+        "degraded",
+        "Charge or drain it first, or set soc_percent of the profile's [gate].",
+    ),
     "no_thermal_sensor": (
         "no zone gave a temperature at the thermal gate or in the run",
         "degraded",
@@ -237,6 +242,11 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         f"the battery was below {LOW_SOC_PERCENT:g} % within the run",
         "degraded",
         "Charge first: devices save power when the battery is low.",
+    ),
+    "imported": (
+        "the run was made and recorded by another program, and taken over from its files",
+        "degraded",
+        "Compare it with runs of the same kind alone; measure again with meltbench for what it lacks.",
     ),
     "gpu_unused": (
         "the engine computed on the CPU only and the machine has a GPU",

@@ -120,9 +120,13 @@ class Job:
         max_bytes: int,
         files: Sequence[str],
         until: Until | None = None,
+        pause_s: float = 0.0,
     ) -> None:
-        """Play request files, ``concurrency`` at a time: each once, or in a circle ``until`` something ends it."""
-        words: list[str | int] = []
+        """Play request files, ``concurrency`` at a time: each once, or in a circle ``until`` something ends it.
+
+        ``pause_s``: how long is waited before each request.
+        """
+        words: list[str | int] = [f"pause={milliseconds(pause_s)}"] if pause_s > 0 else []
         if until is not None:
             words += [f"until={milliseconds(until.seconds)}"]
             words += [part for path, side, limit in until.limits for part in (path, side, f"{limit:.6f}")] + ["--"]

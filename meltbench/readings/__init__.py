@@ -111,7 +111,7 @@ class Source:
 
     def _known(self, one: Series) -> Series:
         """With what the profile and a calibration know of the source."""
-        if one.unit not in ("J", "W"):
+        if one.unit not in ("J", "W", "A"):
             return one
         limit = one.gain_limit if self.gain_limit is None else self.gain_limit
         return replace(one, gain_limit=limit, calibration=one.calibration or self.calibration)

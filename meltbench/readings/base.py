@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     Codes = npt.NDArray[np.uint8]
     Parse = Callable[[str, Sequence[Stream], Mapping[str, object]], tuple[list[Series], "Sighting"]]
 
+Asked = Literal["heat", "charge"]
 _MAX_NOTES = 64  # of a source; those of one slice mostly say the same as those of the next
 MAX_SERIES = 1024  # of one source; a machine with more zones or cores than this is not one we know
 NAN = float("nan")
@@ -118,12 +119,18 @@ class Command:
     ``poll``: it is run at the period and one output is one reading, killed after ``deadline_s``; else it runs all the
     time and each line is one. In ``argv`` the word ``{period_ms}`` stands for the period in whole milliseconds.
     Its streams have the kind ``poll`` or ``lines``; a poll's ``path`` is the command line, words between blanks.
-    It is started only where its first word can be found on the target.
+    It is started only where its first word can be found on the target, or ``needs``, where that is a shell.
     """
 
     argv: tuple[str, ...]
     poll: bool = True
     deadline_s: float = 2.0
+    needs: str = ""
+
+    @property
+    def program(self) -> str:
+        """What the target must have for it."""
+        return self.needs or self.argv[0]
 
     def words(self, period_ms: float) -> list[str]:
         """The command line at a period."""
@@ -135,6 +142,7 @@ class Reader:
     """One source of signals: where it lies, how it is parsed, which options a profile may give it.
 
     What it reads are files (``paths``), the output of the target's programs (``commands``), or of a ``helper`` of ours.
+    ``asked``: of what the controller asks it before a run, by a single reading.
     """
 
     name: str
@@ -143,6 +151,7 @@ class Reader:
     options: frozenset[str] = frozenset()
     helper: Helper | None = None
     commands: tuple[Command, ...] = ()
+    asked: tuple[Asked, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,12 @@ def charge_c(raw: Raw, found: Gauge, soc: Raw | None, full: Floats | None) -> Ra
     return scaled
 
 
+def full_c(raw: Raw, found: Gauge) -> Raw:
+    """Coulombs that a full battery holds, as its driver says. A size that no battery has is none: its unit is wrong."""
+    scaled = _scaled(raw.where(raw.values <= 0, ABSENT), found.coulombs)
+    return scaled.where((scaled.values < CAPACITY_C[0]) | (scaled.values > CAPACITY_C[1]), UNPARSED)
+
+
 def power_w(current: Raw, voltage: Raw) -> Raw:
     """Watts drawn from the battery, below 0 while it is charged; none where either is missing."""
     values = 0.0 - current.values * voltage.values
@@ -170,6 +176,8 @@ QUANTITIES = {
     "current_a": Quantity("A"),
     "voltage_v": Quantity("V"),
     "charge_c": Quantity("C"),  # a gauge, for it falls and rises
+    "full_c": Quantity("C"),  # what a full one holds: as its gauge learned it, and as it was made
+    "full_design_c": Quantity("C"),
     "soc_percent": Quantity("%"),
     "temp_c": Quantity("degC"),
     "status": Quantity("1", "state"),
@@ -196,7 +204,10 @@ def known(raws: Mapping[str, Raw], found: Gauge) -> dict[str, Raw]:
     if "current_a" in out and "voltage_v" in out:
         out["power"] = power_w(out["current_a"], out["voltage_v"])
     if "charge" in raws:
-        out["charge_c"] = charge_c(raws["charge"], found, soc, raws["full"].values if "full" in raws else None)
+        out["charge_c"] = charge_c(raws["charge"], found, soc, _largest(raws))
+    for name, told in (("full", "full_c"), ("design", "full_design_c")):
+        if name in raws:
+            out[told] = full_c(raws[name], found)
     if soc is not None:
         out["soc_percent"] = soc
     if "temp" in raws:
@@ -208,7 +219,14 @@ def known(raws: Mapping[str, Raw], found: Gauge) -> dict[str, Raw]:
     return out
 
 
-RAW = ("current", "voltage", "charge", "full", "level", "temp", "status", "plugged", "updates_stopped")
+def _largest(raws: Mapping[str, Raw]) -> Floats | None:
+    """The larger of the two counts of a full battery; None where none is told."""
+    told = [np.nan_to_num(raws[name].values) for name in ("full", "design") if name in raws]
+    most = np.max(told, axis=0) if told else np.zeros(1)
+    return np.where(most > 0, most, NAN) if most.any() else None
+
+
+RAW = ("current", "voltage", "charge", "full", "design", "level", "temp", "status", "plugged", "updates_stopped")
 
 
 def battery_series(
@@ -224,7 +242,8 @@ def battery_series(
 ) -> Series:
     """``PREFIX.NAME`` (``thermal.PREFIX`` for a temperature) at the times of the stream.
 
-    Power is class D: until a calibration names unit, sign and scale of this very device it tells of differences alone.
+    Power and current are class D: until a calibration names unit, sign and scale of this very device they tell of
+    differences alone.
     """
     quantity = QUANTITIES[name]
     heat = name == "temp_c"
@@ -237,8 +256,8 @@ def battery_series(
     values = np.where(raw.codes == OK, raw.values, NAN)
     series = make_series(source, stream, column, values, raw.codes, update_s=update_s)
     if name in ("power", "current_a"):
-        series = replace(series, window_s=window_s, calibration=found.calibration)
-    return replace(series, klass="D") if name == "power" else series
+        series = replace(series, klass="D", window_s=window_s, calibration=found.calibration)
+    return series
 
 
 def beside(stream: Stream, other: Stream, raw: Raw, limit_ns: int) -> tuple[Stream, Raw]:

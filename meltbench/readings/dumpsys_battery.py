@@ -54,6 +54,8 @@ _KEYS = {
     b"voltage": "voltage",
     b"temperature": "temp",
     b"status": "status",
+    b"Full capacity": "full",
+    b"Full design capacity": "design",
 }
 
 
@@ -69,9 +71,6 @@ def parse_dump(text: bytes) -> dict[str, float] | int:
     counters = [numbers[key] for key in (b"Charge counter", b"charge counter") if key in numbers]
     if counters:
         out["charge"] = next((one for one in counters if one > 0), counters[0])
-    full = [numbers[key] for key in (b"Full capacity", b"Full design capacity") if numbers.get(key, 0) > 0]
-    if full:
-        out["full"] = max(full)
     plugs = [found[key] == b"true" for key in _SUPPLIES if found.get(key) in (b"true", b"false")]
     if plugs:
         out["plugged"] = float(any(plugs))
@@ -167,6 +166,6 @@ def _note(series: Sequence[Series]) -> str:
     return "; ".join([stopped] * held + [absurd] * odd)
 
 
-DUMPSYS_BATTERY = Reader("dumpsys_battery", (), parse, OPTIONS, commands=(_DUMP,))
+DUMPSYS_BATTERY = Reader("dumpsys_battery", (), parse, OPTIONS, commands=(_DUMP,), asked=("heat", "charge"))
 # One fork more for the current; status, level, counter and temperature stand in the dump that follows.
-CMD_BATTERY = Reader("cmd_battery", (), parse_get, OPTIONS, commands=(_CURRENT, _DUMP))
+CMD_BATTERY = Reader("cmd_battery", (), parse_get, OPTIONS, commands=(_CURRENT, _DUMP), asked=("heat", "charge"))

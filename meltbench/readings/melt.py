@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from meltbench.records import Series, Stream
 
 MAX_SIGNALS = 256
-_line = re.compile(
+LINE = re.compile(
     rb"^(\d{16,19}) ([A-Za-z][^\s:]{0,63}): (-?\d{1,12}(?:\.\d{1,12})?) (mV|mA|mW|mC)[ \t\r]*$", re.MULTILINE
 )
 _APART_NS = 1_000_000_000  # voltage and current of one round are logged within milliseconds
@@ -45,7 +45,7 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
     mine = printed(streams)
     found: dict[str, Samples] = {unit: {} for unit in _PREFIXES}
     for stream in mine:
-        for time, raw, value, word in _line.findall(stream.readings.data):
+        for time, raw, value, word in LINE.findall(stream.readings.data):
             key, unit = raw.decode("utf-8", "replace"), word.decode()
             if key.startswith(_PREFIXES[unit]) and key != _PREFIXES[unit]:
                 _keep(found[unit], int(time), plain(key.removeprefix(_PREFIXES[unit])), float(value) / 1e3)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from meltbench.records import Series, Stream
 
 MAX_S = 86_400.0  # an operator that took longer than a day is a line that was misread
-_total = re.compile(rb"perf_total_per_op_us\[ {0,40}([A-Z0-9_]{1,40})\] = {1,12}(\d{1,9}\.\d{1,6}) ms")
-_report = re.compile(rb"Report from function ([A-Za-z0-9_.]{1,80}):")
+TOTAL = re.compile(rb"perf_total_per_op_us\[ {0,40}([A-Z0-9_]{1,40})\] = {1,12}(\d{1,9}\.\d{1,6}) ms")
+REPORT = re.compile(rb"Report from function ([A-Za-z0-9_.]{1,80}):")
 _odd = re.compile(r"[^A-Za-z0-9_.+-]")
 
 
@@ -46,7 +46,7 @@ def _graphs(streams: Sequence[Stream]) -> Iterator[tuple[Span, dict[str, float],
         ops: dict[str, float] = {}
         span = Span(0, 0)
         for span, line in _lines(stream):
-            if found := _total.match(line):
+            if found := TOTAL.match(line):
                 ops[found[1].decode()] = float(found[2]) / 1e3
             elif ops:
                 yield span, ops, line.startswith(b"====")
@@ -65,7 +65,7 @@ def parse_tvm(source: str, streams: Sequence[Stream], options: Mapping[str, obje
     for stream in streams:
         function = "unnamed"
         for span, line in _lines(stream):
-            if named := _report.search(line[:4096]):
+            if named := REPORT.search(line[:4096]):
                 function = named[1].decode()
             elif line.startswith(b'{"calls"'):
                 for name, seconds in _durations(line).items():
@@ -85,7 +85,7 @@ def _durations(line: bytes) -> dict[str, float]:
         if (seconds := _seconds(metrics)) is not None:
             found[_word(name)] = seconds
     for call in calls if isinstance(calls, list) else ():
-        seconds, name = _seconds(call), _inner(call, "Name", "string")
+        seconds, name = _seconds(call), inner(call, "Name", "string")
         if seconds is not None and isinstance(name, str) and name:
             key = f"op.{_word(name)}"
             found[key] = found.get(key, 0.0) + seconds
@@ -93,12 +93,13 @@ def _durations(line: bytes) -> dict[str, float]:
 
 
 def _seconds(metrics: object) -> float | None:
-    said = _inner(metrics, "Duration (us)", "microseconds")
+    said = inner(metrics, "Duration (us)", "microseconds")
     good = isinstance(said, (int, float)) and not isinstance(said, bool) and 0 <= said <= MAX_S * 1e6
     return float(said) / 1e6 if good else None
 
 
-def _inner(metrics: object, key: str, kind: str) -> Any:
+def inner(metrics: object, key: str, kind: str) -> Any:
+    """What TVM's JSON has two levels down, None where it has no such thing."""
     value = metrics.get(key) if isinstance(metrics, dict) else None
     return value.get(kind) if isinstance(value, dict) else None
 

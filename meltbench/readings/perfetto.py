@@ -8,11 +8,14 @@ tells none (as trace_processor does). A packet of another clock cannot be placed
 The sign of the current is that of the health HAL: perfetto's own comment said positive for discharging until v32 while
 its documentation shows a phone that discharges below 0, so it is the profile's, as of any other gauge.
 
-The probe keeps 64 KiB of a file, so a trace is what is read in as a capture rather than beside a run.
+In a run perfetto writes its trace to a pipe, which the probe keeps as lines of base64: a shell may neither give it a
+file for its configuration nor read the folder that it writes to on every build.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 import zlib
 from dataclasses import dataclass, field, replace
@@ -25,6 +28,7 @@ from meltbench.readings.base import (
     MAX_SERIES,
     NAN,
     Column,
+    Command,
     PathSpec,
     Reader,
     make_series,
@@ -44,6 +48,17 @@ if TYPE_CHECKING:
     from meltbench.readings.base import Sighting
     from meltbench.records import Series, Stream
 
+# Written as it goes on: what was measured before a kill is there. base64 outlives the signal that ends the trace.
+_CONFIG = (
+    "buffers{size_kb:2048 fill_policy:RING_BUFFER} write_into_file:true file_write_period_ms:1000 "
+    'data_sources{config{name:"android.power" android_power_config{collect_power_rails:true '
+    "battery_poll_ms:{period_ms} battery_counters:BATTERY_COUNTER_CHARGE "
+    "battery_counters:BATTERY_COUNTER_CAPACITY_PERCENT battery_counters:BATTERY_COUNTER_CURRENT "
+    "battery_counters:BATTERY_COUNTER_VOLTAGE}}}"
+)
+_SCRIPT = 'printf %s "$1" | perfetto --txt -c - -o - | (trap "" TERM INT; exec base64 -w 1000)'
+_RECORD = Command(("sh", "-c", _SCRIPT, "sh", _CONFIG), poll=False, needs="perfetto")
+MAX_TRACE_BYTES = 64 << 20
 _TRACE = PathSpec("/data/misc/perfetto-traces/*.perfetto-trace", periodic=False)
 _PACKET = 1
 _TIMESTAMP, _CLOCK, _BATTERY, _RAILS, _DEFLATED = 8, 58, 38, 40, 50
@@ -109,13 +124,28 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
     mine = [stream for _, stream in matching(_TRACE, streams)]
     series: list[Series] = []
     notes: dict[str, None] = {}
-    for stream in mine:
+    live = [stream for stream in streams if stream.kind == "lines"]
+    for stream in (*mine, *live):
         trace = Trace()
-        for raw in stream.readings.raw:
+        for raw in [_decoded(stream)] if stream.kind == "lines" else stream.readings.raw:
             read(raw, trace)
         series += _series(source, stream, trace, found)
         notes |= trace.left_out
-    return series, sighting(source, mine, series, absent=f"no {_TRACE.glob} on this target", note="; ".join(notes))
+    absent = f"no perfetto, and no {_TRACE.glob}, on this target"
+    return series, sighting(source, [*mine, *live], series, absent=absent, note="; ".join(notes))
+
+
+def _decoded(stream: Stream) -> bytes:
+    """The trace that was kept as lines of base64, up to the first that is none."""
+    out = bytearray()
+    for raw in stream.readings.raw:
+        try:
+            out += base64.b64decode(raw.strip(), validate=True)
+        except binascii.Error:
+            break
+        if len(out) > MAX_TRACE_BYTES:
+            break
+    return bytes(out)
 
 
 def read(raw: bytes, trace: Trace) -> None:
@@ -257,4 +287,4 @@ def _at(stream: Stream, t0_ns: Sequence[int], t1_ns: Sequence[int]) -> Stream:
 
 
 # A trace has no temperature of the battery.
-PERFETTO = Reader("perfetto", (_TRACE,), parse, OPTIONS - {"temp_unit"})
+PERFETTO = Reader("perfetto", (_TRACE,), parse, OPTIONS - {"temp_unit"}, commands=(_RECORD,))

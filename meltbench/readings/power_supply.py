@@ -33,6 +33,7 @@ from meltbench.readings.battery import (
     Gauge,
     battery_series,
     beside,
+    charge_c,
     gauge,
     known,
     power_w,
@@ -65,6 +66,7 @@ _ONCE = {
 # All properties of a supply in one text; the driver asks the gauge for each of them, so it is a dear read.
 _UEVENT = PathSpec(_SUPPLY + "uevent", periodic=False, lines=True)
 _UEVENT_OFTEN = PathSpec(_SUPPLY + "uevent", lines=True)
+SIZES = ("full", "design")  # how much a full battery holds, by its gauge and by its maker
 APART_NS = 500_000_000  # readings of current and voltage farther apart are no pair: a gauge's filter is as long
 # The kernel's words (power_supply_sysfs.c) as Android's health HAL numbers them.
 STATUS = {b"unknown": 1, b"charging": 2, b"discharging": 3, b"not charging": 4, b"full": 5}
@@ -74,6 +76,8 @@ _UEVENT_KEYS = {
     b"CURRENT_NOW": "current",
     b"VOLTAGE_NOW": "voltage",
     b"CHARGE_COUNTER": "charge",
+    b"CHARGE_FULL": "full",
+    b"CHARGE_FULL_DESIGN": "design",
     b"CAPACITY": "level",
     b"TEMP": "temp",
     b"ONLINE": "online",
@@ -126,7 +130,8 @@ def properties(text: bytes) -> dict[bytes, bytes]:
 
 def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object]) -> tuple[list[Series], Sighting]:
     """``battery.power`` in watts drawn (class D), ``.current_a`` into the battery, ``.voltage_v``, ``.charge_c``,
-    ``.soc_percent``, ``.status``, ``.plugged`` (any other supply is online), and ``thermal.battery``.
+    ``.full_c`` and ``.full_design_c`` (of a full one), ``.soc_percent``, ``.status``, ``.plugged`` (any other supply is
+    online), and ``thermal.battery``.
 
     Of the supply that the profile names, else of every battery the machine runs on; a second one is told as
     ``battery.NAME``. Values of its files where any can be opened, else of its uevent.
@@ -178,13 +183,15 @@ def _supplies(streams: Sequence[Stream]) -> tuple[list[Supply], list[Stream]]:
 def _of_files(source: str, prefix: str, one: Supply, found: Gauge) -> list[Series]:
     made: dict[str, tuple[Stream, Raw]] = {}
     for name, stream in one.files.items():
-        if name not in _FILES or name == "online" or not len(stream.readings):
+        if name not in (*_FILES, *SIZES) or name == "online" or not len(stream.readings):
             continue
-        raws = {name: _words(stream) if name == "status" else Raw(*int_values(stream.readings))}
-        if name == "charge":
-            full = [n for size in ("full", "design") if (n := last_int(one.files.get(size))) is not None and n > 0]
-            raws["full"] = Raw(np.full(len(stream.readings), max(full) if full else NAN), raws[name].codes)
-        made |= {told: (stream, raw) for told, raw in known(raws, found).items()}
+        raw = _words(stream) if name == "status" else Raw(*int_values(stream.readings))
+        if name == "charge":  # held against what is read at transitions alone
+            full = [n for size in SIZES if (n := last_int(one.files.get(size))) is not None and n > 0]
+            most = np.full(len(stream.readings), max(full)) if full else None
+            made["charge_c"] = (stream, charge_c(raw, found, None, most))
+        else:
+            made |= {told: (stream, counted) for told, counted in known({name: raw}, found).items()}
     series = [battery_series(source, stream, prefix, name, raw, found) for name, (stream, raw) in made.items()]
     if "current_a" in made and "voltage_v" in made:
         series.insert(0, _power(source, prefix, made["current_a"], made["voltage_v"], found))
@@ -222,9 +229,6 @@ def _counts(text: bytes) -> dict[str, float] | int:
     found = properties(text)
     numbers = {key: float(match[1]) for key, value in found.items() if (match := _number.fullmatch(value))}
     out = {name: numbers[key] for key, name in _UEVENT_KEYS.items() if key in numbers}
-    full = [numbers[key] for key in (b"CHARGE_FULL", b"CHARGE_FULL_DESIGN") if numbers.get(key, 0) > 0]
-    if full:
-        out["full"] = max(full)
     status = STATUS.get(found.get(b"STATUS", b"").strip().lower())
     if status is not None:
         out["status"] = float(status)
@@ -257,6 +261,14 @@ def _plugged(source: str, prefix: str, others: Sequence[Supply], found: Gauge) -
 
 
 _ALL = OPTIONS | {"supply"}
-POWER_SUPPLY = Reader("power_supply", (_UEVENT, *_FILES.values(), *_ONCE.values()), parse, _ALL)
+POWER_SUPPLY = Reader(
+    "power_supply", (_UEVENT, *_FILES.values(), *_ONCE.values()), parse, _ALL, asked=("heat", "charge")
+)
 # For devices where the files are denied and the uevent is not, or where all values should come of one read.
-POWER_SUPPLY_UEVENT = Reader("power_supply_uevent", (_UEVENT_OFTEN, _ONCE["type"], _ONCE["scope"]), parse, _ALL)
+POWER_SUPPLY_UEVENT = Reader(
+    "power_supply_uevent",
+    (_UEVENT_OFTEN, _ONCE["type"], _ONCE["scope"]),
+    parse,
+    _ALL,
+    asked=("heat", "charge"),
+)

@@ -63,4 +63,4 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
     return series, sighting(source, mine, series, absent=absent)
 
 
-THERMAL = Reader("thermal", (_TEMP, _TYPE), parse, frozenset({"celsius_per_count"}))
+THERMAL = Reader("thermal", (_TEMP, _TYPE), parse, frozenset({"celsius_per_count"}), asked=("heat",))

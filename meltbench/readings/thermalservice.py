@@ -235,9 +235,14 @@ THERMALSERVICE = Reader(
     (),
     _polling("thermalservice", _DUMP, _read_service, "no dumpsys on this target"),
     commands=(_DUMP,),
+    asked=("heat",),
 )
 THERMAL_HAL = Reader(
-    "thermal_hal", (), _polling("thermal_hal", _HAL, _read_hal, "no dumpsys on this target"), commands=(_HAL,)
+    "thermal_hal",
+    (),
+    _polling("thermal_hal", _HAL, _read_hal, "no dumpsys on this target"),
+    commands=(_HAL,),
+    asked=("heat",),
 )
 PIXEL_THERMAL = Reader(
     "pixel_thermal", (), parse_log, commands=(Command(("logcat", "-T", "1", "-s", "pixel-thermal"), poll=False),)

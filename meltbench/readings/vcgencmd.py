@@ -171,4 +171,4 @@ def _parse_temp(source: str, streams: Sequence[Stream], options: Mapping[str, ob
 
 PMIC = Reader("pmic", (), _parse_pmic, frozenset({"gain", "offset_w"}), commands=(_ADC,))
 THROTTLED = Reader("throttled", (_ALARM, _CHIP), _parse_throttled, commands=(_GET_THROTTLED,))
-MEASURE_TEMP = Reader("measure_temp", (), _parse_temp, commands=(_TEMP,))
+MEASURE_TEMP = Reader("measure_temp", (), _parse_temp, commands=(_TEMP,), asked=("heat",))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from meltbench.report.jsoncache import CACHE
 from meltbench.report.jsoncalibration import CALIBRATION, SELFTEST
 from meltbench.report.jsondevices import DEVICE, DEVICES, READ
+from meltbench.report.jsonimport import IMPORT
 from meltbench.report.jsoninventory import ADDED, DOCTOR, INVENTORY, KNOWN
 from meltbench.report.jsonshapes import Document, Key
 from meltbench.store import schema
@@ -12,7 +13,8 @@ from meltbench.store import schema
 _TYPES = {"VARCHAR": "text", "BIGINT": "integer", "INTEGER": "integer", "DOUBLE": "number", "TIMESTAMP": "text"}
 _UNKNOWN = "it is not known"
 _NO_ENGINE = "no engine was asked for (exec, idle)"
-_NEVER = "the model was refused before it could be read"
+_NEVER = "the model was refused before it could be read, or the run was imported"
+_IMPORTED = "the run was imported"
 _UNTOLD = "the target does not tell"
 _UNGATED = "too little was read for it"
 # Columns of these tables that may be null, and when; a table's other columns never are.
@@ -57,11 +59,11 @@ def _of_table(table: schema.Table) -> list[Key]:
 
 _WORKLOAD = (
     Key("workload.name", "text", "Its name."),
-    Key("workload.sha256", "text", "Of its definition and items."),
+    Key("workload.sha256", "text", "Of its definition and items.", "the run was imported"),
     Key("workload.title", "text", "What it is, in a line."),
     Key("workload.version", "integer", "Version of its definition."),
     Key("workload.kind", "text", "generate, grid, idle, exec ..."),
-    Key("workload.items", "text", "The JSONL file of its items.", "the kind has none"),
+    Key("workload.items", "text", "The JSONL file of its items.", "the kind has none, or the run was imported"),
     Key("workload.*", "any", "Every setting of workloads, as docs/measuring.md and `meltbench run --set` name them."),
 )
 
@@ -78,11 +80,11 @@ RUN = Document(
         Key("failure_log", "text", "The engine's or the command's last words.", "it is done, or there were none"),
         Key("started_at", "text", "Start, ISO 8601, UTC."),
         Key("ended_at", "text", "End, ISO 8601, UTC.", "the journal has no end"),
-        Key("plan_hash", "text", "SHA-256 of the plan: equal for the same spec and definitions."),
+        Key("plan_hash", "text", "SHA-256 of the plan: equal for the same spec and definitions.", _IMPORTED),
         Key("cell_key", "text", "SHA-256 of all that must be equal for runs to be compared."),
         Key("rep", "integer", "Repetition, from 0."),
         Key("round", "integer", "Round of a sweep, from 0."),
-        Key("spec", "object", "What was asked for, before anything was looked up."),
+        Key("spec", "object", "What was asked for, before anything was looked up.", _IMPORTED),
         Key("spec.device", "text", "--device"),
         Key("spec.model", "text", "--model"),
         Key("spec.runner", "text", "--runner"),
@@ -101,11 +103,11 @@ RUN = Document(
         Key("knobs.*", "any", "A number, or text such as none. `meltbench runners` leads to their meaning."),
         Key("device", "object", "Where it ran."),
         Key("device.name", "text", "Name of the device."),
-        Key("device.profile", "text", "Name of its profile."),
-        Key("device.identity", "text", "Digest of what identifies the hardware."),
+        Key("device.profile", "text", "Name of its profile.", _IMPORTED),
+        Key("device.identity", "text", "Digest of what identifies the hardware.", _IMPORTED),
         Key("device.board", "text", "Its board.", _UNTOLD),
-        Key("device.sha256", "text", "Of the device profile."),
-        Key("device.target", "text", "How it is reached: local, ssh or adb."),
+        Key("device.sha256", "text", "Of the device profile.", _IMPORTED),
+        Key("device.target", "text", "How it is reached: local, ssh or adb; log where the run was imported."),
         Key("device.address", "text", "Where; empty for local."),
         Key("device.checked", "text", "How its profile was checked: device, capture, emulated or unverified."),
         Key("device.workdir", "text", "Folder on the target, where one is named.", "none is named"),
@@ -124,7 +126,7 @@ RUN = Document(
         Key("runner.name", "text", "Name of the recipe."),
         Key("runner.engine", "text", "The engine's program or package."),
         Key("runner.version", "text", "Its version, unknown when it does not say."),
-        Key("runner.sha256", "text", "Of its program and libraries."),
+        Key("runner.sha256", "text", "Of its program and libraries.", _IMPORTED),
         Key("runner.protocol", "text", "How it is asked."),
         Key("runner.mode", "text", "server, bench or in-process: never compared with each other."),
         Key("runner.accelerator", "text", "What it says it computes on: CPU, CUDA ...", "its log does not say"),
@@ -133,8 +135,8 @@ RUN = Document(
         Key("versions", "object", "Of what measured."),
         Key("versions.meltbench", "text", "Of meltbench."),
         Key("versions.probe", "text", "Of the probe.", "nothing was started"),
-        Key("versions.protocol", "integer", "Of the way of measuring."),
-        Key("conditions", "object", "The target before the run."),
+        Key("versions.protocol", "integer", "Of the way of measuring.", _IMPORTED),
+        Key("conditions", "object", "The target before the run.", _IMPORTED),
         Key("conditions.identity", "text", "As device.identity."),
         Key("conditions.identity_from", "text", "What that is a digest of."),
         Key("conditions.board", "text", "Board or product.", _UNTOLD),
@@ -167,9 +169,17 @@ RUN = Document(
         Key("conditions.gate.temp_c", "number", "Hottest zone at its end.", _UNGATED),
         Key("conditions.gate.slope_c_per_min", "number", "Its slope over the hold.", _UNGATED),
         Key("conditions.gate.quantum_c", "number", "The smallest step the sensor was seen to make.", _UNGATED),
+        Key("conditions.gate.zone", "text", "The hottest zone at its end.", _UNGATED),
         Key("conditions.gate.target_c", "number", "What the device profile wants.", "it wants none"),
         Key("conditions.gate.hold_s", "number", "How long the temperature had to be steady."),
         Key("conditions.gate.timeout_s", "number", "How long the run would have waited."),
+        Key("conditions.charge", "object", "What was seen of the battery before the run.", "its runs use none"),
+        Key("conditions.charge.state", "text", "inside the window, below, above, or unknown."),
+        Key("conditions.charge.waited_s", "number", "How long the run waited for it to be charged."),
+        Key("conditions.charge.soc_percent", "number", "Charge.", "nobody told it"),
+        Key("conditions.charge.fed", "text", "What showed that something fed the device; empty where nothing did."),
+        Key("conditions.charge.window_percent", "list", "Least and most charge.", "its profile wants none"),
+        Key("conditions.charge.timeout_s", "number", "How long the run would have waited."),
         Key(
             *("conditions.model_cached_bytes", "integer", "Of the model in the page cache when the engine started."),
             "there was no model, or it could not be told",
@@ -332,7 +342,7 @@ BUILD = Document(
 )
 DOCUMENTS = (
     *(RUN, RUNS, PLAN, VERIFY, REBUILD, MODELS, DEVICES, INVENTORY, ADDED, DOCTOR, KNOWN, DEVICE, CACHE),
-    *(CALIBRATION, SELFTEST, READ, DEFINITIONS, BUILD),
+    *(CALIBRATION, SELFTEST, READ, IMPORT, DEFINITIONS, BUILD),
 )
 
 _HEAD = """# What --json prints
@@ -341,9 +351,9 @@ Rendered from `meltbench/report/jsondoc.py` and the store's schema by `meltbench
 a test holds both to what the commands print.
 
 One document on stdout; messages stay on stderr. A number that is missing is null, and a measure then has a `reason`;
-NaN and infinity never appear. Keys that end in `_ns` are CLOCK_BOOTTIME nanoseconds of the target. In a path `[]` are
-the items of a list, and `*` is any key. Exit status: 0 done; 1 a run is not done, or something is wrong; 2 bad input;
-130 interrupted.
+NaN and infinity never appear. Keys that end in `_ns` are CLOCK_BOOTTIME nanoseconds of the target, of an imported run
+ns since 1970 of the clock that its files have. In a path `[]` are the items of a list, and `*` is any key. Exit status:
+0 done; 1 a run is not done, or something is wrong; 2 bad input; 130 interrupted.
 """
 
 

@@ -25,6 +25,7 @@ _WORDS = {
     "exec": "running the command",
     "window": "measuring idle",
     "gate": "waiting for a steady temperature",
+    "battery": "waiting for the battery to charge",
     "lease": "waiting for the target",
     "idle": "idle window",
     "load": "load on all processors",

@@ -33,8 +33,9 @@ It is stored in DuckDB's v1.2.0 format, which DuckDB 1.2 and newer read. Open it
 The last, with a run's folder for RUN, gives each sample the regime of its time (burst, throttled ...). An export's
 `samples.parquet`, and `Run.samples()` in Python, have it as the column `regime`.
 
-Columns that end in `_ns` are CLOCK_BOOTTIME nanoseconds of the target. A missing number is null, never 0. Text is
-free of control characters (they stand as visible escapes such as `\\x1b`); the evidence has the bytes as they came.
+Columns that end in `_ns` are CLOCK_BOOTTIME nanoseconds of the target; of an imported run, whose evidence is the files
+that it was made of, ns since 1970 of the clock that they have. A missing number is null, never 0. Text is free of
+control characters (they stand as visible escapes such as `\\x1b`); the evidence has the bytes as they came.
 """
 
 

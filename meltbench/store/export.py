@@ -1,4 +1,4 @@
-"""Takes runs out of the store: Parquet for analysis, CSV for a spreadsheet, llama-bench JSON for its tools."""
+"""Takes runs out of the store: Parquet for analysis, CSV for a spreadsheet, other tools' forms for those tools."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from meltbench.errors import StoreError, UnknownName, UserError
-from meltbench.store import arrow, fs, index, llama_bench, rows, schema, tables, views
+from meltbench.store import arrow, fs, index, llama_bench, melt, rows, schema, tables, views
 from meltbench.store.labels import regimes_at
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from meltbench.store.folder import Store
 
-Format = Literal["parquet", "csv", "llama-bench", "llama-bench-jsonl"]
-FORMATS: tuple[Format, ...] = ("parquet", "csv", "llama-bench", "llama-bench-jsonl")
+Format = Literal["parquet", "csv", "llama-bench", "llama-bench-jsonl", "melt"]
+FORMATS: tuple[Format, ...] = ("parquet", "csv", "llama-bench", "llama-bench-jsonl", "melt")
 EXPORTABLE = (*(view.name for view in views.VIEWS), *(table.name for table in rows.INDEXED))
 _ROWS = 1 << 18  # that get the name of their run at once
 _HINT = "free space or choose another place"
@@ -46,8 +46,9 @@ def export(
     """Write these stored runs to ``out`` and return the files made; ``out`` is there in full or not at all.
 
     ``parquet`` makes a new folder with a file per table, view, and the samples and tokens; ``csv`` one file with the
-    rows of ``table`` (runs_wide when None); ``llama-bench`` and ``llama-bench-jsonl`` one file of grid results. Text
-    goes to stdout when ``out`` is None. ``say`` is called with a line for each stored run that the index cannot have.
+    rows of ``table`` (runs_wide when None); ``llama-bench`` and ``llama-bench-jsonl`` one file of grid results;
+    ``melt`` the CSV of prompts that MELT's notebooks read. Text goes to stdout when ``out`` is None. ``say`` is called
+    with a line for each stored run that the index cannot have.
 
     Raises UnknownName for a format or table, UserError when there is nothing to write, ``out`` is missing for Parquet
     or is not an empty folder, StoreError for the disk, and when one of these runs cannot be read.
@@ -60,9 +61,10 @@ def export(
         if out is None:
             raise UserError("parquet is a folder of files and cannot go to stdout", hint="name it with --out")
         return _parquet(store, run_ids, Path(out).absolute(), say)
-    text = (
-        csv_text(store, run_ids, table or "runs_wide", say) if fmt == "csv" else llama_bench_text(store, run_ids, fmt)
-    )
+    if fmt == "csv":
+        text = csv_text(store, run_ids, table or "runs_wide", say)
+    else:
+        text = melt_text(store, run_ids) if fmt == "melt" else llama_bench_text(store, run_ids, fmt)
     if out is None:
         sys.stdout.write(text)
         return []
@@ -111,6 +113,17 @@ def llama_bench_text(store: Store, run_ids: Sequence[str], fmt: str = "llama-ben
     if fmt == "llama-bench-jsonl":
         return "".join(f"{json.dumps(entry)}\n" for entry in made)
     return f"{json.dumps(made, indent=2)}\n"
+
+
+def melt_text(store: Store, run_ids: Sequence[str]) -> str:
+    """Return prompts as MELT's results_model_inference_measurements.csv has them.
+
+    Raises UserError when none of the runs has a timed prompt that was answered.
+    """
+    records = [tables.read_record(store.folder(run_id).path) for run_id in run_ids]
+    if not melt.results(records):
+        raise UserError("none of these runs has a prompt that was answered", hint="export --format csv")
+    return melt.csv_text(records)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-INDEX_VERSION = 4
+INDEX_VERSION = 5
 
 SqlType = Literal["VARCHAR", "BIGINT", "INTEGER", "DOUBLE", "TIMESTAMP"]
 

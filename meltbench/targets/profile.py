@@ -146,15 +146,48 @@ class Factor:
 
 
 @dataclass(frozen=True)
+class Battery:
+    """What the device's battery holds, for what a run takes of a charge.
+
+    ``energy_wh``: of a full one, new. Where it is left out, the charge that the device says a full one holds is taken
+    times ``nominal_v``. ``limit``: relative limit of the error, where one is better founded than that of a battery of
+    unknown age. ``source``: who says so.
+    """
+
+    energy_wh: float | None = None
+    nominal_v: float | None = None
+    limit: float | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.energy_wh is None and self.nominal_v is None:
+            raise ValueError("a battery needs energy_wh, or nominal_v for the charge that the device tells")
+        if not self.source:
+            raise ValueError("a battery needs a source: who says what it holds")
+        ranges = {"energy_wh": (0.1, 1000.0), "nominal_v": (1.0, 100.0), "limit": (0.001, 0.9)}
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{name} = {value:g} is out of range: give {low:g} to {high:g}")
+
+
+@dataclass(frozen=True)
 class Gate:
-    """When a device is cool enough to begin.
+    """When a device is cool and charged enough to begin.
 
     ``zones``: globs of thermal series (``thermal.TYPE``), of which the hottest counts; empty: any. ``target_c``: the
-    temperature to begin at, None where only the slope is looked at.
+    temperature to begin at, None where only the slope is looked at. ``soc_percent``: the least and the most charge of
+    its battery to begin with, None where that does not matter.
     """
 
     zones: tuple[str, ...] = ()
     target_c: float | None = None
+    soc_percent: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        bounds = self.soc_percent
+        if bounds is not None and not (len(bounds) == 2 and 0 <= bounds[0] < bounds[1] <= 100):
+            raise ValueError("soc_percent needs the least and the most percent of charge, such as [30, 80]")
 
 
 @dataclass(frozen=True)
@@ -163,7 +196,8 @@ class Profile:
     a link stands in the inventory.
 
     ``target``: how it is reached; ``log``: not at all, its readings come from a recorded log. ``contains``: by the name
-    of a series those that lie inside of it. ``max_power_w``: more than the device can draw. ``slows_at_c``: from which
+    of a series those that lie inside of it. ``max_power_w``: more than the device can draw. ``battery``: what it holds,
+    None for a device without one. ``slows_at_c``: from which
     temperature on it slows itself, where none of its zones tells that. ``big_cpus``: the fast cores (such as "4-7").
     ``factor``: by name what ``--set`` can change of it. ``permissions``: by source, what it needs to be readable.
     ``advice``: by topic (a source, or a matter of meltbench.doctor) and by case, what somebody who knows the board
@@ -180,6 +214,7 @@ class Profile:
     total: tuple[Total, ...] = ()
     contains: dict[str, tuple[str, ...]] = field(default_factory=dict)
     max_power_w: float | None = None
+    battery: Battery | None = None
     slows_at_c: float | None = None
     big_cpus: str | None = None
     gate: Gate = field(default_factory=Gate)

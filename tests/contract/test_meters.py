@@ -49,7 +49,7 @@ PLUG = {
     "meter.power": ("W", "gauge", "wall", "C"),
     "meter.energy": ("J", "counter", "wall", "B"),
     "meter.voltage_v": ("V", "gauge", "wall", None),
-    "meter.current_a": ("A", "gauge", "wall", None),
+    "meter.current_a": ("A", "gauge", "wall", "C"),
 }
 
 

@@ -1,97 +1,40 @@
 """A battery whose gauge lies, or that is charged, in the middle of a run: the run goes on and says so.
 
-The phone is made: a tree below /sys/class/power_supply that a thread writes, so what its battery truly gave is known.
+The phone is made (made_battery.py), so what its battery truly gave is known.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from cli import Bench
+from made_battery import AMPS, CALIBRATED, PROFILE, VOLTS, Phone
 
-pytest.importorskip("meltbench.readings.power_supply")
-
-AMPS, VOLTS = 0.5, 3.8
-PROFILE = """
-title = "a made phone"
-target = "local"
-max_power_w = 20
-roots.sys = "{sys}"
-
-[[source]]
-name = "battery"
-reader = "power_supply"
-period_ms = 19
-options = {{ calibration = "made"{options} }}
-
-[[total]]
-source = "battery"
-scope = "battery"
-"""
+DUMP = "Current Battery Service state:{stopped}\n  USB powered: {plugged}\n  status: 3\n  level: 64\n"
 
 
-class Phone:
-    """Discharges ``AMPS``, a little more with each update; ``values`` are the texts of its files."""
-
-    def __init__(self, root: Path) -> None:
-        self._stop, self.frozen = threading.Event(), False
-        self.values = {
-            "battery/type": "Battery", "battery/status": "Discharging", "battery/capacity": "64",
-            "battery/voltage_now": f"{VOLTS * 1e6:.0f}", "battery/current_now": "0", "battery/temp": "311",
-            "usb/type": "USB", "usb/online": "0",
-        }  # fmt: skip
-        self.current: Callable[[int], str] = str
-        self._files: dict[str, int] = {}
-        for name in self.values:
-            path = root / "class" / "power_supply" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._files[name] = os.open(path, os.O_CREAT | os.O_WRONLY)
-        self._write()
-        self._thread = threading.Thread(target=self._run)
-
-    def _write(self) -> None:
-        for name, text in self.values.items():
-            raw = f"{text}\n".encode()
-            os.pwrite(self._files[name], raw, 0)
-            os.ftruncate(self._files[name], len(raw))
-
-    def _run(self) -> None:
-        at = 0
-        while not self._stop.wait(0.005):
-            at = (at + 7919) % 10_000
-            self.values["battery/current_now"] = self.current(-int(AMPS * 1e6) + at - 5000)
-            if not self.frozen:
-                self._write()
-
-    @contextmanager
-    def living(self) -> Iterator[Phone]:
-        self._thread.start()
-        try:
-            yield self
-        finally:
-            self._stop.set()
-            self._thread.join()
-            for handle in self._files.values():
-                os.close(handle)
-
-
-def metered(bench: Bench, fault: Callable[[Phone], None], options: str = "") -> dict[str, Any]:
-    """A run of two seconds on the made phone, which the fault befalls a while after it began."""
+def metered(
+    bench: Bench,
+    fault: Callable[[Phone], None],
+    options: str = CALIBRATED,
+    *,
+    lasting: str = "2.2",
+    after_s: float = 0.6,
+    more: str = "",
+) -> dict[str, Any]:
+    """A run of so many seconds on the made phone, which the fault befalls a while after it began."""
     phone = Phone(bench.home / "sys")
     (bench.home / "devices").mkdir()
-    (bench.home / "devices" / "made.toml").write_text(PROFILE.format(sys=bench.home / "sys", options=options))
+    (bench.home / "devices" / "made.toml").write_text(PROFILE.format(sys=bench.home / "sys", options=options) + more)
     with phone.living():
-        running = bench.start("exec", "--json", "--device", "made", "--set", "idle_s=0.9", "--", "sleep", "2.2")
+        running = bench.start("exec", "--json", "--device", "made", "--set", "idle_s=0.9", "--", "sleep", lasting)
         bench.wait_for(lambda s: s.get("op") == "exec")
-        time.sleep(0.6)
+        time.sleep(after_s)
         fault(phone)
         out, err = running.communicate(timeout=60)
     assert running.returncode == 0, err
@@ -139,6 +82,60 @@ def test_trap_8_a_status_that_lies(bench: Bench) -> None:
     assert run["validity"] == "invalid"
 
 
+def test_trap_7_a_phone_that_is_fed_behind_its_back(bench: Bench) -> None:
+    """Its supply says that it is off, its status that it discharges; the gauge flips around zero as of a full one."""
+
+    def feed(phone: Phone) -> None:
+        phone.current = lambda ua: str(ua % 10_000 - 5000)
+
+    run = metered(bench, feed, lasting="5")
+    assert "battery: next to no current for " in against(run)["charging"]
+    assert run["validity"] == "invalid"
+
+
+def test_trap_8_a_charger_that_nothing_but_the_current_tells_of(bench: Bench) -> None:
+    def charge(phone: Phone) -> None:
+        phone.current = lambda ua: str(-ua)
+
+    run = metered(bench, charge, lasting="5")
+    assert "charging" in against(run)
+    assert run["validity"] == "invalid"
+
+
+def test_trap_1_a_gauge_that_nobody_calibrated_shows_a_charger_by_its_turn_alone(bench: Bench) -> None:
+    def charge(phone: Phone) -> None:
+        phone.current = lambda ua: str(-ua)
+
+    run = metered(bench, charge, "discharge_sign = 1", lasting="10", after_s=5)
+    assert "battery: the current turned: " in against(run)["charging"]
+
+
+def test_trap_1_a_gauge_that_counts_the_other_way_is_not_called_charged(bench: Bench) -> None:
+    run = metered(bench, lambda _: None, "discharge_sign = 1", lasting="4")
+    assert energy(run)["reason"].startswith("uncalibrated_sensor")
+    assert set(against(run)) & {"charging", "charge_state_contradictory"} == set()
+    assert run["validity"] == "degraded"
+
+
+def test_trap_5_updates_that_are_stopped_midway_say_nothing_more(bench: Bench) -> None:
+    """`dumpsys battery unplug` says that nothing is plugged in; the gauge, which it does not reach, says what flows."""
+    folder = bench.home / "bin"
+    folder.mkdir()
+    dump = folder / "battery"
+    dump.write_text(DUMP.format(stopped="", plugged="true"))
+    (folder / "dumpsys").write_text(f'#!/bin/sh\nexec cat "{folder}/$1"\n')
+    (folder / "dumpsys").chmod(0o755)
+    bench.env["PATH"] = f"{folder}:{os.environ['PATH']}"
+
+    def stop(_: Phone) -> None:
+        dump.write_text(DUMP.format(stopped="\n  (UPDATES STOPPED -- use 'reset' to restart)", plugged="false"))
+
+    reader = '[[source]]\nname = "dump"\nreader = "dumpsys_battery"\nperiod_ms = 97\n'
+    run = metered(bench, stop, more=reader)
+    assert against(run)["stale_sensor"].startswith("dumpsys_battery: updates stopped")
+    assert "dumpsys_battery: plugged in" in against(run)["charging"]
+
+
 def test_a_battery_that_runs_low(bench: Bench) -> None:
     run = metered(bench, lambda phone: phone.values.update({"battery/capacity": "19"}))
     assert against(run)["low_battery"] == "battery: 19 %"
@@ -155,7 +152,7 @@ def test_trap_5_a_gauge_that_is_frozen_midway(bench: Bench) -> None:
 
 
 def test_trap_2_a_gauge_that_counts_in_another_unit_than_its_profile_says(bench: Bench) -> None:
-    run = metered(bench, lambda _: None, options=', current_unit = "mA"')
+    run = metered(bench, lambda _: None, CALIBRATED + ', current_unit = "mA"')
     assert energy(run)["value"] is None
     assert set(against(run)) & {"sensor_unreadable", "implausible_power"}
 

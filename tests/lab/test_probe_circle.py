@@ -53,9 +53,9 @@ def start(answers: int = MANY) -> tuple[str, ...]:
     )
 
 
-def circle(until: Until, *files: str, concurrency: int = 1) -> str:
+def circle(until: Until | None, *files: str, concurrency: int = 1, pause_s: float = 0.0) -> str:
     job = Job("x")
-    job.http("play", "api", concurrency, 20, 100_000, [f"req/{name}" for name in files], until)
+    job.http("play", "api", concurrency, 20, 100_000, [f"req/{name}" for name in files], until, pause_s)
     return job.lines[0]
 
 
@@ -159,6 +159,51 @@ def test_a_full_journal_ends_the_circle(lab: Lab) -> None:
     assert [e["reason"] for e in journal.named("full")] == ["limit"]
 
 
+def test_every_request_waits_for_its_pause_the_first_one_too_and_none_comes_after_the_last(lab: Lab) -> None:
+    journal = lab.run(*start(), circle(None, "a", "b", "a", pause_s=0.3), "step stop srv 1000")
+    assert result(journal) == ("done", "")
+    requests = sorted(journal.named("request"), key=lambda e: e["index"])
+    assert [(e["status"], e["error"]) for e in requests] == [(200, "")] * 3
+    (begun,) = (e["boot_ns"] for e in journal.named("step") if (e["op"], e["state"]) == ("http", "start"))
+    before = [begun] + [e["t_end"] for e in requests[:-1]]
+    # Asked no earlier; how much later is the machine's affair.
+    assert all(e["t_connect0"] - t >= 300_000_000 for e, t in zip(requests, before, strict=True))
+
+
+def test_a_circle_pauses_too_and_its_end_comes_within_a_pause(lab: Lab) -> None:
+    journal = lab.run(*start(), circle(Until(1), "a", "b", pause_s=0.3), "step stop srv 1000")
+    assert result(journal) == ("done", "")
+    assert 1 <= len(asked(journal)) <= 3
+    assert ended_by(journal) == ("time", None, None)
+
+
+def test_a_limit_ends_the_pause_before_the_first_request(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "soc").write_text("80\n")
+    limit = Until(600, ((str(tmp_path / "soc"), "below", 20.5),))
+    running = lab.start(*start(), circle(limit, "a", pause_s=600))
+    lab.until(lambda: lab.state().get("op") == "http")
+    (tmp_path / "soc").write_text("7\n")
+    running.wait(20)
+    assert result(lab.journal()) == ("failed", "a limit was reached before the first request")
+
+
+@pytest.mark.parametrize("end", ["stop", "dead"])
+def test_a_stop_or_a_dead_server_ends_a_pause(lab: Lab, end: str) -> None:
+    running = lab.start(*start(), circle(None, "a", "b", pause_s=600), "step mark never")
+    lab.until(lambda: lab.state().get("op") == "http")
+    (spawn,) = lab.journal().named("spawn")
+    if end == "stop":
+        assert call("stop", lab.dir).returncode == 0
+    else:
+        os.kill(spawn["pid"], signal.SIGKILL)
+    running.wait(20)
+    journal = lab.journal()
+    assert result(journal)[0] == {"stop": "stopped", "dead": "failed"}[end]
+    said = {"stop": "stopped", "dead": "process_ended"}[end]
+    assert [(e["error"], e["t_connect0"]) for e in journal.named("request")] == [(said, None)] * 2
+    assert journal.named("mark") == []
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -170,6 +215,10 @@ def test_a_full_journal_ends_the_circle(lab: Lab) -> None:
         ("until=5 /x above hot -- req/a", "not a number"),
         ("until=5 --", "too few words"),
         ("until=5 /x above 3", "expected --"),
+        ("pause=0 req/a", 'bad "pause=0"'),
+        ("pause=x req/a", 'bad "pause=x"'),
+        ("pause=5", "too few words"),
+        ("pause=5 until=0 -- req/a", 'bad "until=0"'),
     ],
 )
 def test_a_malformed_end_is_refused_before_anything_runs(lab: Lab, words: str, said: str) -> None:

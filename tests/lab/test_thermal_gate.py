@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cli import Bench
 
-from meltbench import plan, road
+from meltbench import gating, plan, road
 from meltbench.errors import TargetBusy
 from meltbench.gate import Gate, wait
 from meltbench.report.progress import Lines
@@ -42,8 +42,8 @@ def cooling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     monkeypatch.chdir(bench.home)
     monkeypatch.setenv("XDG_STATE_HOME", str(bench.home / "state"))
-    monkeypatch.setattr(road.thermal, "Gate", partial(Gate, hold_s=1.0))
-    monkeypatch.setattr(road.thermal, "wait", partial(wait, period_s=0.05))
+    monkeypatch.setattr(gating.thermal, "Gate", partial(Gate, hold_s=1.0))
+    monkeypatch.setattr(gating.thermal, "wait", partial(wait, period_s=0.05))
     with (zones / "thermal_zone0/temp").open("r+b", buffering=0) as temp:  # also where a test takes it away at once
         thread = threading.Thread(target=cool)
         thread.start()
@@ -79,7 +79,7 @@ def test_a_cooling_device_is_waited_for_and_every_repetition_is_gated_anew(bench
 
 
 def test_trap_41_a_run_that_started_warm_says_so(bench: Bench, cooling: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(road.thermal, "Gate", lambda limit_s, target_c: Gate(limit_s / 100, target_c, 0.2))
+    monkeypatch.setattr(gating.thermal, "Gate", lambda limit_s, target_c: Gate(limit_s / 100, target_c, 0.2))
     (record,), said = ran(bench, "aimed", "gate_timeout_s=60")
     gate = record.manifest["conditions"]["gate"]
     assert (gate["state"], gate["target_c"], gate["timeout_s"]) == ("timed_out", 20, 60)

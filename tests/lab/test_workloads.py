@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 from cli import Bench
-from engines_kit import stock_folder
+from engines_kit import in_process_env, stock_folder
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("default_model")]
 SHORT = ("--set", "idle_s=0.3", "--set", "max_tokens=8")
@@ -128,6 +129,39 @@ def test_a_long_answer_tells_its_first_and_its_last_quarter(bench: Bench) -> Non
     assert (first["n"], last["n"]) == (3, 3)
     assert first["value"] > 0
     assert last["value"] > 0
+
+
+def test_melts_conversations_rest_before_each_prompt_and_draw_their_tokens(bench: Bench) -> None:
+    (run,) = bench.json("run", *SHORT, "--workload", "melt-conversation", "--set", "pause_s=0.3")
+    assert run["outcome"] == "done"
+    assert [r["role"] for r in run["requests"]] == ["timed"] * 34
+    sent = sorted((r["t_send_ns"], r["t_end_ns"]) for r in run["requests"])
+    assert min(after[0] - before[1] for before, after in pairwise(sent)) >= 300_000_000
+    assert Counter(r["point"] for r in timed(run)) == {"first_turn": 5, "later_turns": 29}
+    assert max(r["n_out"] for r in timed(run)) == 8  # or fewer: what ends is not made to go on
+    assert found(run)["run", "wall_s", "value"]["value"] > 33 * 0.3
+    # The best token is the same for every seed.
+    (again,) = bench.json("run", *SHORT, "--workload", "melt-conversation", "--set", "pause_s=0", "--seed", "5")
+    said, other = ({r["item"]: r["answer"] for r in timed(one)} for one in (run, again))
+    assert said.keys() == other.keys()
+    assert said != other
+    assert "truncated_output" not in {reason["code"] for reason in run["reasons"]}
+
+
+def test_an_engine_that_cannot_rest_or_draw_is_refused_before_anything_is_started(bench: Bench) -> None:
+    bench.env |= in_process_env()
+    done = bench.run("run", "--runner", "llama-cpp-python", "--workload", "melt-conversation", "--dry-run")
+    assert done.returncode == 2
+    assert "asks without a pause and takes the best token, melt-conversation wants it otherwise" in done.stderr
+
+
+def test_melts_sustained_run_rests_in_its_circle(bench: Bench) -> None:
+    asked = ("--workload", "melt-sustained", "--set", "pause_s=0.5", "--set", "limit_s=4")
+    (run,) = bench.json("run", *SHORT, *asked)
+    assert run["conditions"]["ended_by"] == "time: 4 s were over"
+    sent = sorted((r["t_send_ns"], r["t_end_ns"]) for r in timed(run))
+    assert len(sent) >= 2
+    assert min(after[0] - before[1] for before, after in pairwise(sent)) >= 500_000_000
 
 
 @pytest.mark.alone

@@ -214,6 +214,13 @@ def test_a_setting_that_would_change_nothing_is_refused(
         ("sustained", "limit_temp_c=900", "give 1 to 150"),
         ("sustained", "limit_soc_percent=0", "give 1 to 99"),
         ("sustained", "repeat=2", "repeat is no setting of kind sustained"),
+        ("chat", "pause_s=601", "give 0 to 600"),
+        ("grid", "pause_s=1", "pause_s is no setting of kind grid, only of generate and chat and sustained"),
+        ("quick", "temperature=9", "give 0 to 5"),
+        ("quick", "top_k=40", "top_k and top_p change nothing at temperature 0"),
+        ("quick", "top_p=0.5", "top_k and top_p change nothing at temperature 0"),
+        ("melt-conversation", "temperature=0", "top_k and top_p change nothing at temperature 0"),
+        ("melt-conversation", "top_k=1.5", "not a number"),
     ],
 )
 def test_a_wrong_setting_is_one_line(name: str, setting: str, said: str) -> None:
@@ -232,6 +239,57 @@ def test_every_setting_changes_the_plan() -> None:
         "chat": ("max_tokens=7", "repeat=2", "warmup=0", "idle_s=1", "timeout_s=9"),
         "concurrency": ("concurrency=1", "concurrency=4,2,1", "repeat=5"),
         "sustained": ("limit_s=60", "limit_temp_c=80", "limit_soc_percent=20", "max_tokens=7", "warmup=0"),
+        "melt-conversation": (
+            "pause_s=0",
+            "temperature=1",
+            "top_k=10",
+            "top_p=0.5",
+            "repeat_penalty=1",
+            "max_tokens=9",
+        ),
     }.items():
         hashes = [planned(name).hash, *(planned(name, setting).hash for setting in settings)]
         assert len(set(hashes)) == len(settings) + 1
+
+
+def test_how_tokens_are_drawn_is_in_the_request_and_a_greedy_one_says_nothing_of_it() -> None:
+    def body(name: str) -> dict[str, Any]:
+        (ask, *_) = workload.load(name).asks(0, 7)
+        found: dict[str, Any] = json.loads(LlamaServer().request(ask).partition(b"\r\n\r\n")[2])
+        return found
+
+    drawn, greedy = body("melt-conversation"), body("chat")
+    assert {key: drawn[key] for key in workload.SAMPLING} == {
+        "temperature": 0.9,
+        "top_k": 40,
+        "top_p": 0.95,
+        "repeat_penalty": 1.1,
+    }
+    assert drawn["seed"] == 7
+    assert greedy["temperature"] == 0
+    assert not {"top_k", "top_p", "repeat_penalty"} & set(greedy)
+
+
+# Words in the prompts of the study's first conversations; of the sustained one, 48 on end.
+SHAPE = [
+    [6, 17, 25, 22, 42, 30],
+    [24, 38, 4, 36, 6, 12, 21, 7, 9, 10],
+    [34, 10, 25, 10, 20, 11],
+    [15, 7, 121, 21, 38, 23],
+    [10, 10, 1, 8, 54, 13],
+]
+MORE = [9, 15, 19, 22, 8, 11, 10, 13, 22, 15, 13, 6, 17, 10]
+
+
+def test_melts_workloads_have_the_shape_of_its_study() -> None:
+    talks, circle = workload.load("melt-conversation"), workload.load("melt-sustained")
+
+    def words(item: Any) -> list[int]:
+        return [len(m["content"].split()) for m in item["messages"] if m["role"] == "user"]
+
+    assert [words(item) for item in talks.items] == SHAPE
+    assert [words(item) for item in circle.items] == [[n] for talk in SHAPE for n in talk] + [[n] for n in MORE]
+    for work in (talks.workload, circle.workload):
+        assert (work.pause_s, work.idle_s, work.max_tokens, work.ignore_eos, work.warmup) == (5, 60, 512, False, 0)
+    assert talks.n_requests == 34
+    assert (circle.workload.kind, circle.workload.limit_s) == ("sustained", 3600)

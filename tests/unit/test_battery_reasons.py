@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from evidence_kit import digests, phase, series
@@ -164,3 +166,76 @@ def test_the_battery_is_the_source_where_the_total_is_its_gauge():
     dark = digests(told(status=2), RUN)
     assert on_battery(designated(named, seen, dark), named, dark)
     assert not on_battery(designated([], [], gauge), [], gauge)
+
+
+AROUND = [phase("idle_before", 0, 9), phase("idle_after", 31, 39)]
+FLIP = np.where(np.arange(len(T)) % 2, 0.005, -0.005)
+
+
+def fed(*signals, calibration="made"):
+    """What is said against a run with its idle windows, of a gauge that was calibrated, or was not."""
+    made = [replace(one, klass="D", calibration=calibration) for part in signals for one in part]
+    found = battery_reasons(digests(made, RUN), RUN, True, AROUND)
+    return {one.code: one.detail for one in found}
+
+
+def loaded(idle, load, t0=10, t1=30):
+    return np.where((t0 <= T) & (t1 > T), load, idle) * (1 + 0.01 * np.sin(T))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        # Held at a limit, full, or fed past a status that says discharging: the gauge sees next to nothing.
+        ({"current_a": FLIP, "status": 4}, "battery: next to no current for 39 of 39 s"),
+        ({"current_a": FLIP, "status": 3}, "battery: next to no current for 39 of 39 s"),
+        ({"current_a": np.where(T < 20, -0.9, FLIP), "status": 3}, "battery: next to no current for 19 of 39 s"),
+        # A port that gives less than the load takes: idle it charges, or the battery gives nothing.
+        ({"current_a": loaded(0.38, -0.42), "status": 3}, "battery: up to 384 mA into the battery for 19 of 39 s"),
+        ({"current_a": loaded(0.002, -0.42), "status": 3}, "battery: next to no current for 19 of 39 s"),
+        # Plugged in for six seconds in the middle of the run, or at the end of it.
+        (
+            {"current_a": np.where((T > 20) & (T < 26), 0.7, -0.9)},
+            "battery: up to 700 mA into the battery for 5 of 39 s",
+        ),
+        ({"current_a": np.where(T > 33, 0.7, -0.9)}, "battery: up to 700 mA into the battery for 5 of 39 s"),
+    ],
+)
+def test_trap_7_and_8_what_feeds_a_phone_shows_in_its_current_whatever_its_status_says(values, said):
+    assert fed(told(**values))["charging"] == said
+
+
+def test_an_awake_phone_that_lives_on_its_battery_has_nothing_against_it():
+    for idle, load in ((-0.03, -0.9), (-0.12, -1.6), (-0.05, -0.06)):
+        assert fed(told(current_a=loaded(idle, load), status=3, soc_percent=80 - T / 40, charge_c=9000 - T)) == {}
+    # It passes through zero for a moment when its charger is taken away, before the record.
+    assert fed(told(current_a=np.where(T < 1, 0.8, -0.3))) == {}
+
+
+def test_trap_1_a_current_of_unknown_sign_shows_no_direction_but_that_it_turned():
+    """A vendor that counts the other way reads +450 mA all the time; nobody calibrated it."""
+    upside_down = loaded(0.1, 0.45)
+    assert fed(told(current_a=upside_down, power=4 * -upside_down, status=3), calibration="") == {}
+    assert "charging" in fed(told(current_a=upside_down))  # of a calibrated one it is a charge
+    turned = np.where((T > 20) & (T < 27), -0.3, upside_down)
+    for unit in (1, 1000, 1e-3):
+        assert fed(told(current_a=unit * turned, status=3), calibration="")["charging"].startswith(
+            "battery: the current turned: "
+        )
+    assert fed(told(current_a=np.where(T < 12, -0.001, upside_down)), calibration="") == {}
+
+
+def test_the_counters_tell_of_a_charger_where_no_current_is_known():
+    fallen_and_risen = 9000 - np.minimum(T, 24) + 3 * np.maximum(T - 24, 0)
+    assert fed(told(charge_c=fallen_and_risen, status=3))["charging"] == "battery: the charge rose by 42 C"
+    assert fed(told(soc_percent=np.where(T < 20, 60, 62)))["charging"] == "battery: the level rose by 2 %"
+    # A known current that is drawn all the time says more than a counter that was mended.
+    assert "charging" not in fed(told(charge_c=fallen_and_risen, current_a=loaded(-0.1, -0.9)))
+    # One step up, as gauges mend it once a load is gone, is no charger.
+    assert fed(told(charge_c=9000 - T + 10 * (T > 31), status=3)) == {}
+    assert fed(told(charge_c=0 * T)) == {}
+
+
+def test_trap_4_a_current_of_a_cache_is_of_another_time():
+    old = [replace(one, update_s=600.0) for one in told("dumpsys_battery", current_a=np.where(T > 33, 0.7, -0.9))]
+    assert fed(old) == {}

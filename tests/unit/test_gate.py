@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evidence_kit import ran, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meltbench import glance
 from meltbench.errors import DeadlineExceeded, UserError
-from meltbench.gate import MIN_READINGS, Gate, Seen, globs, hottest_c, there, wait
+from meltbench.gate import MIN_READINGS, Gate, Seen, gated, hottest, wait
 from meltbench.measure.findings import gate_conditions
+from meltbench.readings import READERS
 from meltbench.targets import profile
 from meltbench.workload import Workload
 
@@ -167,13 +170,24 @@ def of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str = "") -> profi
     return profile.load("mine")[0]
 
 
+def look(answer, mine):
+    """The series of a look at files alone, as the probe answered."""
+    return glance.series(glance.sources(mine, "heat"), glance.of_files(answer))
+
+
+def hottest_c(answer, mine):
+    heat = hottest(look(answer, mine), mine)
+    return None if heat is None else heat.temp_c
+
+
 def test_trap_11_zones_that_are_off_are_no_temperatures_at_the_gate(tmp_path, monkeypatch):
     mine = of(tmp_path, monkeypatch)
     off = {"0": ("gpu-thermal", errno.EAGAIN), "1": ("cv0-thermal", "-256000\n"), "2": ("cv1-thermal", "0\n")}
     assert hottest_c(answered(off), mine) is None
-    assert there(answered(off))
+    assert len(gated(look(answered(off), mine), mine)) == 3
     assert hottest_c(answered(off | {"3": ("cpu-thermal", "51250\n"), "4": ("tj-thermal", "47000\n")}), mine) == 51.25
-    assert globs(mine) == [f"{SYS}/class/thermal/thermal_zone*/{name}" for name in ("temp", "type")]
+    files = glance.globs(mine, glance.sources(mine, "heat"))
+    assert files == [f"{SYS}/class/thermal/thermal_zone*/{name}" for name in ("temp", "type")]
 
 
 def test_the_hottest_of_the_profiles_zones_counts(tmp_path, monkeypatch):
@@ -181,6 +195,44 @@ def test_the_hottest_of_the_profiles_zones_counts(tmp_path, monkeypatch):
     zones = {"0": ("cpu-0-0", "70000"), "1": ("skin-msm-therm", "33100"), "2": ("quiet-therm", "34500")}
     assert hottest_c(answered(zones), mine) == 34.5
     assert hottest_c(answered({"0": zones["0"]}), mine) is None
+
+
+ANDROID = Path(__file__).parents[1] / "contract" / "android"
+
+
+def of_phone(*streams):
+    """The hottest zone of a phone by these streams, and what was asked for it."""
+    phone = profile.load("generic-android")[0]
+    wanted = glance.sources(phone, "heat")
+    return hottest(glance.series(wanted, list(streams)), phone)
+
+
+def polled(reader: str, text: bytes):
+    return ran(READERS[reader].commands[0], [text])
+
+
+def test_a_phone_whose_zones_are_denied_is_gated_by_its_thermal_service():
+    skin = polled("thermalservice", (ANDROID / "thermal_pixel.txt").read_bytes())
+    denied = [stream("/sys/class/thermal/thermal_zone0/temp", [errno.EACCES])]
+    heat = of_phone(skin, *denied)
+    assert (heat.temp_c, heat.zone, heat.cached) == (35.718, "thermalservice.SKIN.VIRTUAL-SKIN", False)
+    asked = glance.commands(glance.sources(profile.load("generic-android")[0], "heat"), ("dumpsys", "cmd"))
+    assert [" ".join(one.argv) for one in asked] == [
+        "dumpsys battery", "cmd battery get -f current_now", "dumpsys thermalservice",
+    ]  # fmt: skip
+
+
+def test_trap_4_a_cached_temperature_counts_where_nobody_tells_a_live_one():
+    dump = polled("dumpsys_battery", (ANDROID / "battery_tablet_android14.txt").read_bytes())
+    alone = of_phone(dump)
+    assert (alone.temp_c, alone.zone, alone.cached) == (pytest.approx(28.7), "dumpsys_battery", True)
+    cool = [
+        stream("/sys/class/power_supply/battery/type", [b"Battery\n"]),
+        stream("/sys/class/power_supply/battery/temp", [b"251\n"]),
+    ]
+    beside = of_phone(dump, *cool)
+    assert (beside.temp_c, beside.zone, beside.cached) == (pytest.approx(25.1), "battery", False)
+    assert of_phone() is None
 
 
 paths = st.sampled_from([f"{SYS}/class/thermal/thermal_zone{n}/{f}" for n in range(3) for f in ("temp", "type")])
@@ -197,7 +249,6 @@ def test_any_answer_gives_a_temperature_or_none(files):
     local = profile.load("local")[0]
     found = hottest_c({"files": files}, local)
     assert found is None or -40 <= found <= 150
-    assert isinstance(there({"files": files}), bool)
     assert hottest_c({}, local) is None
 
 

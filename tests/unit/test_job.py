@@ -43,6 +43,7 @@ def test_the_lines_of_every_kind() -> None:
     job.ready("engine", "engine", "/health", 2)
     job.http("requests", "engine", 1, 2, 10, ["req/0"])
     job.http("requests", "engine", 4, 2, 10, ["req/1"], Until(1.5, (("/sys/z*/temp", "above", 84_999.5),)))
+    job.http("requests", "engine", 1, 2, 10, ["req/2"], Until(1), pause_s=0.25)
     job.execute("engine", 2, ["sh", "-c", ""])
     job.set("/sys/x*", "1")
     job.undo(["nvpmodel", "-m", "{2}"])
@@ -63,6 +64,7 @@ def test_the_lines_of_every_kind() -> None:
         "step ready engine engine /health 2000",
         "step http requests engine 1 2000 10 req/0",
         "step http requests engine 4 2000 10 until=1500 /sys/z*/temp above 84999.500000 -- req/1",
+        "step http requests engine 1 2000 10 pause=250 until=1000 -- req/2",
         "step exec engine 2000 -- sh -c %",
         "step set /sys/x* 1",
         "step undo -- nvpmodel -m %7B2%7D",

@@ -276,6 +276,14 @@ def test_a_battery_that_was_charged_for_a_while_is_told_and_invalid():
     assert state == "invalid"
 
 
+def test_trap_1_a_battery_of_unknown_sign_that_reads_below_zero_is_not_called_charged():
+    part = went(lambda t: np.where((t > 10) & (t < 50), 9.0, 2.0), 0, 60, np.negative)
+    measures, reasons, state = screened(replace(part, scope="battery", klass="D"))
+    assert named(measures, "energy_j").reason.startswith("uncalibrated_sensor")
+    assert "charging" not in {one.code for one in reasons}
+    assert state == "degraded"
+
+
 def test_what_a_coarse_plug_rounds_to_nothing_and_what_a_rail_at_rest_is_off_by_refute_nothing():
     coarse = gauge(lambda t: np.round(0.5 + 0.9 * np.sin(t)))
     whole = replace(coarse, value=np.maximum(np.round(coarse.value), 0))

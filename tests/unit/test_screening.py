@@ -166,7 +166,9 @@ def test_blocks_give_what_the_whole_gives_whatever_the_values(values, cuts, insi
     ]
     (one,), (found,) = screened(whole, run=run)
     pieces, (again,) = screened(*parts, run=run)
-    assert again == found
+    # Sums of floats depend on the order in which they are made, in the last place.
+    sums = {name: pytest.approx(getattr(found.signs, name)) for name in ("below_w", "above_w")}
+    assert again == replace(found, signs=replace(found.signs, **sums))
     joined = np.concatenate([part.value for part in pieces])
     assert np.array_equal(joined, one.value, equal_nan=True)
     # What is left can be true, and nothing else was touched.

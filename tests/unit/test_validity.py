@@ -326,6 +326,8 @@ CASES = [
         on_battery(gauge("battery.status", 2, "1", "state"), gauge("battery.current_a", -0.5, "A")),
     ),
     ("low_battery", {"series": [*sound(), gauge("battery.soc_percent", np.where(T > 20, 19, 20), "%")]}),
+    ("charge_out_of_window", {"conditions": [("charge_out_of_window", "18 %, the window is 30 to 80 %")]}),
+    ("imported", {"conditions": [("imported", "MELT's iteration 0, conversation 1")]}),
     ("gpu_unused", {"conditions": [("gpu_unused", "the machine has an NVIDIA GeForce")]}),
     ("link_traffic", {"conditions": [("link_traffic", "1 looks over the link")]}),
     ("settings_not_applied", {"conditions": [("settings_not_applied", "governor = performance: denied")]}),

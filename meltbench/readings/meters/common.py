@@ -184,7 +184,7 @@ def parse_replies(
         for one in found:
             name = series_name(one, alone=asked.channel is not None or not several)
             unit, kind = _UNITS[one.quantity]
-            klass = asked.energy_class if kind == "counter" else asked.power_class if unit == "W" else None
+            klass = asked.energy_class if kind == "counter" else asked.power_class if unit in ("W", "A") else None
             series = sink.at(
                 Column(name, unit, kind, asked.scope),
                 klass=klass,
@@ -199,15 +199,15 @@ def parse_replies(
     notes |= dict.fromkeys(filter(None, map(_steps, series)))
     if windows and asked.window_s is None:
         length = round(float(np.median(windows)), 6)
-        series = [replace(one, window_s=length) if one.unit == "W" else one for one in series]
+        series = [replace(one, window_s=length) if one.unit in ("W", "A") else one for one in series]
     return series, replace(seen, note="; ".join(filter(None, (seen.note, *notes))))
 
 
 def spaced(one: Series) -> Series:
-    """A power of an instrument that follows its last one without a gap: what it is a mean of is the time since then."""
+    """A value of an instrument that follows its last one without a gap: what it is a mean of is the time since then."""
     apart = np.diff(one.t0_ns)
     apart = apart[apart > 0]
-    if one.unit != "W" or one.window_s is not None or not len(apart):
+    if one.unit not in ("W", "A") or one.window_s is not None or not len(apart):
         return one
     return replace(one, window_s=round(float(np.median(apart)) / 1e9, 6))
 

@@ -39,7 +39,8 @@ def parse(source: str, streams: Sequence[Stream], options: Mapping[str, object])
         sample = line.data.get("sample")
         if not isinstance(sample, _Sample):
             return False
-        sink.at(Column("meter.current_a", "A", "gauge", asked.scope)).add(sample.span, sample.amps)
+        current = Column("meter.current_a", "A", "gauge", asked.scope)
+        sink.at(current, klass=asked.power_class, window_s=asked.window_s).add(sample.span, sample.amps)
         if volts is not None:
             power = Column("meter.power", "W", "gauge", asked.scope)
             series = sink.at(power, klass=asked.power_class, window_s=asked.window_s)

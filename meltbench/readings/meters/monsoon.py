@@ -209,7 +209,7 @@ def _series(source: str, asked: Asked, log: _Log, one: Found, values: Floats, *,
     status = np.where(np.isfinite(values), OK, UNPARSED).astype(np.uint8)
     return Series(
         series_name(one, alone=alone), unit, "gauge", source, asked.scope, t, t, values, status,
-        klass=asked.power_class if unit == "W" else None, window_s=asked.window_s,
+        klass=asked.power_class if unit in ("W", "A") else None, window_s=asked.window_s,
     )  # fmt: skip
 
 

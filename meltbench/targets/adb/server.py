@@ -31,6 +31,7 @@ _HERE = ("127.0.0.1", "localhost", "::1")
 _START_S = 20.0
 _LISTENS_S = 3.0
 _CONNECT_S = 12.0  # the server itself gives up after 10 s
+_OPEN_S = 6.0  # adbd starts a shell in milliseconds; a phone that swaps is slow
 _MAX_DEVICES = 1000
 _starting = threading.Lock()
 
@@ -98,11 +99,20 @@ class Server:
             return  # it does not know it
 
     def service(self, serial: str, name: str, deadline: Deadline) -> socket.socket:
-        """A stream to a service of the device. Raises LinkLost or DeviceError in words for its user."""
+        """A stream to a service of the device. Raises LinkLost or DeviceError in words for its user.
+
+        A device that the server holds for connected, and is not, never answers.
+        """
+        soon = deadline.within(_OPEN_S)
         with self._refused_is(serial):
-            link = self._asked(f"host:transport:{serial}", deadline)
+            link = self._asked(f"host:transport:{serial}", soon)
             try:
-                self._ask(link, name, deadline)
+                self._ask(link, name, soon)
+            except DeadlineExceeded:
+                link.conn.close()
+                if deadline.remaining() <= 0:
+                    raise
+                raise LinkLost(f"{serial} does not answer", hint="check its cable or its Wi-Fi") from None
             except BaseException:
                 link.conn.close()
                 raise

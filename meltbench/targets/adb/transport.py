@@ -115,8 +115,8 @@ class AdbTransport(ShellTransport):
             self._connect(there.get(self.address), deadline)
 
     def _connect(self, state: str | None, deadline: Deadline) -> None:
-        """To HOST:PORT. One that was connected and fell silent is offline, and would stay so for seconds."""
-        if state == "offline":
+        """To HOST:PORT, anew where it is held for connected, and was not there."""
+        if state is not None:
             self.server.disconnect(self.address, deadline)
         self.server.connect(self.address, deadline)
 

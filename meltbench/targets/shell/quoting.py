@@ -28,12 +28,15 @@ def line(argv: Sequence[str], mark: str) -> str:
     """
     if not argv or any("\0" in word for word in argv):
         raise UserError("a command for a device is at least one word, and none holds a NUL byte")
+    says, argv = f"echo {mark}; ", list(argv)
+    if argv[:2] == ["sh", "-c"] and len(argv) > 2:
+        argv[2], says = says + argv[2], ""  # there are vendors whose every shell prints something as it starts
     if all(map(_VISIBLE.fullmatch, argv)):
-        made = f"echo {mark}; exec {' '.join(map(_word, argv))}"
+        made = f"{says}exec {' '.join(map(_word, argv))}"
     else:
         # csh takes no newline within quotes, and some shells are picky about bytes beyond ASCII: as octal digits, which
         # printf of sh puts back.
-        made = f"exec sh -c 'echo {mark}; eval \"exec $(printf %b \"$1\")\"' sh '{_octal(shlex.join(argv))}'"
+        made = f"exec sh -c '{says}eval \"exec $(printf %b \"$1\")\"' sh '{_octal(shlex.join(argv))}'"
     if len(made) > MAX_LINE_BYTES:
         raise UserError(f"a command of {len(made)} bytes is more than a device takes", hint="push it as a file")
     return made

@@ -169,8 +169,8 @@ static int check_given(struct parse *p, int *at, const char *usage) {
 }
 
 // The form of a step's words after its name: i a number, p a path or word, d measure or drop, b below or
-// above, r a process, o a port, c what a process is given then -- and a program, e a program after --, u what ends a circle of requests
-// then --, f one file or more.
+// above, r a process, o a port, c what a process is given then -- and a program, e a program after --, u a pause before each request and
+// what ends a circle of them then --, f one file or more.
 static int check_form(struct parse *p, struct step *s) {
     int at = op_is(s, "pages") || op_is(s, "set") || op_is(s, "undo") ? 2 : 3;
     for (const char *f = s->op->form; *f; f++, at++) {
@@ -180,6 +180,7 @@ static int check_form(struct parse *p, struct step *s) {
         }
         if (*f == 'c' || *f == 'e') return check_argv(p, at, s->op->usage);
         if (*f == 'u') {
+            if (at < p->n && pause_word(p->w[at]) && pause_ms(p->w[at++]) < 1) return bad(p, "bad", p->w[at - 1], s->op->usage);
             int err = at < p->n && until_word(p->w[at]) ? check_until(p, &at, s->op->usage) : 0;
             if (err) return err;
             at--;

@@ -231,6 +231,9 @@ int http_get_status(int port, const char *path, int64_t deadline);  // 0 while n
 bool http_prepare(struct step *s, struct sb *why);
 int http_files(const struct step *s);      // which word is the first FILE
 int http_count(const struct step *s);      // requests it makes; 0: nobody knows
+int64_t http_pause_ms(const struct step *s);   // before each of them
+bool pause_word(const char *word);         // pause=MS
+int64_t pause_ms(const char *word);        // -1 when MS is no number
 // Of a step that asks its files in a circle; ms 0: it asks each once. limits: n words, three to a limit.
 struct until { int64_t start, ms, next_look; char **limits; int n; bool over; pthread_mutex_t lock; };
 bool until_word(const char *word);         // until=MS

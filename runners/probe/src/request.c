@@ -1,6 +1,7 @@
 // The step http: request files into memory, then N workers play them, once or in a circle; and the step ready.
 #include "probe.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@ struct play {
     struct request *r;
     const char *name;
     int n, port, step;
-    int64_t deadline_ms, max_bytes;
+    int64_t deadline_ms, max_bytes, pause_ms;
     const struct proc *server;
     struct until until;
     atomic_int next, done, failed, in_vain, workers;   // in_vain: since the last answer with status 200
@@ -30,6 +31,18 @@ static void await_end(const struct play *p, const char *why) {
 
 // A circle in which nothing is answered any more would only fill the journal.
 static bool is_over(struct play *p) { return stop_wanted() || (p->until.ms && p->in_vain >= p->n) || until_over(&p->until); }
+
+static bool is_served(const struct play *p) { return !p->server || p->server->running; }
+
+// Before each request that is still to be made. Looked up once a second: a server that died is not waited for, nor is a limit.
+static void pause_before(struct play *p) {
+    int64_t now = boot_ns(), end = now + p->pause_ms * NS_MS;
+    for (; now < end && is_served(p) && (p->until.ms || p->next < p->n) && !is_over(p); now = boot_ns()) {
+        struct pollfd stop = {stop_fd(), POLLIN, 0};
+        struct timespec wait = wait_slice(end - now < NS_S ? end - now : NS_S);
+        ppoll(&stop, 1, &wait, NULL);
+    }
+}
 
 // The next request to be made, or NULL. In a circle it is a copy with a stream of its own: a run of hours makes
 // thousands of few files, and none of them is kept.
@@ -47,7 +60,7 @@ static void *play_main(void *arg) {
     struct play *p = arg;
     struct request copy, *r;
     struct buffer *buf = buffer_new(1024, RAW_MAX);
-    while ((!p->server || p->server->running) && (r = claim(p, &copy))) {
+    while (pause_before(p), is_served(p) && (r = claim(p, &copy))) {
         const char *why = http_play(r, p->port, p->deadline_ms, p->max_bytes, buf, p->step);
         r->played = true;
         if (*why) atomic_fetch_add(&p->failed, 1);
@@ -149,6 +162,7 @@ int step_http(struct step *s, struct sb *why) {
     P.port = port_get(s->w[0]);
     P.deadline_ms = word_int(s->w[2]);
     P.max_bytes = word_int(s->w[3]);
+    P.pause_ms = http_pause_ms(s);
     P.server = server_of(s, s->w[0]);
     int64_t concurrency = word_int(s->w[1]);
     until_start(&P.until, s);

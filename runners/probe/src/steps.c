@@ -87,7 +87,7 @@ const struct op OPS[] = {
     {"pages", "pd", "step pages PATH measure|drop", step_pages},
     {"spawn", "c", "step spawn NAME [cpus=LIST] [memory=BYTES] [env=K=V ...] -- ARGV...", step_spawn},
     {"ready", "opi", "step ready NAME PORTNAME PATH DEADLINE_MS", step_ready},
-    {"http", "oiiiuf", "step http NAME PORTNAME CONCURRENCY DEADLINE_MS MAX_BYTES [until=MS [PATH below|above LIMIT]... --] FILE...", step_http},
+    {"http", "oiiiuf", "step http NAME PORTNAME CONCURRENCY DEADLINE_MS MAX_BYTES [pause=MS] [until=MS [PATH below|above LIMIT]... --] FILE...", step_http},
     {"exec", "ic", "step exec NAME DEADLINE_MS [cpus=LIST] [memory=BYTES] [env=K=V ...] -- ARGV...", step_exec},
     {"try", "ic", "step try NAME DEADLINE_MS [cpus=LIST] [memory=BYTES] [env=K=V ...] -- ARGV...", step_exec},
     {"gate", "pbnii", "step gate NAME PATH below|above LIMIT HOLD_MS TIMEOUT_MS", step_gate},

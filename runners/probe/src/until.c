@@ -1,4 +1,5 @@
-// What ends a step http that asks its files in a circle: time, or a value of the machine that went too far.
+// What stands between the numbers and the files of a step http: the pause before each request, and what ends a circle of
+// them: time, or a value of the machine that went too far.
 #include "probe.h"
 
 #include <stdlib.h>
@@ -9,14 +10,23 @@
 bool until_word(const char *word) { return strncmp(word, "until=", 6) == 0; }
 int64_t until_ms(const char *word) { return word_int(word + 6); }
 
+bool pause_word(const char *word) { return strncmp(word, "pause=", 6) == 0; }
+int64_t pause_ms(const char *word) { return word_int(word + 6); }
+
+static bool pauses(const struct step *s) { return s->n > 4 && pause_word(s->w[4]); }
+static int until_at(const struct step *s) { return pauses(s) ? 5 : 4; }
+static bool circles(const struct step *s) { return until_at(s) < s->n && until_word(s->w[until_at(s)]); }
+
+int64_t http_pause_ms(const struct step *s) { return pauses(s) ? pause_ms(s->w[4]) : 0; }
+
 int http_files(const struct step *s) {
-    int at = 4;
-    if (at < s->n && until_word(s->w[at]))
+    int at = until_at(s);
+    if (circles(s))
         while (strcmp(s->w[at++], "--") != 0) {}
     return at;
 }
 
-int http_count(const struct step *s) { return http_files(s) == 4 ? s->n - 4 : 0; }
+int http_count(const struct step *s) { return circles(s) ? 0 : s->n - http_files(s); }
 
 struct past { bool below; int64_t limit, value; char *path; };
 
@@ -55,11 +65,12 @@ static void look_round(struct until *u) {
 }
 
 void until_start(struct until *u, const struct step *s) {
-    *u = (struct until){.start = boot_ns(), .limits = s->w + 5};
+    int at = until_at(s);
+    *u = (struct until){.start = boot_ns(), .limits = s->w + at + 1};
     pthread_mutex_init(&u->lock, NULL);
-    if (http_files(s) == 4) return;
-    u->ms = until_ms(s->w[4]);
-    u->n = http_files(s) - 6;
+    if (!circles(s)) return;
+    u->ms = until_ms(s->w[at]);
+    u->n = http_files(s) - at - 2;
 }
 
 bool until_over(struct until *u) {

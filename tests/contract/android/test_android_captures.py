@@ -49,6 +49,8 @@ BATTERIES = {
     "motorola": {
         "voltage_v": 4.471,
         "charge_c": 18446.4108,
+        "full_c": 18511.2,
+        "full_design_c": 18511.2,
         "soc_percent": 100,
         "status": 5,
         "plugged": 1,

@@ -55,6 +55,7 @@ def test_files_of_a_battery_in_si_units():
         "battery.current_a": ("A", "gauge", "battery"),
         "battery.voltage_v": ("V", "gauge", "battery"),
         "battery.charge_c": ("C", "gauge", "battery"),
+        "battery.full_c": ("C", "gauge", "battery"),
         "battery.soc_percent": ("%", "gauge", "battery"),
         "thermal.battery": ("degC", "gauge", "system"),
         "battery.status": ("1", "state", "battery"),
@@ -62,6 +63,7 @@ def test_files_of_a_battery_in_si_units():
     }
     assert found["battery.power"].value.tolist() == pytest.approx([0.8125 * 3.90125, 0.790625 * 3.9025])
     assert found["battery.charge_c"].value.tolist() == pytest.approx([2.514 * 3600] * 2)
+    assert found["battery.full_c"].value.tolist() == pytest.approx([4.41 * 3600])
     assert found["thermal.battery"].value.tolist() == pytest.approx([33.4, 33.5])
     assert found["battery.status"].value.tolist() == [3.0, 4.0]
     assert found["battery.plugged"].value.tolist() == [0.0, 1.0]
@@ -151,6 +153,18 @@ def test_trap_9_a_counter_is_held_against_the_full_charge(count, word):
     assert ("beyond what the battery can hold" in status.detail) == (word == "unparsed")
 
 
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("4410000", "ok"), ("0", "absent"), ("-1", "absent"), ("4410", "unparsed"), ("4410000000", "unparsed")],
+)
+def test_trap_2_what_a_full_battery_holds_is_the_size_of_a_battery(text, word):
+    """4410 is what a driver says that counts in mAh: then charge_unit has to say so."""
+    found, _ = got(files("battery", **BATTERY | {"charge_full": text}))
+    assert found["battery.full_c"].words == [word]
+    inside, _ = got(files("battery", **BATTERY | {"charge_full": "4410"}), charge_unit="mAh")
+    assert inside["battery.full_c"].value.tolist() == pytest.approx([4.41 * 3600])
+
+
 def test_a_battery_of_a_mouse_is_not_the_machines():
     mouse = files("hid-battery", type="Battery", scope="Device", capacity=ints([80]))
     assert got(mouse)[1].status == "absent"
@@ -184,6 +198,8 @@ def test_uevent_of_a_battery_and_of_its_charger():
         "battery.current_a": -0.8125,
         "battery.voltage_v": 3.90125,
         "battery.charge_c": 2.514 * 3600,
+        "battery.full_c": 4.41 * 3600,
+        "battery.full_design_c": 4.95 * 3600,
         "battery.soc_percent": 57.0,
         "thermal.battery": 33.4,
         "battery.status": 3.0,
