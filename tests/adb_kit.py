@@ -7,31 +7,20 @@ is touched.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import adbutils
-from targets_kit import until
+from targets_kit import free_port, listens, until
 
 
-def listens(address: str, port: int) -> bool:
-    with socket.socket() as one:
-        one.settimeout(1)
-        return one.connect_ex((address, port)) == 0
+class Client:
+    """The real client of an adb server that listens on a port of this machine. ``folder``: its home."""
 
-
-class Server:
-    """An adb server of the tests, and the real client of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.port = int(one.getsockname()[1])
-        self.start()
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self.port = folder, port
 
     @property
     def environment(self) -> dict[str, str]:
@@ -47,6 +36,28 @@ class Server:
         """Keys and log lie in the home."""
         return {**os.environ, **self.environment, "HOME": str(self.folder), "TMPDIR": str(self.folder)}
 
+    def listens(self) -> bool:
+        return listens("127.0.0.1", self.port)
+
+    def adb(self, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+        """What the real client says to these words."""
+        return subprocess.run(
+            [adbutils.adb_path(), *words],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env=self._own,
+            timeout=seconds,
+        )
+
+
+class Server(Client):
+    """An adb server of the tests, and the real client of it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, free_port())
+        self.start()
+
     def start(self) -> None:
         words = ["--one-device", "none", "-P", str(self.port), "server", "nodaemon"]
         with (self.folder / "server.log").open("ab") as log:
@@ -59,9 +70,6 @@ class Server:
             )
         until(self.listens, "an adb server to listen")
 
-    def listens(self) -> bool:
-        return listens("127.0.0.1", self.port)
-
     def kill(self) -> None:
         """Kill it as a crash does. A client may start another in its place."""
         self._process.kill()
@@ -73,16 +81,40 @@ class Server:
         if self.listens():
             self.adb("kill-server")
 
-    def adb(self, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """What the real client says to these words."""
-        return subprocess.run(
-            [adbutils.adb_path(), *words],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            env=self._own,
-            timeout=seconds,
-        )
+
+class ByAdb:
+    """A device that is reached by adb. ``serial``: its name to the server."""
+
+    server: Client
+    serial: str
+
+    def try_adb(self, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+        """What the real client says to these words about this device."""
+        return self.server.adb("-s", self.serial, *words, seconds=seconds)
+
+    def adb(self, *words: str, seconds: float = 60) -> str:
+        """What it printed; it must end well."""
+        done = self.try_adb(*words, seconds=seconds)
+        assert done.returncode == 0, f"adb {' '.join(words)}: {done.returncode}: {done.stderr or done.stdout}"
+        return done.stdout.strip()
+
+    def shell(self, command: str, seconds: float = 60) -> str:
+        """What a command printed there; it must end well."""
+        return self.adb("shell", command, seconds=seconds)
+
+    def connect(self) -> None:
+        """Have the server know it, and wait until it answers. A server that was started anew knows it not."""
+        address, _, port = self.serial.rpartition(":")
+        until(lambda: listens(address, int(port)), f"adbd of {self.serial} to listen")
+        until(self._answers, f"{self.serial} to answer")
+
+    def _answers(self) -> bool:
+        with suppress(subprocess.TimeoutExpired):
+            if "offline" in self.try_adb("get-state", seconds=10).stderr:
+                self.server.adb("disconnect", self.serial)  # by itself it tries again every 3 s
+            if "connected" in self.server.adb("connect", self.serial, seconds=10).stdout:
+                return self.try_adb("shell", "echo ready", seconds=10).stdout.endswith("ready\n")
+        return False
 
 
 @contextmanager

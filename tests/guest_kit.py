@@ -1,18 +1,18 @@
-"""An arm64 machine with a kernel of its own, emulated by qemu: its own clock, reboot, disk and network card."""
+"""Machines with a kernel of their own, emulated by qemu: their own clock, reboot, disk and network card."""
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import lab_images
 from room import dies_with_parent
-from targets_kit import Keys, Target, answers, artefact, layer, need, sh, until
+from targets_kit import INITTAB, Keys, Target, answers, artefact, free_port, layer, need, sh, until
 
 RC = """#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mkdir -p /dev/pts; mount -t devpts -o ptmxmode=666 devpts /dev/pts
@@ -23,15 +23,37 @@ echo +memory > /sys/fs/cgroup/cgroup.subtree_control  # as systemd does
 ip link set lo up; ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0; ip route add default via 10.0.2.2
 """
 FILLER = "/var/filler"
+SSH_PORT = 22
 BOOT_S = 240  # 6 s on a machine that has nothing else to do
+# By architecture: qemu's program and kind of machine, and the serial line that is the kernel's console.
+_KINDS = {"arm64": ("qemu-system-aarch64", "virt", "ttyAMA0"), "amd64": ("qemu-system-x86_64", "q35", "ttyS0")}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A guest to be. ``with_phone``: its disk has the root file system of a phone too. ``rc``: what it does as it
+    starts, beside RC; ``inittab``: what it keeps running, beside sshd; ``ports``: of it, that this machine can reach;
+    ``more``: puts further files into the folder that is given, a part of its disk.
+    """
+
+    arch: str = "arm64"
+    cpu: str = "cortex-a76"
+    with_phone: bool = False
+    rc: str = ""
+    inittab: str = ""
+    ports: tuple[int, ...] = ()
+    more: Callable[[Path], object] = lambda _: None
 
 
 @dataclass
 class Guest(Target):
-    """A running guest. What it does to itself, it does as root over SSH; what is done to it, through qemu's monitor."""
+    """A running guest. What it does to itself, it does as root over SSH; what is done to it, through qemu's monitor.
+
+    ``ports``: those of this machine by those of it that they lead to.
+    """
 
     qemu: subprocess.Popen[str] = field(kw_only=True)
-    port: int = field(kw_only=True)
+    ports: Mapping[int, int] = field(kw_only=True)
     console: Path = field(kw_only=True)
 
     def monitor(self, command: str) -> None:
@@ -61,7 +83,7 @@ class Guest(Target):
         until(lambda: self.greets() and self.boot_id(seconds=12) not in ("", was), f"{self.name} to boot again", BOOT_S)
 
     def greets(self) -> bool:
-        return answers("127.0.0.1", self.port)
+        return answers("127.0.0.1", self.ports[SSH_PORT])
 
     def said(self) -> str:
         """What came over its serial line, ``/dev/ttyAMA0``: anybody in it may write there, and no link is asked."""
@@ -91,44 +113,47 @@ class Guest(Target):
         self.ssh(f"rm -f {FILLER}", user="root")
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def _seed(folder: Path, user: str, keys: Keys) -> Path:
+def _seed(folder: Path, user: str, keys: Keys, plan: Plan) -> Path:
     """What makes the disk a machine of its own, as the archive that its first boot unpacks."""
-    above = layer(folder / "layer", user, keys, {"etc/rc": RC})
+    above = layer(folder / "layer", user, keys, {"etc/rc": RC + plan.rc, "etc/inittab": INITTAB + plan.inittab})
+    plan.more(above)
     with tarfile.open(folder / "seed.tar", "w") as archive:
         for path in sorted(above.rglob("*")):
             archive.add(path, str(path.relative_to(above)), recursive=False)
     return above / "etc/ssh/host_key"
 
 
-def _qemu(folder: Path, image: Path, cpu: str, port: int) -> list[str]:
+def _qemu(folder: Path, plan: Plan, ports: Mapping[int, int]) -> list[str]:
+    kernel = artefact(lambda lab: lab_images.kernel(lab, plan.arch))
+    image = artefact(lambda lab: lab_images.disk(lab, plan.arch, with_phone=plan.with_phone))
+    program, kind, console = _KINDS[plan.arch]
     disk = folder / "disk.qcow2"
-    sh("qemu-img", "create", "-q", "-f", "qcow2", "-b", image / "disk.img", "-F", "raw", disk)
-    machine = ["-M", "virt", "-cpu", cpu, "-smp", "2", "-m", "1024", "-display", "none", "-nodefaults"]
-    boot = ["-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initramfs"), "-append", "console=ttyAMA0 quiet"]
+    sh("qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "raw", disk)
+    machine = ["-M", kind, "-cpu", plan.cpu, "-smp", "2", "-m", "1024", "-display", "none", "-nodefaults"]
+    boot = ["-kernel", str(kernel / "vmlinuz"), "-initrd", str(kernel / "initramfs")]
+    boot += ["-append", f"console={console} quiet"]
     drives = ["-drive", f"file={disk},if=virtio,format=qcow2,cache=unsafe"]
     drives += ["-drive", f"file={folder / 'seed.tar'},if=virtio,format=raw,readonly=on"]
-    # It can be reached by one port of this machine, and reach nothing itself.
-    network = ["-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"]
+    # It can be reached by some ports of this machine, and reach nothing itself.
+    forwarded = "".join(f",hostfwd=tcp:127.0.0.1:{here}-:{there}" for there, here in ports.items())
+    network = ["-netdev", f"user,id=net,restrict=on{forwarded}"]
     network += ["-device", "virtio-net-pci,netdev=net,romfile="]
     serial = ["-serial", f"file:{folder / 'console'}", "-monitor", "stdio"]
-    return ["qemu-system-aarch64", *machine, *boot, *drives, *network, *serial]
+    return [program, *machine, *boot, *drives, *network, *serial]
+
+
+G = TypeVar("G", bound=Guest)
 
 
 @contextmanager
-def arm64_guest(folder: Path, keys: Keys, cpu: str = "cortex-a76") -> Iterator[Guest]:
-    """A guest that has booted and answers; it is gone afterwards."""
-    need("qemu-system-aarch64", "qemu-img", "ssh")
-    image = artefact(lab_images.guest)
+def booted(folder: Path, keys: Keys, plan: Plan, kind: type[G], user: str = "lab", **more: object) -> Iterator[G]:
+    """A guest that has booted and answers; it is gone afterwards. ``more``: what its kind has beside a Guest."""
+    need(_KINDS[plan.arch][0], "qemu-img", "ssh")
     folder.mkdir(parents=True, exist_ok=True)
-    host_key, port = _seed(folder, "lab", keys), _free_port()
+    ports = {port: free_port() for port in (SSH_PORT, *plan.ports)}
+    argv, host_key = _qemu(folder, plan, ports), _seed(folder, "lab", keys, plan)
     running = subprocess.Popen(
-        _qemu(folder, image, cpu, port),
+        argv,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -137,9 +162,10 @@ def arm64_guest(folder: Path, keys: Keys, cpu: str = "cortex-a76") -> Iterator[G
     )
 
     try:
-        keys.add("lab-guest", "127.0.0.1", port, "lab", host_key)
-        more = {"qemu": running, "port": port, "console": folder / "console"}
-        guest = Guest("lab-guest", "lab", "/home/lab", keys, **more)
+        keys.add("lab-guest", "127.0.0.1", ports[SSH_PORT], user, host_key)
+        own = {"qemu": running, "ports": ports, "console": folder / "console", **more}
+        home = "/root" if user == "root" else f"/home/{user}"
+        guest = kind("lab-guest", user, home, keys, **own)
 
         def up() -> bool:
             if running.poll() is not None:
@@ -152,3 +178,10 @@ def arm64_guest(folder: Path, keys: Keys, cpu: str = "cortex-a76") -> Iterator[G
     finally:
         running.kill()
         running.communicate()
+
+
+@contextmanager
+def arm64_guest(folder: Path, keys: Keys, cpu: str = "cortex-a76") -> Iterator[Guest]:
+    """An arm64 machine that is reached by SSH."""
+    with booted(folder, keys, Plan(cpu=cpu), Guest) as guest:
+        yield guest

@@ -1,4 +1,4 @@
-"""Makes what the laboratory's targets are built from: root file systems without Python, and a kernel for a guest.
+"""Makes what the laboratory's targets are built from: root file systems without Python, kernels and disks of guests.
 
 Packages of the distribution are unpacked and nothing of them is run, so an arm64 tree is made on any machine. They come
 from where this machine's own apt takes them. Each artefact lies in a folder of the lab that is named after how it was
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 # What the targets need on the controller's machine: program, package.
@@ -27,21 +28,37 @@ TOOLS = {
     "nft": "nftables",
     "qemu-aarch64-static": "qemu-user-static",
     "qemu-system-aarch64": "qemu-system-arm",
+    "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
     "mkfs.ext4": "e2fsprogs",
 }
 # sshd, a shell, and the libraries that programs of the distribution's compilers ask for. No Python; Perl is taken away.
 PACKAGES = ("openssh-server", "openssh-sftp-server", "busybox-static", "dash", "libstdc++6", "libgomp1", "iproute2")
-KERNEL = "linux-image-cloud-arm64"  # the smallest with virtio, ext4 and netem
 SUPERFLUOUS = ("usr/share", "usr/lib/*/perl*", "usr/lib/*/gconv", "usr/bin/*perl*", "usr/lib/python3*", "usr/bin/py3*")
-MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "sch_netem")
-DISK_BYTES = 3 << 30  # of the guest; a file with holes
+DISK_BYTES = 3 << 30  # of a guest; a file with holes
+PHONE_ROOT = "phone"  # where a guest's disk has the root file system of a phone
 # Android's adbd, shell and userland as this release packages them, and a library that a stock engine asks for.
 PHONE, PHONE_SUITE = ("adbd", "mksh", "toybox", "libgomp1"), "trixie"
 ADBD = Path("apex/com.android.adbd/bin/adbd")  # where Android has it
 SHELL = Path("apex/lab/sh")  # of the made programs too, whatever stands at /system/bin/sh
 ROOTS = ("su", "login", "passwd", "reboot", "halt", "poweroff")  # of toybox; a phone has none of them, or another
 ADMIN = "/usr/local/sbin:/usr/sbin:/sbin"  # where apt puts sshd, ip and mkfs, and a plain user's PATH does not look
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The package of a guest's kernel, and what of its modules a guest loads as it starts."""
+
+    package: str
+    modules: tuple[str, ...]
+
+
+_VIRTIO = ("virtio_pci", "virtio_blk", "virtio_net", "sch_netem")
+# By architecture: the smallest kernel with virtio, ext4 and netem, and one with USB at both ends and no wire between.
+KERNELS = {
+    "arm64": Kernel("linux-image-cloud-arm64", _VIRTIO),
+    "amd64": Kernel("linux-image-amd64", (*_VIRTIO, "crc32c_generic", "ext4", "dummy_hcd", "usb_f_fs")),
+}
 
 
 def which(program: str) -> str | None:
@@ -96,7 +113,6 @@ def unpacked(where: Path, arch: str, *packages: str, suite: str = "") -> None:
 def _place(lab: Path, what: str, *makers: Callable[..., object], text: str = "") -> Path:
     """The artefact's folder: its name changes with the code that makes it and with what that is given."""
     told = "".join(inspect.getsource(one) for one in makers) + text
-    told += repr((PACKAGES, SUPERFLUOUS, KERNEL, MODULES, DISK_BYTES))
     return lab / f"{what}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
@@ -107,7 +123,7 @@ def native() -> str:
 
 def rootfs(lab: Path, arch: str) -> Path:
     """The folder of a root file system of that architecture, made where it is not there."""
-    target = _place(lab, f"rootfs-{arch}", rootfs)
+    target = _place(lab, f"rootfs-{arch}", rootfs, text=repr((PACKAGES, SUPERFLUOUS)))
     if target.is_dir():
         return target
     with tempfile.TemporaryDirectory(dir=lab) as folder:
@@ -148,7 +164,9 @@ def phone(lab: Path, arch: str) -> Path:
         (full / "usr/bin/toybox").rename(root / "system/bin/toybox")
         for libraries in (full / "usr/lib").glob("*-linux-gnu"):
             libraries.rename(root / "usr/lib" / libraries.name)
-        shutil.copytree(full / "usr/lib64", root / "usr/lib64", symlinks=True)
+        for place in [path for path in full.glob("usr/lib*/ld-linux-*") if path.is_symlink()]:  # to the loader
+            (root / place.relative_to(full).parent).mkdir(exist_ok=True)
+            place.rename(root / place.relative_to(full))
         for name, where in (("bin", "system/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")):
             (root / name).symlink_to(where)
         emulator = () if arch == native() else ("qemu-aarch64-static",)
@@ -176,24 +194,44 @@ exec /bin/busybox switch_root /new /bin/busybox init
 """
 
 
-def guest(lab: Path) -> Path:
-    """The folder of an arm64 guest: vmlinuz, initramfs, disk.img (never written to: each guest has its own overlay)."""
-    target = _place(lab, "guest-arm64", guest, rootfs, _initramfs, text=_FIRST)
+def kernel(lab: Path, arch: str) -> Path:
+    """The folder of what a guest of that architecture is started with: vmlinuz, initramfs."""
+    root, busybox = rootfs(lab, arch), rootfs(lab, native()) / "bin/busybox"
+    text = repr((KERNELS[arch], root.name)) + _FIRST
+    target = _place(lab, f"kernel-{arch}", kernel, _initramfs, _with_needs, text=text)
     if target.is_dir():
         return target
-    busybox = rootfs(lab, native()) / "bin/busybox"
     with tempfile.TemporaryDirectory(dir=lab) as folder:
         work, made = Path(folder), Path(folder) / "made"
         made.mkdir()
-        unpacked(work / "kernel", "arm64", KERNEL)
+        unpacked(work / "kernel", arch, KERNELS[arch].package)
         (image,) = (work / "kernel/boot").glob("vmlinuz-*")
         image.rename(made / "vmlinuz")
-        _initramfs(work, made / "initramfs", busybox, rootfs(lab, "arm64"))
-        with (made / "disk.img").open("wb") as disk:
-            disk.truncate(DISK_BYTES)
-        run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1", "-d", rootfs(lab, "arm64"), made / "disk.img")
+        _initramfs(work, made / "initramfs", busybox, root / "bin/busybox", KERNELS[arch].modules)
         made.rename(target)
     return target
+
+
+def disk(lab: Path, arch: str, *, with_phone: bool = False) -> Path:
+    """The disk of a guest of that architecture, never written to: each guest has its own overlay.
+
+    ``with_phone``: it has the root file system of a phone too, in a folder.
+    """
+    roots = {".": rootfs(lab, arch)} | ({PHONE_ROOT: phone(lab, arch)} if with_phone else {})
+    text = repr((DISK_BYTES, *(root.name for root in roots.values())))
+    target = _place(lab, f"disk-{arch}", disk, text=text)
+    if target.is_dir():
+        return target / "disk.img"
+    with tempfile.TemporaryDirectory(dir=lab) as folder:
+        root, made = Path(folder) / "root", Path(folder) / "made"
+        made.mkdir()
+        for where, source in roots.items():
+            run("cp", "-a", source, root / where)
+        with (made / "disk.img").open("wb") as image:
+            image.truncate(DISK_BYTES)
+        run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1", "-d", root, made / "disk.img")
+        made.rename(target)
+    return target / "disk.img"
 
 
 def _module(folder: Path, name: str) -> Path:
@@ -201,26 +239,27 @@ def _module(folder: Path, name: str) -> Path:
     return found
 
 
-def _with_needs(folder: Path, name: str, known: dict[str, None]) -> None:
+def _with_needs(folder: Path, name: str, known: dict[str, Path]) -> None:
     """A module after those that it says it depends on."""
-    told = re.search(rb"\0depends=([^\0]*)\0", _module(folder, name).read_bytes())
-    for other in told[1].decode().split(",") if told and told[1] else ():
+    module = _module(folder, name)
+    told = re.search(rb"\0depends=([^\0]*)\0", module.read_bytes())
+    for other in told[1].decode().replace("-", "_").split(",") if told and told[1] else ():
         if other not in known:
             _with_needs(folder, other, known)
-    known[name] = None
+    known[name] = module
 
 
-def _initramfs(work: Path, made: Path, busybox: Path, arm64: Path) -> None:
+def _initramfs(work: Path, made: Path, busybox: Path, theirs: Path, modules: tuple[str, ...]) -> None:
     """What the kernel starts: it loads the drivers of disk and network, and hands over to the disk."""
     first = work / "first"
     (first / "bin").mkdir(parents=True)
     (first / "dev").mkdir()
-    shutil.copy2(arm64 / "bin/busybox", first / "bin/busybox")
-    needed: dict[str, None] = {}
-    for name in MODULES:
+    shutil.copy2(theirs, first / "bin/busybox")
+    needed: dict[str, Path] = {}
+    for name in modules:
         _with_needs(work / "kernel/lib/modules", name, needed)
-    for name in needed:
-        shutil.copy2(_module(work / "kernel/lib/modules", name), first)
+    for name, module in needed.items():
+        shutil.copy2(module, first / f"{name}.ko")
     (first / "init").write_text(_FIRST.format(modules=" ".join(needed)))
     (first / "init").chmod(0o755)
     names = "\n".join(str(path.relative_to(first)) for path in [first, *sorted(first.rglob("*"))])
@@ -228,10 +267,23 @@ def _initramfs(work: Path, made: Path, busybox: Path, arm64: Path) -> None:
         subprocess.run([busybox, "cpio", "-o", "-H", "newc"], cwd=first, input=names.encode(), stdout=out, check=True)
 
 
+# What `make lab` makes, by what it is called there.
+ARTEFACTS: dict[str, Callable[[Path], object]] = {
+    "root file system": lambda lab: rootfs(lab, native()),
+    "arm64 root file system": lambda lab: rootfs(lab, "arm64"),
+    "phone": lambda lab: phone(lab, native()),
+    "arm64 guest": lambda lab: (kernel(lab, "arm64"), disk(lab, "arm64")),
+    "arm64 guest with a phone": lambda lab: disk(lab, "arm64", with_phone=True),
+    "guest with a phone at its USB": lambda lab: (kernel(lab, "amd64"), disk(lab, "amd64", with_phone=True)),
+}
+
+
 def main() -> None:
     lab = Path(sys.argv[1])
     lab.mkdir(parents=True, exist_ok=True)
-    print(tools(), rootfs(lab, native()), rootfs(lab, "arm64"), phone(lab, native()), guest(lab), sep="\n")
+    print(tools())
+    for make in ARTEFACTS.values():
+        print(make(lab))
 
 
 if __name__ == "__main__":

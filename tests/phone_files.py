@@ -35,7 +35,7 @@ _RC = """#!/lab/busybox sh
 """
 _START = f"""#!/lab/busybox sh
 while [ -e /lab/off ]; do /lab/busybox sleep 0.05; done
-export PATH={PATH} ADBD_PORT={PORT} ANDROID_ROOT=/system ANDROID_DATA=/data EXTERNAL_STORAGE=/sdcard
+export PATH={PATH} ANDROID_ROOT=/system ANDROID_DATA=/data EXTERNAL_STORAGE=/sdcard{{}}
 exec /lab/busybox start-stop-daemon -S -c shell:shell -x /{lab_images.ADBD}
 """
 # Wi-Fi is the wire: a phone that switches it off is gone. At each start it is what it was set to be.
@@ -68,15 +68,24 @@ _DATA = (
 
 def layer(folder: Path, maker: Maker, *, prose: bool) -> Path:
     """The files that make the root file system a phone of its own. ``prose``: its shell says something as it starts."""
-    users = f"root:x:0:0:root:/:/system/bin/sh\nshell:x:{SHELL}:{SHELL}::/:/system/bin/sh\n"
-    groups = "".join(f"{name}:x:{number}:shell\n" for name, number in _GROUPS.items())
-    texts = {"etc/passwd": users, "etc/group": f"root:x:0:\nshell:x:{SHELL}:\n{groups}", "etc/inittab": _INITTAB}
-    texts |= {"lab/rc": _RC, "lab/start": _START, "lab/radio": _RADIO}
+    texts = {"etc/inittab": _INITTAB, "lab/rc": _RC, "lab/radio": _RADIO}
     texts |= {"system/bin/sh": _PROSE} if prose else {}
     places = {"bin": "system/bin", "services": "apex/lab/services"}
     places |= {"pixel": "system/bin"} if maker.power_monitors else {}
     for place, where in places.items():
         texts |= {f"{where}/{path.name}": path.read_text() for path in (HERE / "made_android" / place).iterdir()}
+    return root(folder, texts, PORT)
+
+
+def root(folder: Path, files: Files, port: int | None) -> Path:
+    """The files that any phone has: its users, its data folders, what starts its adbd, and ``files`` beside them.
+
+    ``port``: where adbd listens; None: it has USB alone.
+    """
+    users = f"root:x:0:0:root:/:/system/bin/sh\nshell:x:{SHELL}:{SHELL}::/:/system/bin/sh\n"
+    groups = "".join(f"{name}:x:{number}:shell\n" for name, number in _GROUPS.items())
+    texts = {"etc/passwd": users, "etc/group": f"root:x:0:\nshell:x:{SHELL}:\n{groups}", **files}
+    texts |= {"lab/start": _START.format("" if port is None else f" ADBD_PORT={port}")}
     write(folder, texts)
     for name, text in texts.items():
         (folder / name).chmod(0o755 if text.startswith("#!") else 0o644)
@@ -130,6 +139,11 @@ def shared_state(folder: Path, maker: Maker, properties: Mapping[str, str]) -> P
     texts |= {"fixed_performance": ""} if maker.fixed_performance else {}
     write(folder, texts)
     (folder / "run").mkdir()
+    return settings(folder)
+
+
+def settings(folder: Path) -> Path:
+    """The settings of a phone, which its shell may change."""
     for space, values in SETTINGS.items():
         place = folder / "settings" / space
         write(place, {name: f"{value}\n" for name, value in values.items()})

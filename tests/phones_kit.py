@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lab_images
-from adb_kit import Server, listens
+from adb_kit import ByAdb, Server
 from made_boards import Truth
 from phone_files import PORT, layer, made_sys, shared_state
 from phone_makers import MAKERS
@@ -29,7 +29,7 @@ from wire_kit import Wire
 
 
 @dataclass
-class Phone:
+class Phone(ByAdb):
     """A made phone that is on. ``serial``: its name to adb. A server that was started anew has to ``connect`` to it."""
 
     room: Room
@@ -59,33 +59,6 @@ class Phone:
     def state(self) -> Path:
         """What its made programs share, as this machine sees it."""
         return self.folder / "state"
-
-    def try_adb(self, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """What the real client says to these words about this phone."""
-        return self.server.adb("-s", self.serial, *words, seconds=seconds)
-
-    def adb(self, *words: str, seconds: float = 60) -> str:
-        """What it printed; it must end well."""
-        done = self.try_adb(*words, seconds=seconds)
-        assert done.returncode == 0, f"adb {' '.join(words)}: {done.returncode}: {done.stderr or done.stdout}"
-        return done.stdout.strip()
-
-    def shell(self, command: str, seconds: float = 60) -> str:
-        """What a command printed there; it must end well."""
-        return self.adb("shell", command, seconds=seconds)
-
-    def connect(self) -> None:
-        """Have the server know it, and wait until it answers."""
-        until(lambda: listens(self.wire.address, self.port), f"adbd of {self.serial} to listen")
-        until(self._answers, f"{self.serial} to answer")
-
-    def _answers(self) -> bool:
-        with suppress(subprocess.TimeoutExpired):
-            if "offline" in self.try_adb("get-state", seconds=10).stderr:
-                self.server.adb("disconnect", self.serial)  # by itself it tries again every 3 s
-            if "connected" in self.server.adb("connect", self.serial, seconds=10).stdout:
-                return self.try_adb("shell", "echo ready", seconds=10).stdout.endswith("ready\n")
-        return False
 
     def kill_server(self) -> None:
         self.server.kill()

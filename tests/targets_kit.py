@@ -224,6 +224,20 @@ def layer(folder: Path, user: str, keys: Keys, files: dict[str, str] | None = No
     return folder
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def listens(address: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as one:
+        one.settimeout(1)
+        return one.connect_ex((address, port)) == 0
+
+
 def answers(address: str, port: int) -> bool:
     """Whether an sshd greets there."""
     try:

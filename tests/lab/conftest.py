@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from box_kit import stock_engine
 
-from meltbench import paths
+from meltbench import builds, paths
 from meltbench.probe import build
 
 
@@ -18,3 +19,9 @@ def made_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["-shared", "-fPIC", "-O1", "-o", str(folder / "libnvidia-ml.so.1"), str(source)]
     build.zig_cc(words, paths.cache_dir() / "probe" / "zig")
     return folder
+
+
+@pytest.fixture(scope="session")
+def stock() -> builds.Record:
+    """What meltbench knows of the engine that it built for arm64 machines, which a run takes by itself."""
+    return stock_engine()

@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -150,10 +151,7 @@ def main() -> None:
     lab.mkdir(parents=True, exist_ok=True)
     for what, make in (
         ("programs for targets", lab_images.tools),
-        ("root file system", lambda: lab_images.rootfs(lab, lab_images.native())),
-        ("arm64 root file system", lambda: lab_images.rootfs(lab, "arm64")),
-        ("phone", lambda: lab_images.phone(lab, lab_images.native())),
-        ("arm64 guest", lambda: lab_images.guest(lab)),
+        *((what, partial(make, lab)) for what, make in lab_images.ARTEFACTS.items()),
         ("stock engine", lambda: stock_engine(lab)),
         ("llama-cpp-python", lambda: python_engine(lab)),
         ("engine for arm64", lambda: arm_engine(lab)),

@@ -7,24 +7,35 @@ Both are a Cortex-A72, for which the stock engine is the one that `make lab` had
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_llama
-from cli import Bench
+from box_kit import (
+    FEW,
+    LONG,
+    SHORT,
+    TINY,
+    Controller,
+    answered,
+    has_real_tokens,
+    is_rebooted,
+    one_of,
+    reasons,
+    until_run,
+    value,
+)
 from engines_kit import stock_folder
 from guest_kit import Guest, arm64_guest
 from made_meter import IDLE_W, LOAD_W, made_meter
 from road_kit import Staged
 from rooms_kit import arm64_rootfs
-from targets_kit import Keys, Target, until
+from targets_kit import Keys, until
 from test_smoke import DOTPROD, zigged
 
 from meltbench import builds, follow, plan, road
@@ -33,80 +44,6 @@ from meltbench.spec import Spec
 from meltbench.store import open_store, read_record
 
 CPU = "cortex-a72"
-TOKENS = 4
-FEW = ("--set", f"max_tokens={TOKENS}", "--set", "repeat=1", "--set", "warmup=0")
-TINY = ("--model", "tiny.gguf", *FEW)
-SHORT = ("--set", "idle_s=0.3")
-
-
-class Lacking:
-    """A Watch of a build that must not begin: it takes minutes."""
-
-    def say(self, text: str) -> None:
-        pytest.skip(f"no engine for arm64 in the user's cache ({text}): make lab has meltbench build one")
-
-    warn = say
-
-    def fetched(self, done: int, total: int | None, doing: str = "") -> None:
-        raise AssertionError("skipped before")
-
-    def step(self, status: Mapping[str, Any]) -> None:
-        raise AssertionError("skipped before")
-
-
-@pytest.fixture(scope="module")
-def stock() -> builds.Record:
-    """What meltbench knows of the engine that it built for these machines, which a run takes by itself."""
-    record = builds.record_of(builds.ensure(builds.variant("aarch64-linux"), Lacking()))
-    assert record is not None
-    return record
-
-
-@dataclass
-class Controller(Bench):
-    """A controller that knows one device, ``box``; nothing of it was there before."""
-
-    target: Target = field(kw_only=True)
-    started: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, home: Path, target: Target, user: str = "lab") -> Controller:
-        tiny_llama.write(home / "tiny.gguf")
-        own = {"XDG_CONFIG_HOME": str(home / "config"), "MELTBENCH_INVENTORY": str(home / "inventory.toml")}
-        made = cls(home, own | target.environment, target=target)
-        done = made.run("devices", "add", "box", "--ssh", f"{user}@{target.name}")
-        assert done.returncode == 0, done.stderr
-        return made
-
-    def one(self, *words: str, code: int = 0) -> dict[str, Any]:
-        """The run that a command stored."""
-        (record,) = self.json(words[0], "--device", "box", *SHORT, *words[1:], code=code)
-        return dict(record)
-
-    def refused(self, *words: str) -> str:
-        """What was said of a command that did not work: one line. Nothing is stored by it."""
-        before = self.stored()
-        done = self.run(words[0], "--device", "box", *SHORT, *words[1:])
-        assert done.returncode not in (0, -9), done.stdout
-        assert self.stored() == before
-        (line,) = (line for line in done.stderr.splitlines() if line.startswith("meltbench: "))
-        assert "Traceback" not in done.stderr
-        return line
-
-    def stored(self) -> list[str]:
-        return sorted(path.parent.name for path in self.data.glob("runs/*/manifest.json"))
-
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        """Start it, and end it at the end of the block, or of the test, that it was started for."""
-        process = super().start(*args)
-        self.started.append(process)
-        return process
-
-    def left(self) -> str:
-        """What of a run is left on the device beside the lease's files: its folders, and processes of ours."""
-        return self.target.ssh(
-            "ls .meltbench/runs | grep -v -e lease -e '^lock$'; ps -o args | grep -e '[m]eltprobe' -e '[l]lama-'; :"
-        )
 
 
 @pytest.fixture(scope="module")
@@ -130,39 +67,9 @@ def box(tmp_path_factory: pytest.TempPathFactory, guest: Guest, stock: builds.Re
 
 @pytest.fixture(autouse=True)
 def ended(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A controller that a failed test left behind would hold the device against the next."""
     yield
     for name in {"room", "box"} & {*request.fixturenames}:
-        for process in request.getfixturevalue(name).started:
-            process.kill()
-            process.communicate()
-
-
-def has_real_tokens(run: dict[str, Any], stock: builds.Record) -> None:
-    """The engine is the product's own, every request was answered by it, and every token counted."""
-    assert (run["outcome"], run["conditions"]["arch"]) == ("done", "aarch64")
-    assert run["conditions"]["pushed"]["files"]["llama-server"] == stock.programs["llama-server"]
-    assert run["runner"]["version"] == stock.version
-    assert [(one["status"], one["n_out"]) for one in run["requests"]] == [("ok", TOKENS)] * 5
-    assert all(one["n_in"] > 200 and one["t_end_ns"] > one["t_send_ns"] for one in run["requests"])
-    assert value(run, "engine_decode_tps", "median") > 0
-
-
-def value(run: dict[str, Any], name: str, stat: str = "value") -> float:
-    return float(one_of(run, name, stat)["value"])
-
-
-def one_of(run: dict[str, Any], name: str, stat: str = "value", source: str = "") -> dict[str, Any]:
-    (found,) = (
-        m for m in run["measures"]
-        if (m["name"], m["phase"], m["stat"], m["source"] or "") == (name, "run", stat, source)
-        and not m.get("request")
-    )  # fmt: skip
-    return dict(found)
-
-
-def reasons(run: dict[str, Any]) -> set[str]:
-    return {one["code"] for one in run["reasons"]}
+        request.getfixturevalue(name).end()
 
 
 # --- show 1: arm64 programs ---
@@ -315,29 +222,6 @@ def test_over_a_long_and_lossy_link(box: Controller, guest: Guest) -> None:
 # --- its reboots ---
 
 
-LONG = ("--model", "tiny.gguf", "--set", "repeat=100", "--set", "warmup=0")
-
-
-def until_run(box: Controller, says: str) -> None:
-    """Wait until a filter leaves something of the state of the run that is under way."""
-    box.target.ssh(f"until cat .meltbench/runs/2*/state | {says}; do sleep 0.1; done", seconds=240)
-
-
-def answered(box: Controller) -> None:
-    """Wait until the run that is under way has had an answer."""
-    until_run(box, 'grep \'"op":"http"\' | grep -v \'"done":0\'')
-
-
-def is_rebooted(run: dict[str, Any]) -> None:
-    """Stored as failed, and without a number that would span the reboot."""
-    assert (run["outcome"], run["validity"], run["ended_at"]) == ("failed", "invalid", None)
-    assert "device_rebooted" in reasons(run)
-    assert run["failure"].startswith("the device rebooted")
-    of_time = [one for one in run["measures"] if one["phase"] == "run" and one["unit"] in ("s", "J", "W", "1/s")]
-    assert {one["name"] for one in of_time if one["value"] is not None} <= {"load_s"}  # it was over before
-    assert [one["name"] for one in run["phases"]] == ["idle_before", "load"]
-
-
 def test_a_machine_that_reboots_while_somebody_looks_on(
     box: Controller, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,7 +316,7 @@ def test_a_disk_that_fills_up_while_a_run_writes_its_journal(box: Controller, gu
 
 
 def test_an_engine_past_its_memory_cap_is_told_apart(tmp_path: Path, guest: Guest, stock: builds.Record) -> None:
-    root = Controller.of(tmp_path, guest, "root")
+    root = Controller.of(tmp_path, guest, "--ssh", f"root@{guest.name}")
     fits = root.one("run", *TINY, "--set", "memory_mib=256")
     has_real_tokens(fits, stock)
     held = {"cpus": None, "memory_by": "cgroup", "memory_bytes": 256 << 20}
