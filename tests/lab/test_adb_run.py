@@ -101,3 +101,23 @@ def test_perfetto_counts_the_rails_in_a_run_without_root(road: PhoneRoad, phone:
     assert len(rail) > 15
     assert (rail.value[1:] >= rail.value[:-1]).all()
     assert 0 < rail.value[-1] - rail.value[0] < phone.truth.joules(int(t[0]) - 10**9, int(t[-1]) + 10**9)
+
+
+def test_steady_clocks_are_asked_for_by_name_and_given_back(road: PhoneRoad, phone: Phone) -> None:
+    words = ("exec", "--device", "box", "--set", "idle_s=0.3")
+    (run,) = road.json(*words, "--set", "fixed_performance=true", "--", "sleep", "1")
+    assert run["conditions"]["settings"]["fixed_performance"]["state"] == "set"
+    assert not (phone.state / "run/fixed").exists()
+    road.nothing_left()
+    refused = road.run(*words, "--set", "fixed_performance=true; reboot", "--", "sleep", "1")
+    assert (refused.returncode, "is not a valid setting" in refused.stderr) == (2, True)
+
+
+def test_a_screen_that_was_off_is_on_while_it_measures(road: PhoneRoad, phone: Phone) -> None:
+    phone.shell("input keyevent KEYCODE_SLEEP")
+    (run,) = road.json("exec", "--device", "box", "--set", "idle_s=0.3", "--", "sleep", "1")
+    assert run["conditions"]["settings"]["screen"] | {"detail": ""} == {
+        "value": "true", "state": "set", "before": "false", "used": "true", "detail": "",
+    }  # fmt: skip
+    assert phone.shell("dumpsys deviceidle get screen") == "false"
+    road.nothing_left()
