@@ -4,6 +4,8 @@ are the energies that the made rails count."""
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,31 @@ def test_what_was_set_was_in_force_and_is_told(road: PhoneRoad) -> None:
     assert {found.pop(name) for name in ("screen_timeout", "screen_brightness_mode", "knob")} == {"set"}
     assert set(found.values()) <= {"set", "in_force"}, run["conditions"]["settings"]
     road.nothing_left()
+
+
+def test_the_way_to_the_first_run_is_as_the_page_says(phone: Phone, tmp_path: Path, default_model: Path) -> None:
+    """Each command of the page's first part, in its order, on a phone that nobody has seen before."""
+    del default_model
+    page = (Path(__file__).parents[2] / "docs/android.md").read_text(encoding="utf-8")
+    section = page.partition("## From an unpacked phone")[2].partition("\n## ")[0]
+    lines = re.findall(r"^\d+\. .*(?:\n(?!\d|\n).*)*", section, re.MULTILINE)
+    assert len(lines) == 10
+    commands = [shlex.split(found)[1:] for line in lines for found in re.findall(r"`(meltbench [^`]+)`", line)]
+    road = PhoneRoad(tmp_path, target=phone)
+    (road.home / "config/meltbench/devices/knobbed.toml").unlink()
+    phone.steady()
+    try:
+        for command in commands:
+            more = {"run": words("--set", "idle_s=0.5")[3:], "calibrate": ("--quick", "--idle-s", "3", "--load-s", "3")}
+            args = [phone.serial if word == "SERIAL" else word for word in command]
+            args += more.get(args[0], more.get(args[1] if len(args) > 1 else "", ()))
+            done = road.run(*args, timeout=200)
+            assert "Traceback" not in done.stderr
+            assert done.returncode == 0 or args[1:2] in (["doctor"], ["calibrate"]), f"{args}: {done.stderr}"
+        assert [command[0] for command in commands] == ["devices"] * 3 + ["run", "show", "devices"]
+        assert not road.there.exists()
+    finally:
+        (phone.folder / "steady").unlink()
 
 
 def test_perfetto_counts_the_rails_in_a_run_without_root(road: PhoneRoad, phone: Phone) -> None:
