@@ -113,6 +113,10 @@ def test_an_import_is_a_run_like_any_other_and_says_that_it_is_none_of_ours(benc
     assert {one["code"] for one in shown["reasons"]} == {"imported", "no_thermal_sensor"}
     assert [one["n_out"] for one in shown["requests"]] == [9, 14, 11]
     assert all(one["energy_j"] > 0 for one in shown["requests"])
+    measures = {(m["name"], m["phase"], m["source"]): m["value"] for m in shown["measures"]}
+    charge = measures["energy_j", "run", "total"] / 4.0 / 3.6  # mAh: the Monsoon of the kit gives 4 V
+    by_token = measures["inprocess_discharge_mah_per_token", "run", "total"]
+    assert by_token == pytest.approx(charge / (9 + 14 + 11), rel=1e-6)
     evidence = Path(shown["stored"]) / "evidence"
     for path in folder.rglob("*"):
         if path.is_file():
