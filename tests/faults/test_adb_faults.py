@@ -222,6 +222,35 @@ def test_a_log_that_floods_spoils_nothing(road: PhoneRoad) -> None:
     road.nothing_left()
 
 
+def test_a_charger_that_is_connected_while_it_measures_is_seen(road: PhoneRoad) -> None:
+    controller = road.staged("never", *EXEC, *GATED)
+    road.until_run(lambda state: state.get("op") == "exec")
+    road.target.plug()
+    try:
+        time.sleep(4)
+        road.open_gate()
+        code, _, err = controller.end()
+    finally:
+        road.target.plug(on=False)
+    assert code == 0, err
+    (run,) = road.stored()
+    assert (run["validity"], "charging" in reasons(run)) == ("invalid", True)
+    road.nothing_left()
+
+
+def test_a_battery_below_its_window_is_told_and_its_run_says_so(road: PhoneRoad) -> None:
+    road.target.charge_to(12)
+    try:
+        done = road.run(*EXEC, "--set", "charge_timeout_s=1", *SLEEP)
+    finally:
+        road.target.charge_to(71)
+    assert done.returncode == 0, done.stderr
+    (run,) = road.honest()
+    assert "charge_out_of_window" in reasons(run)
+    assert "low_battery" in reasons(run)
+    road.nothing_left()
+
+
 def test_a_locked_phone_measures(tmp_path: Path, adb: Server, probe_binary: Path) -> None:
     with made_phone(tmp_path / "phone", adb, serial="LOCKED") as locked:
         locked.set_pin()

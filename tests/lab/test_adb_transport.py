@@ -250,6 +250,10 @@ def test_a_phone_that_was_not_allowed_says_what_to_tap(phone: Phone, adb: Server
 def test_a_phone_whose_serial_is_gone_is_found_by_its_hardware(phone: Phone) -> None:
     moved = AdbTransport("OLDSERIAL", None, identity_of(SERIAL))
     assert moved.run(["getprop", "ro.serialno"], soon()).stdout.strip() == SERIAL.encode()
+    met = AdbTransport(phone.serial)
+    assert met.run(["echo", "a"], soon()).stdout == b"a\n"
+    met.address = met._serial = "OLDSERIAL"  # as over a cable that became Wi-Fi
+    assert met.run(["echo", "b"], soon()).stdout == b"b\n"
     with pytest.raises(LinkLost):
         AdbTransport("OLDSERIAL", None, identity_of("another")).run(["true"], soon())
 

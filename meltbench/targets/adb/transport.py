@@ -84,6 +84,9 @@ class AdbTransport(ShellTransport):
                     f"{self.address} has an adbd that tells no exit status", hint="Android 7 (2016) and newer do"
                 )
             self._able = True
+            if self._identity is None:  # of whoever was met first, so that it is found again under another serial
+                serial = self._told(self._serial, ["getprop", SERIAL_PROPERTY], deadline.within(_ASK_S))
+                self._identity = identity_of(serial) if serial else None
 
     def _service(self, name: str, deadline: Deadline) -> socket.socket:
         return self._patiently(lambda: self.server.service(self._serial, name, deadline), deadline)
