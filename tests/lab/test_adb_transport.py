@@ -157,8 +157,10 @@ def test_a_channel_answers_line_by_line(to: AdbTransport) -> None:
     channel = to.spawn(["sh", "-c", 'while read -r l; do echo "<$l>"; done'], soon())
     assert channel.ask(b"one", soon()) == b"<one>\n"
     assert channel.ask(b"two", soon()) == b"<two>\n"
+    hangs = to.spawn(["sleep", "60"], soon())
     with pytest.raises(DeadlineExceeded):
-        to.spawn(["sleep", "60"], soon()).ask(b"hello", Deadline.after(0.5))
+        hangs.ask(b"hello", Deadline.after(0.5))
+    hangs.close()
     channel.close()
     channel.close()
     ended = to.spawn(["true"], soon())
