@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -217,9 +218,14 @@ def _collect_one(store: Store, run_id: str, watch: Watch, interrupts: Interrupts
     profile = _profile(ticket)
     try:
         return _collect_from(folder, ticket, profile, store, watch, interrupts, wait=wait)
-    except MeltbenchError:
+    except MeltbenchError as error:
         # It may not be reached because of what the controller set: once it must have ended, nothing is disturbed.
-        if folder.stored or not (switches.overdue(ticket) and switches.put_back(folder, profile, watch)):
+        over_at = switches.over_at(ticket)
+        if over_at is not None and time.time() < over_at and switches.cut(ticket):
+            clock = time.strftime("%H:%M", time.localtime(over_at + 60))
+            error.hint = f"its USB port is without power for the run; from {clock} on `meltbench collect` gives it back"
+        over = over_at is not None and time.time() >= over_at
+        if folder.stored or not (over and switches.put_back(folder, profile, watch)):
             raise
         return patiently(lambda: _collect_from(folder, folder.ticket(), profile, store, watch, interrupts, wait=wait))
 

@@ -40,6 +40,7 @@ _MAX_PROGRAM_S = 86_400.0
 _SETTING_S = 3.0  # Android starts a virtual machine for each `settings`, three times for one that is set
 # Until no supply from outside is there, as far as the device lets that be seen, and a moment for its gauge to settle.
 _UNPLUGGED_S = 60.0
+BEFORE_S = 15.0  # of which it takes so much where all goes well
 _UNTIL_UNPLUGGED = """n=0
 while [ $n -lt 80 ]; do
   on=0
@@ -150,7 +151,7 @@ def compose(
     settings.look_again(job, todo, plan.profile)
     longest_s = measured_s + 2 * work.idle_s + settings_s + 60
     job.limit("duration_ms", round(longest_s * 1000))
-    likely_s = expected_s(plan, asks) + 2 * work.idle_s + min(settings_s, _SETTING_S * len(todo))
+    likely_s = expected_s(plan, asks) + 2 * work.idle_s + min(settings_s, _SETTING_S * len(todo) + BEFORE_S)
     more = {"settings": settings.as_rows(todo), "longest_s": longest_s, "expected_s": min(likely_s, longest_s)}
     return job, ticket(plan, cell, run_id, facts, knobs, model, asks) | more
 

@@ -62,12 +62,11 @@ def add(asked: Asked, watch: Watch, trust: Callable[[HostKeyError], None]) -> En
     known = _checked(asked)
     old = known.get(asked.name)
     workdir = asked.workdir or (old.workdir if old is not None else None)
-    hub = asked.hub or (old.hub if old is not None else None)
     probe = _reach(asked.place, workdir, watch, trust)
     way: Literal["ssh", "adb"] = "adb" if asked.place.kind == "adb" else "ssh"
     try:
         facts, fits = _met(probe, asked.profile or (old.profile if old is not None else None), watch, way)
-        asked = replace(asked, workdir=workdir, hub=hub)
+        asked = replace(asked, workdir=workdir)
         done = settle(asked, known, facts, fits, set(catalog.find("devices")), probe.root.rsplit("/", 1)[0])
     finally:
         probe.transport.close()
@@ -108,7 +107,8 @@ def settle(
             hint="give the device another name, or the profile by --profile",
         )
     added = inventory.now() if before is None else before.added
-    entry = Entry.at(asked.place, fits[0].name, facts, asked.workdir, added, asked.hub)
+    hub = asked.hub or (None if before is None else before.hub)
+    entry = Entry.at(asked.place, fits[0].name, facts, asked.workdir, added, hub)
     outcome, was = _outcome(entry, before, other)
     return Enrolled(
         asked.name, entry, outcome, facts, was, fits[0].by, tuple(matching.ties(fits)) if before is None else (), root

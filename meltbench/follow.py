@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meltbench.deadline import Deadline
-from meltbench.errors import DeadlineExceeded, DeviceError, HostKeyError, WrongDevice
+from meltbench.errors import DeadlineExceeded, DeviceError, HostKeyError, LinkLost, WrongDevice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,6 +27,7 @@ _LOOK_S, _MEASURING_S, _PATIENCE = 0.25, 1.0, 5
 _TICK_S = 0.25
 _AGAIN_S = (1.0, 2.0, 5.0, 10.0, 15.0)  # between tries to reach a target whose link was lost
 _FOR_GOOD = (HostKeyError, WrongDevice)  # what no further try will mend
+_BACK_S = 30.0  # for a device that was plugged in again to be there, also when somebody wants to go
 _LONGER = 2.0  # than what was expected, and than the pause before: until the target is asked once
 
 
@@ -128,7 +129,7 @@ class Silence:
     def __init__(
         self, probe: Probe, folder: str, lengths: Lengths, plug_in: Callable[[], object] | None = None
     ) -> None:
-        self._plug_in = plug_in
+        self._plug_in, self._back_s = plug_in, 0.0
         self._probe, self._folder = probe, folder
         self._expected_s, self._longest_s = lengths.expected_s, lengths.longest_s
         self._answers: queue.Queue[dict[str, Any] | DeviceError] = queue.Queue()
@@ -175,7 +176,7 @@ class Silence:
             watch.step({"state": "running", "op": "wait", "name": "wait"})
             interrupts.rest(min(left, _TICK_S))
         self._plug_in()
-        self._plug_in = None
+        self._plug_in, self._back_s = None, time.monotonic() + _BACK_S
 
     def _listen(self) -> None:
         """Have the target answer once, when the job has ended; the thread ends with the channel."""
@@ -197,12 +198,18 @@ class Silence:
                 pass
             watch.step({"state": "running", "op": "wait", "name": "wait"})
             if interrupts.abort and not self._stopped:
-                self._probe.stop(self._folder)
-                self._stopped = True
+                try:
+                    self._probe.stop(self._folder)
+                    self._stopped = True
+                except LinkLost as error:
+                    return error
             if time.monotonic() > ask_at:
                 return None
 
     def _pause(self, seconds: float, interrupts: Interrupts, error: DeviceError) -> None:
+        if time.monotonic() < self._back_s:
+            time.sleep(min(seconds, 1.0))
+            return
         if not interrupts.finish:
             interrupts.rest(seconds)
         if interrupts.finish:  # nobody waits for a device that cannot be reached

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from meltbench.errors import DeadlineExceeded
+from meltbench.errors import DeadlineExceeded, LinkLost
 from meltbench.workload import GATE_HOLD_S
 
 if TYPE_CHECKING:
@@ -167,10 +167,11 @@ def wait(
         next_s = time.monotonic() + period_s
         try:
             read, missed = look(), 0
-        except DeadlineExceeded:
+        except (DeadlineExceeded, LinkLost):
             missed += 1
             if missed > _PATIENCE or stopped():
                 raise
+            time.sleep(_NAP_S)
             continue
         seen = gate.feed(time.monotonic(), read)
         show(seen)

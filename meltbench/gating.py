@@ -104,7 +104,7 @@ class Gates:
     def _unplug(self) -> str:
         """What to do about a charger."""
         if self._plan.known.place.kind == "adb":
-            how = "pull the cable and reach it by wireless debugging, or let a hub with switched ports cut it: --unplug"
+            how = "pull the cable and reach it by wireless debugging, or have a hub cut its power: --unplug hub"
         else:
             how = "pull the plug"
         return f"{how}. The battery's gauge does not see what comes in, and the runs would be `charging`, invalid"

@@ -54,8 +54,8 @@ class Hub:
         if self.tool == "uhubctl":
             words = ["uhubctl", "-l", self.place, "-p", str(self.port)]
             get, off, on = words, [*words, "-a", "off"], [*words, "-a", "on"]
-            line = f'*"Port {self.port}: "*'
-            tells = _TELLS.format(off=f"{line}off*", on=f"{line}power*")
+            line = f'*"Port {self.port}: "????" '  # and four digits: the state of the port as the USB standard has it
+            tells = _TELLS.format(off=f'{line}off"*', on=f'{line}power"*')
         else:
             words = ["ykushcmd", *(["-s", self.place] if self.place else [])]
             get, off, on = ([*words, flag, str(self.port)] for flag in ("-g", "-d", "-u"))

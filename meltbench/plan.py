@@ -150,6 +150,8 @@ def make(spec: Spec) -> Plan:
 
 def _hub(spec: Spec, known: Known) -> Hub:
     """The port that the device's cable is in."""
+    if known.place.kind == "local":
+        raise UserError("this machine cannot be unplugged from itself", hint="leave out --unplug")
     if known.hub is None:
         raise UserError(
             f"nobody knows which port of a hub {spec.device} is in",

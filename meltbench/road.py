@@ -15,7 +15,7 @@ from meltbench import deploy, host, models, settings, switches
 from meltbench.assemble import assemble_refused
 from meltbench.calibration.record import calibrated
 from meltbench.collecting import bring_in, discard, index, lengths
-from meltbench.compose import check_engine, check_fit, compose, settled
+from meltbench.compose import BEFORE_S, check_engine, check_fit, compose, settled
 from meltbench.controller import this_process
 from meltbench.deadline import patiently
 from meltbench.errors import DeadlineExceeded, DeviceError, LinkLost, MeltbenchError, ModelDamaged
@@ -150,12 +150,13 @@ def _one(
     profile, facts, lease = ready.plan.profile, ready.site.facts, ready.lease
     try:
         todo = settings.plan(profile, probe.transport, facts.programs)
+        switches.check_cut(todo)
         job, ticket = compose(
             ready.plan, cell, folder.run_id, facts, ready.knobs, ready.model, where, todo, ready.scripts
         )
         ticket |= {"folder": where, **gated, "lease": lease.told(), "pushed": ready.pushed}
         if took_s is not None:
-            ticket["expected_s"] = took_s + _ASIDE_S
+            ticket["expected_s"] = min(took_s + _ASIDE_S, ticket["longest_s"])
         if ready.recorder is not None:
             ticket["host"] = ready.recorder.told(folder.run_id)
         folder.write_ticket(ticket | looking_on)
@@ -174,15 +175,27 @@ def _one(
         raise
     try:
         plug_in = None
-        if ready.plan.spec.unplug is not None:
-            plug_in = partial(switches.put_back, folder, profile, watch)
+        if switches.cut(folder.ticket()):
+            plug_in = partial(switches.put_back, folder, profile, watch, once_started=True)
         ended = follow(probe, ready.plan.known.place, where, lengths(ticket), watch, interrupts, plug_in)
     except DeviceError as error:
         error.hint = f"the run goes on on its target; later: {store.command('collect', folder.run_id)}"
         raise
+    finally:
+        if switches.cut(folder.ticket()):
+            switches.put_back(folder, profile, watch, once_started=True)
     took_s = time.monotonic() - began
     lease.resume()
-    return bring_in(store, folder.run_id, probe, watch, profile, looks + ended.looks), took_s
+    record = bring_in(store, folder.run_id, probe, watch, profile, looks + ended.looks)
+    return record, took_s if ready.plan.spec.unplug is None else _length_s(record, took_s)
+
+
+def _length_s(record: RunRecord, took_s: float) -> float:
+    """How long a run was by its own windows: while its device was unplugged nobody saw when it ended."""
+    if not record.phases:
+        return took_s
+    first, last = min(one.t0_ns for one in record.phases), max(one.t1_ns for one in record.phases)
+    return min(took_s, (last - first) / 1e9 + BEFORE_S)
 
 
 def _start(probe: Probe, job: Job, ticket: dict[str, Any], token: int) -> int:
@@ -199,6 +212,8 @@ def _start(probe: Probe, job: Job, ticket: dict[str, Any], token: int) -> int:
 def _give_up(store: Store, run_id: str, probe: Probe, profile: Profile, watch: Watch, error: BaseException) -> None:
     """After a start that failed: remove what is left, unless the job runs after all, or may: then it is for collect."""
     folder = store.folder(run_id)
+    if switches.cut(folder.ticket()):
+        switches.put_back(folder, profile, watch, once_started=True)
     if "folder" in folder.ticket():  # before that nothing of it was sent
         where = probe.folder(run_id)
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import time
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -70,20 +69,33 @@ def cut(ticket: Mapping[str, Any]) -> bool:
     return any(one.name == hub.NAME and one.todo == "set" and not one.restored for one in from_ticket(ticket))
 
 
-def put_back(folder: RunFolder, profile: Profile | None, watch: Watch) -> bool:
+def check_cut(plans: Sequence[Planned]) -> None:
+    """Raise DeviceError where the power of the device's port was to be cut, and that cannot be."""
+    for one in plans:
+        if one.name == hub.NAME and one.todo == "nothing":
+            raise DeviceError(
+                f"the power of its USB port cannot be cut: {one.why}",
+                hint="look at the port (meltbench devices show), and whether this user may switch it",
+            )
+
+
+def put_back(folder: RunFolder, profile: Profile | None, watch: Watch, *, once_started: bool = False) -> bool:
     """Put the controller's settings of a run back, the last one first, and note it in the ticket. True: there were.
 
+    ``once_started``: only what was made once the job had been started, for it is needed to reach the device again.
     ``profile``: what the device is set to, None where it is not known here any more. What cannot be put back is told
     with the command that would.
     """
     ticket = folder.ticket()
     plans, here = from_ticket(ticket), LocalTransport()
-    if not any(_ours(one) and not one.restored for one in plans):
-        return False
     by_name = {one.name: one for one in profile.setting} if profile is not None else {}
+    late = {name for name, one in by_name.items() if one.once_started}
+    mine = [one for one in plans if _ours(one) and not one.restored and (not once_started or one.name in late)]
+    if not mine:
+        return False
     host = (ticket.get("controller") or {}).get("host")
     done = {}
-    for one in (one for one in reversed(plans) if _ours(one) and not one.restored):
+    for one in reversed(mine):
         setting = by_name.get(one.name)
         tried, problem = one, _refusal(one, setting, host)
         if setting is not None and not problem:
@@ -96,13 +108,16 @@ def put_back(folder: RunFolder, profile: Profile | None, watch: Watch) -> bool:
     return True
 
 
-def overdue(ticket: dict[str, Any]) -> bool:
-    """Whether a run must have ended by now, also where its target cannot be asked."""
+def over_at(ticket: dict[str, Any]) -> float | None:
+    """When, s of the wall clock, a run must have ended whose target cannot be asked, None where nobody can tell.
+
+    One that is without power for the run should have ended earlier: nobody leaves it so for longer than was planned.
+    """
     try:
         started = datetime.fromisoformat(str(ticket["started_at"])).timestamp()
-        return time.time() > started + float(ticket["longest_s"]) + _MARGIN_S
+        return started + float(ticket["expected_s" if cut(ticket) else "longest_s"]) + _MARGIN_S
     except (KeyError, ValueError):
-        return False
+        return None
 
 
 def _ours(one: Planned) -> bool:

@@ -128,6 +128,8 @@ class Probe:
 
     def properties(self) -> bytes:
         """What an Android target's getprop prints; nothing where it fails."""
+        if not self.programs(["getprop"]):
+            return b""
         done = self.transport.run(["getprop"], Deadline.after(_CALL_S))
         return done.stdout if done.code == 0 else b""
 

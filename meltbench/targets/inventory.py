@@ -140,7 +140,8 @@ def load() -> dict[str, Entry]:
 def resolve(name: str) -> Known:
     """The device that a name stands for: of the inventory, else of a profile that says by itself where it is.
 
-    The profile of a phone stands for the one of its kind that is attached, ``adb:SERIAL`` for the one of that serial.
+    The profile of a phone stands for the one of its kind that is attached, ``adb:SERIAL`` for the one of that serial,
+    ``PROFILE@SERIAL`` for that one by this profile.
     Raises UserError for the profile of a device that is reached and is nowhere to be found, ManyDevices for that of
     several; UnknownName, with the nearest names, for what is neither.
     """
@@ -152,6 +153,9 @@ def resolve(name: str) -> Known:
 
         place, profile_name = attached.of_serial(name.removeprefix(attached.PREFIX))
         return Known(name, profile_name, place)
+    profile_name, at, serial = name.partition("@")
+    if at and profile_name in catalog.find("devices"):
+        return Known(name, profile_name, Place("adb", serial))
     if name in known:
         return of_entry(name, known[name])
     profiles = catalog.find("devices")
@@ -218,11 +222,11 @@ def check_name(name: str) -> None:
 def check_place(place: Place) -> None:
     """Raise UserError for what ssh or adb could not be given. A password that is in it is not repeated."""
     if place.kind == "adb":
-        from meltbench.targets.adb.words import check_serial
+        from meltbench.targets.adb.words import check_serial, checked_port
 
         check_serial(place.address)
-        if place.port is not None and not 0 < place.port < 65536:
-            raise UserError(f"{place.port} is no port of an adb server", hint="give 1 to 65535, or leave it out")
+        if place.port is not None:
+            checked_port(place.port)
     else:
         from meltbench.targets.ssh.address import Address
 

@@ -136,21 +136,22 @@ def test_a_push_to_a_full_disk_leaves_nothing(to: AdbTransport, phone: Phone) ->
 
 
 def test_a_push_that_is_cut_off_leaves_nothing(to: AdbTransport, phone: Phone, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(bytes(64 << 20))
-    cut = threading.Timer(0.05, phone.kill_adbd)
-    cut.start()
+    (tmp_path / "file").write_bytes(bytes(512 << 20))
+    there = phone.room.path(f"{TMP}/cut")
+
+    def cut() -> None:
+        until(lambda: any(there.glob(".file.*")), "the push to begin")
+        phone.kill_adbd()
+
+    cutting = threading.Thread(target=cut)
+    cutting.start()
     try:
-        to.push(tmp_path / "file", f"{TMP}/cut/file", soon())
-    except LinkLost:
-        until(
-            lambda: phone.room.path(f"{TMP}/cut").exists() is False or not any(phone.room.path(f"{TMP}/cut").iterdir()),
-            "what came of it to go",
-        )
-    else:
-        pytest.fail("64 MiB arrived in 50 ms")
+        with pytest.raises(LinkLost):
+            to.push(tmp_path / "file", f"{TMP}/cut/file", Deadline.after(60))
     finally:
-        cut.join()
+        cutting.join()
         phone.connect()
+    until(lambda: list(there.iterdir()) == [], "what came of it to go")
 
 
 def test_a_channel_answers_line_by_line(to: AdbTransport) -> None:
@@ -302,4 +303,5 @@ def test_a_profile_stands_for_the_phone_that_is_attached(phone: Phone, adb: Serv
     with made_phone(tmp_path, adb, serial="SECOND") as second:
         with pytest.raises(ManyDevices, match="2 devices attached are a pixel6") as caught:
             inventory.resolve("pixel6")
-        assert set(caught.value.choices) == {f"adb:{phone.serial}", f"adb:{second.serial}"}
+        assert set(caught.value.choices) == {f"pixel6@{phone.serial}", f"pixel6@{second.serial}"}
+        assert inventory.resolve(f"pixel6@{second.serial}").place == Place("adb", second.serial)

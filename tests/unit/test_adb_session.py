@@ -51,7 +51,7 @@ class Adbd:
 
 
 def session(adbd: Adbd, argv: Sequence[str] = ("true",), *, there: bool = True) -> AdbSession:
-    return AdbSession("phone", argv, adbd.open, lambda: there)
+    return AdbSession("phone", argv, adbd.open, lambda _: there)
 
 
 def soon() -> Deadline:

@@ -5,19 +5,20 @@ The server tells of each its ``ro.product.device``, by which profiles know phone
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from meltbench import catalog
 from meltbench.deadline import Deadline
-from meltbench.errors import DeviceError, ManyDevices, UserError
+from meltbench.errors import DefinitionError, DeviceError, ManyDevices, UserError
 from meltbench.tables import read_table
 from meltbench.targets import Place, printable
 from meltbench.targets.adb import words
 from meltbench.targets.adb.server import Attached, Server
 from meltbench.targets.adb.transport import AdbTransport
-from meltbench.targets.facts import PRODUCT_PROPERTY
+from meltbench.targets.facts import PRODUCT_PROPERTY, SERIAL_PROPERTY
 from meltbench.targets.profile import Match
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ def of_profile(name: str) -> Place:
     listed = _listed()
     match = _match(name)
     mine = [one for one in listed if one.state == "device" and _fits(one, match)]
+    mine = _apart(mine) if len(mine) > 1 else mine
     if len(mine) > 1:
-        choices = {f"{PREFIX}{one.serial}": one.product or "a device without a name" for one in mine}
+        choices = {f"{name}@{one.serial}": one.product or "a device without a name" for one in mine}
         raise ManyDevices(f"{len(mine)} devices attached are a {name}", choices)
     if mine:
         return Place("adb", mine[0].serial)
@@ -46,11 +48,34 @@ def of_profile(name: str) -> Place:
 
 
 def of_serial(serial: str) -> tuple[Place, str]:
-    """A device by its serial, and the profile that knows it best by its product, so far as that tells."""
+    """A device by its serial, and the profile that knows it by its product, else that of any phone.
+
+    Raises UserError where several profiles know it.
+    """
     words.check_serial(serial)
-    one = next((one for one in _listed() if one.serial == serial), None)
-    fits = [] if one is None else [name for name in catalog.find("devices") if _fits(one, _match(name), known=True)]
-    return Place("adb", serial), fits[0] if len(fits) == 1 else ANY
+    one = _known(Attached(serial, "device"), Deadline.after(_LIST_S))
+    fits = [name for name, match in _matches().items() if _fits(one, match, known=True)]
+    if len(fits) > 1:
+        raise UserError(f"{', '.join(fits)} all know {serial}", hint=f"name one: --device {fits[0]}@{serial}")
+    return Place("adb", serial), fits[0] if fits else ANY
+
+
+def _matches() -> dict[str, Match]:
+    """What every profile recognises. Somebody's half-written file must not keep a device from being recognised."""
+    found = {}
+    for name in catalog.find("devices"):
+        with contextlib.suppress(DefinitionError):
+            found[name] = _match(name)
+    return found
+
+
+def _apart(several: Sequence[Attached]) -> list[Attached]:
+    """Each phone once: one may be on a cable and on Wi-Fi at the same time."""
+    deadline = Deadline.after(_LIST_S)
+    found: dict[str, Attached] = {}
+    for one in several:
+        found.setdefault(_told(one.serial, SERIAL_PROPERTY, deadline) or one.serial, one)
+    return list(found.values())
 
 
 def _listed() -> list[Attached]:
@@ -61,12 +86,16 @@ def _listed() -> list[Attached]:
 def _known(one: Attached, deadline: Deadline) -> Attached:
     if one.product is not None or one.state != "device":
         return one
+    return replace(one, product=_told(one.serial, PRODUCT_PROPERTY, deadline) or None)
+
+
+def _told(serial: str, name: str, deadline: Deadline) -> str:
+    """A property of a device; nothing where it does not answer."""
     try:
-        done = AdbTransport(one.serial).run(["getprop", PRODUCT_PROPERTY], deadline.within(_ASK_S))
+        done = AdbTransport(serial).run(["getprop", name], deadline.within(_ASK_S))
     except DeviceError:
-        return one
-    said = done.stdout.decode("utf-8", "replace").strip()
-    return replace(one, product=printable(said)[:200] or None)
+        return ""
+    return printable(done.stdout.decode("utf-8", "replace").strip())[:200]
 
 
 def _match(name: str) -> Match:
@@ -83,10 +112,10 @@ def _fits(one: Attached, match: Match, *, known: bool = False) -> bool:
 
 def _none(name: str, listed: Sequence[Attached]) -> UserError:
     """What keeps a device that is there from being used, else what is there."""
-    for one in listed:
-        if one.state != "device":
-            why = words.refused(one.serial, one.state)
-            return UserError(f"no {name} can be used: {why.message}", hint=why.hint)
+    unusable = [one for one in listed if one.state != "device"]
+    if unusable and len(unusable) == len(listed):
+        why = words.refused(unusable[0].serial, unusable[0].state)
+        return UserError(f"no {name} can be used: {why.message}", hint=why.hint)
     there = ", ".join(f"{one.serial} ({one.product or 'no name'})" for one in listed[:8]) or "nothing"
     return UserError(
         f"no {name} is attached: the adb server has {there}",

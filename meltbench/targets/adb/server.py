@@ -7,6 +7,7 @@ itself, an answer OKAY, or FAIL with such a text.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from contextlib import contextmanager
@@ -34,6 +35,11 @@ _CONNECT_S = 12.0  # the server itself gives up after 10 s
 _OPEN_S = 6.0  # adbd starts a shell in milliseconds; a phone that swaps is slow
 _MAX_DEVICES = 1000
 _starting = threading.Lock()
+# A serial of mDNS may have a blank in it; the states are those of adb.cpp.
+_LISTED = re.compile(
+    r"(\S.*?)\s+(device|offline|unauthorized|authorizing|connecting|bootloader|recovery|sideload|rescue|host|detached|"
+    r"no permissions|unknown)\b(.*)"
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Server:
     """The adb server at ``port`` of this machine, None: where adb itself would look for one."""
 
     def __init__(self, port: int | None = None) -> None:
-        self.host, self.port = (_HERE[0], port) if port is not None else _default()
+        self.host, self.port = (_HERE[0], words.checked_port(port)) if port is not None else _default()
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -72,12 +78,9 @@ class Server:
         """Every device that is attached or connected, in the server's order."""
         found = []
         for line in self._told("host:devices-l", deadline).splitlines()[:_MAX_DEVICES]:
-            serial, _, rest = line.partition("  ") if "  " in line else line.partition(" ")
-            state, *more = rest.split() or [""]
-            told = dict(part.split(":", 1) for part in more if ":" in part)
-            if state == "no":  # "no permissions (user in plugdev group; are your udev rules wrong?)"
-                state = "no permissions"
-            found.append(Attached(printable(serial.strip()), printable(state), told.get("device")))
+            if (row := _LISTED.match(line)) is not None:
+                told = dict(part.split(":", 1) for part in row[3].split() if ":" in part)
+                found.append(Attached(printable(row[1]), row[2], told.get("device")))
         return found
 
     def features(self, serial: str, deadline: Deadline) -> frozenset[str]:
@@ -99,20 +102,19 @@ class Server:
             return  # it does not know it
 
     def service(self, serial: str, name: str, deadline: Deadline) -> socket.socket:
-        """A stream to a service of the device. Raises LinkLost or DeviceError in words for its user.
-
-        A device that the server holds for connected, and is not, never answers.
+        """A stream to a service of the device. Raises LinkLost or DeviceError in words for its user; Unanswered where
+        the service was asked for and may have begun: a device that the server holds for connected, and is not, is mute.
         """
         soon = deadline.within(_OPEN_S)
         with self._refused_is(serial):
             link = self._asked(f"host:transport:{serial}", soon)
             try:
                 self._ask(link, name, soon)
-            except DeadlineExceeded:
+            except (DeadlineExceeded, LinkLost):
                 link.conn.close()
                 if deadline.remaining() <= 0:
                     raise
-                raise LinkLost(f"{serial} does not answer", hint="check its cable or its Wi-Fi") from None
+                raise Unanswered(f"{serial} does not answer", hint="check its cable or its Wi-Fi") from None
             except BaseException:
                 link.conn.close()
                 raise
@@ -190,14 +192,22 @@ class Server:
                 f"no adb server answers at {self}, and no adb is on this machine",
                 hint="install Android's platform-tools (Debian: apt install adb), or name it: ADBUTILS_ADB_PATH",
             ) from None
-        with _starting:
+        if not _starting.acquire(timeout=deadline.remaining()):
+            raise DeadlineExceeded(f"the adb server at {self} was not started in time", hint="try again")
+        try:
             done = LocalTransport().run([adb, "-P", str(self.port), "start-server"], deadline.within(_START_S))
+        finally:
+            _starting.release()
         # Where it could not, another process may just have: the next try tells.
         if done.code != 0 and b"Address already in use" not in done.stderr:
             raise LinkLost(f"{adb} could not start a server at {self}: {done.complaint()}", hint=_LOOK)
 
 
 _LOOK = "see what it says: adb start-server"
+
+
+class Unanswered(LinkLost):
+    """A command that was sent, and may run: whoever sent it knows whether it may be sent again."""
 
 
 class _RefusedError(Exception):
@@ -223,9 +233,3 @@ def _default() -> tuple[str, int]:
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise UserError(f"{name} names no port: {port[:40]!r}", hint="give 1 to 65535, or leave it unset")
     return host or _HERE[0], int(port)
-
-
-def check_port(port: int) -> None:
-    """Raise ValueError for what is no port."""
-    if not 0 < port < 65536:
-        raise ValueError(f"{port} is no port of an adb server")

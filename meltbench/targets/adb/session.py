@@ -30,7 +30,7 @@ _HEAD = struct.Struct("<BI")
 _READ_BYTES = 256 << 10
 _MAX_PACKET_BYTES = 16 << 20  # adbd sends no longer ones than 1 MiB
 _MAX_SERVICE_BYTES = 0x7FFF  # a request's length is four digits; half of that, for what adbd of Android 7 takes
-_SIGNALLED = 128
+_SIGNALLED, _SIGNALS = 128, 64
 _QUIET_S = 4.0
 _LAST_BYTES = 1000
 
@@ -50,7 +50,7 @@ class AdbSession:
     """
 
     def __init__(
-        self, where: str, argv: Sequence[str], open_: Callable[[str], socket.socket], there: Callable[[], bool]
+        self, where: str, argv: Sequence[str], open_: Callable[[str], socket.socket], there: Callable[[Deadline], bool]
     ) -> None:
         """Start it. Raises LinkLost before anything of it can have run, or DeviceError."""
         mark = f"meltbench-{secrets.token_hex(16)}"
@@ -87,7 +87,7 @@ class AdbSession:
                 self._give(*((_STDIN, view) if view else (_CLOSE_STDIN, b"")))
                 feed.took(len(view))
             self._turn(deadline.within(_QUIET_S))
-            self._listen()
+            self._listen(deadline)
         return None if until() else self._status()
 
     def ask(self, line: bytes, answered: Callable[[], bool], deadline: Deadline) -> None:
@@ -171,10 +171,10 @@ class AdbSession:
         elif self._kind == _EXIT:
             self._code = data[0]
 
-    def _listen(self) -> None:
+    def _listen(self, deadline: Deadline) -> None:
         if time.monotonic() - self._heard_s < _QUIET_S:
             return
-        if not self._there():
+        if not self._there(deadline):
             raise self._lost("it is silent")
         self._heard_s = time.monotonic()
 
@@ -183,9 +183,9 @@ class AdbSession:
         return LinkLost(said, hint="what runs there goes on; try again")
 
     def _status(self) -> int:
-        """The exit status. adbd tells a signal as 128 and its number, as shells do."""
+        """The exit status. adbd tells a signal as 128 and its number, as shells do; Android's cmd ends with 255."""
         assert self._code is not None
         if not self._out.found:
             why = Completed(self._code, self._out.prose, self._last).complaint()
             raise DeviceError(f"the shell of {self._where} did not run {self.name}: {why}")
-        return _SIGNALLED - self._code if self._code > _SIGNALLED else self._code
+        return _SIGNALLED - self._code if _SIGNALLED < self._code <= _SIGNALLED + _SIGNALS else self._code

@@ -6,11 +6,10 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from meltbench.deadline import Deadline
-from meltbench.errors import DeviceError, LinkLost
+from meltbench.errors import DeviceError, LinkLost, WrongDevice
 from meltbench.targets import printable
 from meltbench.targets.adb import words
-from meltbench.targets.adb.server import Server
+from meltbench.targets.adb.server import Server, Unanswered
 from meltbench.targets.adb.session import AdbSession
 from meltbench.targets.facts import SERIAL_PROPERTY, identity_of
 from meltbench.targets.shell import ShellTransport
@@ -20,6 +19,8 @@ from meltbench.targets.shell.streams import Head, nowhere
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator, Sequence
+
+    from meltbench.deadline import Deadline
 
 _APPEAR_S = 3.0  # a server that was just started takes a second to see what is plugged in
 _PAUSE_S = 0.2
@@ -97,6 +98,10 @@ class AdbTransport(ShellTransport):
         while True:
             try:
                 return call()
+            except Unanswered:
+                with contextlib.suppress(LinkLost):
+                    self._look_for(deadline)  # for the next call: this one may have been heard
+                raise
             except LinkLost as error:
                 lost = error
             try:
@@ -109,32 +114,38 @@ class AdbTransport(ShellTransport):
 
     def _look_for(self, deadline: Deadline) -> None:
         """Find the serial that the device has now, else have the server connect to its address."""
-        self._serial = self.address
+        serial = self.address
         there = {one.serial: one.state for one in self.server.devices(deadline)}
         if self._identity is not None and self.address not in there:
             others = [serial for serial, state in there.items() if state == "device"]
-            self._serial = next((one for one in others if self._is_ours(one)), self.address)
-        if self._serial == self.address and words.is_network(self.address):
+            serial = next((one for one in others if self._is_ours(one, deadline)), self.address)
+        if serial == self.address and words.is_network(self.address):
             self._connect(there.get(self.address), deadline)
+        self._serial = serial
 
     def _connect(self, state: str | None, deadline: Deadline) -> None:
         """To HOST:PORT, anew where it is held for connected, and was not there."""
         if state is not None:
             self.server.disconnect(self.address, deadline)
         self.server.connect(self.address, deadline)
+        found = self._told(self.address, ["getprop", SERIAL_PROPERTY], deadline.within(_ASK_S))
+        if found and self._identity not in (None, identity_of(found)):
+            raise WrongDevice(
+                f"another phone answers at {self.address}", hint="give the one that is meant by its serial"
+            )
 
-    def _is_ours(self, serial: str) -> bool:
-        found = self._told(serial, ["getprop", SERIAL_PROPERTY], Deadline.after(_ASK_S))
+    def _is_ours(self, serial: str, deadline: Deadline) -> bool:
+        found = self._told(serial, ["getprop", SERIAL_PROPERTY], deadline.within(_ASK_S))
         return bool(found) and identity_of(found) == self._identity
 
-    def _answers(self) -> bool:
-        return self._told(self._serial, ["echo", "here"], Deadline.after(_ALIVE_S)) == "here"
+    def _answers(self, deadline: Deadline) -> bool:
+        return self._told(self._serial, ["echo", "here"], deadline.within(_ALIVE_S)) == "here"
 
     def _told(self, serial: str, argv: Sequence[str], deadline: Deadline) -> str:
         """What a command of a device prints; nothing where it does not answer."""
         out = Head()
         try:
-            session = AdbSession(serial, argv, lambda name: self.server.service(serial, name, deadline), lambda: True)
+            session = AdbSession(serial, argv, lambda name: self.server.service(serial, name, deadline), lambda _: True)
             try:
                 session.into(out, nowhere)
                 session.converse(deadline)

@@ -47,6 +47,13 @@ def check_serial(serial: str) -> None:
         raise UserError(f"{printable(serial)[:80]!r} is no serial of an adb device", hint="adb devices lists them")
 
 
+def checked_port(port: int) -> int:
+    """The port of an adb server. Raises UserError for what is none."""
+    if not isinstance(port, int) or not 0 < port < 65536:
+        raise UserError(f"{str(port)[:40]} is no port of an adb server", hint="give 1 to 65535, or leave it out")
+    return port
+
+
 def is_network(serial: str) -> bool:
     """Whether it is HOST:PORT, to which a server connects when it is asked to."""
     found = _NETWORK.fullmatch(serial)
@@ -55,8 +62,9 @@ def is_network(serial: str) -> bool:
 
 def refused(serial: str, said: str) -> DeviceError:
     """The error for a device that the server does not give, by what it said: LinkLost for what may pass by itself."""
+    told = said.replace(serial, "")
     for word, passes, meaning, hint in _MEANINGS:
-        if word in said:
+        if word in told:
             return (LinkLost if passes else DeviceError)(f"{serial} {meaning}", hint=hint)
     if "not found" in said or "no devices" in said:
         where, hint = ("connected", _UNREACHED) if is_network(serial) else ("attached", _UNATTACHED)

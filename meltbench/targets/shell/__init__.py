@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol, cast
 
 from meltbench.errors import DeviceError, UserError
+from meltbench.paths import sha256_of
 from meltbench.targets import Completed, Feed, printable
 from meltbench.targets.shell import files
 from meltbench.targets.shell.streams import Head
@@ -81,7 +83,7 @@ class ShellTransport(ABC):
         folder = str(PurePosixPath(there).parent)
         temporary = f"{folder}/.{name[:100]}.{secrets.token_hex(6)}"
         with files.opened(feed) as feeder:
-            words = [folder, temporary, there, str(feed.size), "755" if executable else "644"]
+            words = [folder, temporary, there, str(feed.size), "755" if executable else "644", _sha256(source)]
             out, err = Head(), Head()
             # Not killed when it is late: it finds its input cut short, and takes the temporary file away.
             with self._session(["sh", "-c", files.PUSH, "sh", *words], deadline, kill=False) as (session, later):
@@ -127,3 +129,13 @@ class ShellTransport(ABC):
             os.fsync(file.fileno())
         except OSError as error:
             raise files.local(destination, error) from error
+
+
+def _sha256(source: Path | bytes) -> str:
+    """Of a file of this machine, or of bytes. Raises DeviceError for one that cannot be read."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    try:
+        return sha256_of(source)
+    except OSError as error:
+        raise files.local(source, error) from error

@@ -22,8 +22,8 @@ _END_S = 2.0
 class ShellChannel:
     """Its stdin and stdout, line by line. While it waits for an answer nothing crosses the link.
 
-    So a device that falls silent in such a wait is noticed by the deadline only, as far as no question is on its way: a
-    question that nobody takes is noticed after some seconds.
+    So a device that falls silent in such a wait is noticed by the deadline only; by ssh, as far as no question is on
+    its way: one that nobody takes is noticed after some seconds.
     """
 
     def __init__(self, session: Session, left: Callable[[], None]) -> None:

@@ -22,12 +22,15 @@ _MAX_PULL_BYTES = 16 << 30
 _MAX_COUNT_BYTES = 100  # the digits of wc, with what it sets before them
 
 # Scripts for any POSIX sh. Arguments: the folder, the temporary name, the name, the count of bytes, the mode. A link
-# that is cut gives cat an end of file, as if all had come: hence the count, before anything gets the name.
+# that is cut gives cat an end of file, as if all had come: hence the count, and the hash where the device can make one,
+# before anything gets the name. adbd sends SIGHUP where its link is cut.
 PUSH = (
-    "LC_ALL=C; export LC_ALL; "
+    "LC_ALL=C; export LC_ALL; trap 'rm -f \"$2\"; exit 74' HUP; "
     'if [ -d "$3" ]; then echo "$3: Is a directory" >&2; exit 73; fi; '
     'mkdir -p "$1" || exit 73; '
     'cat >"$2" || { rm -f "$2"; exit 73; }; '
+    'h=$(sha256sum <"$2" 2>/dev/null || toybox sha256sum <"$2" 2>/dev/null); '
+    'case "$h" in "$6 "*|"") ;; *) rm -f "$2"; echo "damaged" >&2; exit 74;; esac; '
     'c=$(wc -c <"$2"); if [ "$c" -ne "$4" ]; then rm -f "$2"; echo "cut short" >&2; exit 74; fi; '
     'chmod "$5" "$2" && mv -f "$2" "$3" || { rm -f "$2"; exit 73; }'
 )
