@@ -106,6 +106,7 @@ def prepare(plan: Plan, site: Site, watch: Watch) -> tuple[Plan, LocalModel | No
     """
     plan = replace(plan, engine=deploy.engine_files(plan, site, watch))
     check_engine(plan, site.facts)
+    deploy.check_loader(plan, site)
     model = None
     if plan.model is not None:
         path = models.ensure(plan.model, watch.fetched, watch.say)
