@@ -15,6 +15,7 @@ import time
 import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from meltbench import enrol, plan, road
 from meltbench.report.progress import Quiet
@@ -69,14 +70,14 @@ def cpu_s_of(who: int) -> float:
     return used.ru_utime + used.ru_stime
 
 
-def enrolled(devices: dict[str, str]) -> None:
+def enrolled(devices: dict[str, str], kind: Literal["ssh", "adb"] = "ssh") -> None:
     """Every device in the inventory, and the probe on it."""
 
     def refuse(error: Exception) -> None:
         raise error
 
     for name, address in devices.items():
-        enrol.add(enrol.Asked(name, Place("ssh", address)), Quiet(), refuse)
+        enrol.add(enrol.Asked(name, Place(kind, address)), Quiet(), refuse)
 
 
 def measured(wish: Wish) -> Told:

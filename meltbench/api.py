@@ -38,7 +38,7 @@ def run(
     device: str = Spec.device,
     runner: str = Spec.runner,
     workload: str | None = Spec.workload,
-    threads: int | None = Spec.threads,
+    threads: int | Sequence[int] | None = None,
     seed: int = Spec.seed,
     reps: int = Spec.reps,
     engine: Where | None = None,
@@ -50,7 +50,8 @@ def run(
     data: Where | None = None,
     progress: bool | Callable[[str], None] = False,
 ) -> Runs:
-    """Measure a model on a device, and return the runs once they are stored: ``reps`` of them.
+    """Measure a model on a device, and return the runs once they are stored: ``reps`` of them, so many
+    with each of several ``threads``.
 
     Every argument is the option of ``meltbench run`` of the same name; ``settings`` are its ``--set``, for example
     ``{"idle_s": 1, "points": ["pp64", "tg16"]}``, and ``prepare`` False its ``--no-prepare``. ``progress`` True writes
@@ -66,7 +67,7 @@ def run(
         device=device,
         model=model,
         runner=runner,
-        threads=threads,
+        threads=() if threads is None else (threads,) if isinstance(threads, int) else tuple(threads),
         seed=seed,
         reps=reps,
         engine=None if engine is None else os.fspath(engine),

@@ -51,9 +51,9 @@ done
 sleep 5"""
 
 
-def settled(plan: Plan, facts: Facts, model: LocalModel | None) -> dict[str, Scalar]:
-    """The knobs with every "auto" worked out from the device and the workload."""
-    knobs = dict(plan.knobs)
+def settled(plan: Plan, cell: Cell, facts: Facts, model: LocalModel | None) -> dict[str, Scalar]:
+    """The knobs of a run with every "auto" worked out from the device and the workload."""
+    knobs = plan.knobs | dict(cell.knobs)
     if knobs.get("threads") == "auto":
         # A process that is kept to some of the processors has no use for more threads than those.
         bound = len(factors.processors(str(knobs[factors.CPUS]))) if factors.CPUS in knobs else facts.threads

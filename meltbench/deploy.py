@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 from meltbench import builds, catalog
 from meltbench.builds.gpus import accelerators, no_gpu_warning
 from meltbench.builds.on_device import installed
-from meltbench.builds.smoke import Smoke, smoke, smoked
+from meltbench.builds.smoke import Smoke, remembered, smoke, smoked
 from meltbench.deadline import Deadline
-from meltbench.elf import machine_of
+from meltbench.elf import HEAD_BYTES, header_of, machine_of, system_of
 from meltbench.errors import UserError
 from meltbench.models.hashes import file_sha256
 from meltbench.readings import READERS
 from meltbench.scripts import Scripts
 from meltbench.site import PYTHON
 from meltbench.spec import digest
+from meltbench.targets import printable
 from meltbench.targets.cache import PushCache
 
 if TYPE_CHECKING:
@@ -81,6 +82,27 @@ def _compiled_there(engine: Engine, site: Site) -> Engine | None:
     found = [one for one in installed(site.probe.transport, root) if engine.name in one.programs]
     best = max(found, key=lambda one: (one.cuda is not None, one.folder), default=None)
     return None if best is None else replace(engine, origin="device", start=(f"{best.folder}/{engine.name}",))
+
+
+def check_loader(plan: Plan, site: Site) -> None:
+    """Raise UserError for a given engine whose loader the target lacks, before it is pushed: a build for Android on
+    another Linux, one for glibc on Android or Alpine."""
+    engine = plan.engine
+    if engine is None or engine.machine is None or remembered(engine.sha256, site.facts) is not None:
+        return
+    program = engine.files[0] if engine.files else Path(engine.start[0])
+    with program.open("rb") as file:
+        header = header_of(file.read(HEAD_BYTES))
+    if header is None or header.loader is None:
+        return
+    done = site.probe.transport.run(["sh", "-c", '[ -e "$1" ]', "sh", header.loader], Deadline.after(_ASK_S))
+    if done.code != 0:
+        system = system_of(header.loader) or "another C library"
+        raise UserError(
+            f"{program} was built for {system}: {printable(header.loader)}, which starts it, is not on "
+            f"{plan.spec.device} ({site.facts.os or site.facts.platform})",
+            hint="give the build for that system, or leave --engine out: those built here need none",
+        )
 
 
 def put(plan: Plan, site: Site, model: LocalModel | None, watch: Watch) -> There:

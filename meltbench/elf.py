@@ -31,7 +31,14 @@ _OTHERS = (
     ((b"MZ",), "a Windows program"),
     ((b"PK\x03\x04", b"\x1f\x8b", b"\xfd7zXZ"), "an archive"),
 )
+# What a loader is part of, by how its path begins.
+_LOADERS = (
+    (("/system/bin/linker", "/apex/com.android.runtime/bin/linker"), "Android"),
+    (("/lib/ld-musl-",), "Linux with musl"),
+    (("/lib/ld-linux", "/lib64/ld-linux", "/lib64/ld64.so", "/lib/ld64.so"), "Linux with glibc"),
+)
 _LOAD, _INTERP = 1, 3
+HEAD_BYTES = 64 << 10
 _MAX_HEADERS = 512
 _AGAIN = "fetch or build it again"
 
@@ -60,7 +67,7 @@ class Header:
 
 
 def header_of(head: bytes) -> Header | None:
-    """What the first 64 KiB of a file say of a program that lies elsewhere; None for what is no ELF file."""
+    """What the first HEAD_BYTES of a file say of a program that lies elsewhere; None for what is no ELF file."""
     if not head.startswith(b"\x7fELF") or len(head) < 64:
         return None
     wide, order = head[4:5] == b"\x02", ">" if head[5:6] == b"\x02" else "<"
@@ -74,6 +81,11 @@ def header_of(head: bytes) -> Header | None:
         if parts[0] == _INTERP and length <= 4096:
             loader = head[offset : offset + length].rstrip(b"\0").decode("utf-8", "replace") or None
     return Header(_named(number), number, loader)
+
+
+def system_of(loader: str) -> str | None:
+    """The system whose programs are started by that loader; None where nobody knows."""
+    return next((system for begins, system in _LOADERS if loader.startswith(begins)), None)
 
 
 def runs_on(machine: str | None, arch: str) -> bool:

@@ -6,6 +6,7 @@ stays open until its facts are known.
 
 from __future__ import annotations
 
+import random
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from meltbench.spec import Scalar, Spec, digest
 from meltbench.targets import inventory, profile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from meltbench.hub import Hub
     from meltbench.models import Model
     from meltbench.runners import Engine, Recipe
@@ -29,10 +32,18 @@ _LOADS = ("warm", "cold")
 
 @dataclass(frozen=True)
 class Cell:
-    """One run to be made: an engine start between two idle windows."""
+    """One run to be made: an engine start between two idle windows. ``knobs``: what it has otherwise than the plan.
+
+    ``rep``: of those with the same knobs, from 0.
+    """
 
     rep: int
     seed: int
+    knobs: tuple[tuple[str, Scalar], ...] = ()
+
+    def told(self) -> dict[str, Any]:
+        """As JSON-ready data."""
+        return {"rep": self.rep, "seed": self.seed} | ({"knobs": dict(self.knobs)} if self.knobs else {})
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,7 @@ class Plan:
             "command": list(self.spec.command),
             "knobs": self.knobs,
             "settings": [{"name": one.name, "value": one.value} for one in self.profile.setting],
-            "cells": [asdict(cell) for cell in self.cells],
+            "cells": [cell.told() for cell in self.cells],
         }
 
 
@@ -108,7 +119,7 @@ def make(spec: Spec) -> Plan:
         here = known.place.kind == "local"
         engine = runners.engine(spec.runner, recipe, definition.path.parent, spec.engine, here=here)
         model = models.resolve(spec.model)
-    given = dict(spec.knobs) | ({} if spec.threads is None else {"threads": str(spec.threads)})
+    given = dict(spec.knobs) | ({"threads": str(spec.threads[0])} if spec.threads else {})
     device, given = factors.of_device(device, given)
     process, given = factors.of_process(device, given) if kind != "idle" else ({}, given)
     if workload.CHARGE_LIMIT in given and device.gate.soc_percent is None:
@@ -118,7 +129,9 @@ def make(spec: Spec) -> Plan:
     knobs |= process | ({} if spec.unplug is None else {"unplug": spec.unplug})
     if recipe is not None:
         _check_recipe(spec.runner, recipe, work)
-    cells = tuple(Cell(rep, (spec.seed + rep) % 2**31) for rep in range(spec.reps))
+    if len(spec.threads) > 1:
+        del knobs["threads"]  # which each cell has of its own
+    cells = tuple(_cells(spec))
     identity = {
         "protocol": PROTOCOL,
         "device": [spec.device, device_definition.sha256],
@@ -127,7 +140,7 @@ def make(spec: Spec) -> Plan:
         "workload": [work.name, work.sha256, asdict(work.workload)],
         "command": list(spec.command),
         "knobs": knobs,
-        "cells": [asdict(cell) for cell in cells],
+        "cells": [cell.told() for cell in cells],
         "prepare": spec.prepare,
     }
     if made := [[one.name, one.value] for one in device.setting if one.name in device.factor]:
@@ -158,6 +171,17 @@ def _hub(spec: Spec, known: Known) -> Hub:
             hint=f"meltbench devices add {spec.device} {known.place.words} --hub uhubctl:LOCATION:PORT",
         )
     return known.hub
+
+
+def _cells(spec: Spec) -> Iterator[Cell]:
+    """The runs in the order they are made: of several settings each has one in every round, in an order drawn from the
+    seed, so that what drifts falls on all alike."""
+    settings = [(("threads", count),) for count in spec.threads] if len(spec.threads) > 1 else [()]
+    for rep in range(spec.reps):
+        seed = (spec.seed + rep) % 2**31
+        rng = random.Random(seed)  # noqa: S311  (a plan must repeat; nothing here is secret)
+        for knobs in rng.sample(settings, len(settings)):
+            yield Cell(rep, seed, knobs)
 
 
 def _check_command(spec: Spec, kind: str) -> None:

@@ -51,7 +51,7 @@ class Prepared:
     plan: Plan
     site: Site
     model: LocalModel | None
-    knobs: dict[str, Scalar]
+    knobs: dict[Cell, dict[str, Scalar]]
     recorder: host.Recorder | None
     scripts: Scripts | None
     pushed: dict[str, Any]
@@ -83,38 +83,42 @@ def _at(site: Site, plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecor
         there = deploy.put(plan, site, model, watch)
         plan = replace(plan, engine=there.engine)
         ready = Prepared(plan, site, there.model, knobs, recorder, there.scripts, there.told, lease)
-        took_s: float | None = None
+        took_s: dict[object, float] = {}  # the last run of the same knobs
         gates = Gates(plan, site)
         with Interrupts(watch) as interrupts:
-            for cell in plan.cells:
+            for number, cell in enumerate(plan.cells, 1):
                 if interrupts.finish:
                     break
                 if len(plan.cells) > 1:
-                    watch.say(f"run {cell.rep + 1} of {len(plan.cells)}")
+                    own = "".join(f", {name} {value}" for name, value in cell.knobs)
+                    watch.say(f"run {number} of {len(plan.cells)}{own}")
                 if cell is not plan.cells[0]:
                     deploy.files_there(plan, site, model, watch)
                 gated = gates.wait(watch, interrupts)
                 if interrupts.finish:
                     break
-                record, took_s = _one(ready, cell, store, watch, interrupts, gated, took_s)
+                before_s = took_s.get(cell.knobs)
+                record, took_s[cell.knobs] = _one(ready, cell, store, watch, interrupts, gated, before_s)
                 yield record
 
 
-def prepare(plan: Plan, site: Site, watch: Watch) -> tuple[Plan, LocalModel | None, dict[str, Scalar]]:
+def prepare(plan: Plan, site: Site, watch: Watch) -> tuple[Plan, LocalModel | None, dict[Cell, dict[str, Scalar]]]:
     """Fetch and build what is missing, and check that the plan can work on its device. Starts nothing there.
 
     Raises ModelDamaged for a model that no engine should be given, UserError for one that does not fit.
     """
     plan = replace(plan, engine=deploy.engine_files(plan, site, watch))
     check_engine(plan, site.facts)
+    deploy.check_loader(plan, site)
     model = None
     if plan.model is not None:
         path = models.ensure(plan.model, watch.fetched, watch.say)
         header = read_gguf(path)
         model = LocalModel(plan.model, str(path), models.file_sha256(path), path.stat().st_size, header)
-    knobs = settled(plan, site.facts, model)
+    knobs = {cell: settled(plan, cell, site.facts, model) for cell in plan.cells}
     if model is not None:
-        check_fit(plan, model, knobs, site.facts)
+        for cell in {cell.knobs: cell for cell in plan.cells}.values():
+            check_fit(plan, model, knobs[cell], site.facts)
     return plan, model, knobs
 
 
@@ -143,7 +147,7 @@ def _one(
     gated: dict[str, Any],
     took_s: float | None,
 ) -> tuple[RunRecord, float]:
-    """One run, and how long it took; ``took_s``: the run before it."""
+    """One run, and how long it took; ``took_s``: one like it before."""
     looking_on = {"controller": this_process()}
     folder = store.new_run({"plan_hash": ready.plan.hash} | looking_on)
     probe, where = ready.site.probe, ready.site.probe.folder(folder.run_id)
@@ -152,7 +156,7 @@ def _one(
         todo = settings.plan(profile, probe.transport, facts.programs)
         switches.check_cut(todo)
         job, ticket = compose(
-            ready.plan, cell, folder.run_id, facts, ready.knobs, ready.model, where, todo, ready.scripts
+            ready.plan, cell, folder.run_id, facts, ready.knobs[cell], ready.model, where, todo, ready.scripts
         )
         ticket |= {"folder": where, **gated, "lease": lease.told(), "pushed": ready.pushed}
         if took_s is not None:

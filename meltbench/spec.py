@@ -20,6 +20,7 @@ KnobValue = Scalar | tuple[str, ...]
 class Spec:
     """One ``meltbench run``: names of definitions, and what is set beside their defaults.
 
+    ``threads``: the numbers of computing threads to measure with, each in runs of its own; none: the engine's default.
     ``knobs`` are (key, text) pairs as given with ``--set``; ``command`` is the program of ``meltbench exec``.
     ``engine`` is a folder or archive of engine programs, or None for the runner's own. ``workload`` None: the one that
     the runner does when it is told of none. ``prepare`` False leaves the device's settings as they are. ``rehash``:
@@ -31,7 +32,7 @@ class Spec:
     model: str = "smollm2-135m-q4"
     runner: str = "llamacpp"
     workload: str | None = None
-    threads: int | None = None
+    threads: tuple[int, ...] = ()
     seed: int = 0
     reps: int = 1
     engine: str | None = None
@@ -46,12 +47,24 @@ class Spec:
     def __post_init__(self) -> None:
         if not 1 <= self.reps <= 10_000:
             raise UserError(f"--reps {self.reps} is out of range", hint="give 1 to 10000")
-        if self.threads is not None and not 1 <= self.threads <= 4096:
-            raise UserError(f"--threads {self.threads} is out of range", hint="give 1 to 4096")
+        for count in self.threads:
+            if not 1 <= count <= 4096:
+                raise UserError(f"--threads {count} is out of range", hint="give 1 to 4096")
+        if len(set(self.threads)) < len(self.threads):
+            said = ",".join(map(str, self.threads))
+            raise UserError(f"--threads {said} has a number twice", hint="--reps makes more runs of each")
         if self.unplug not in (None, "hub"):
             raise UserError(f"--unplug {self.unplug!r} is no way to cut USB power", hint="give hub")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"--seed {self.seed} is out of range", hint="give 0 to 2147483647")
+
+
+def parse_threads(text: str | None) -> tuple[int, ...]:
+    """The numbers of ``--threads 1,2,4``. Raises UserError for what is no such list."""
+    parts = [] if text is None else text.split(",")
+    if not all(part.strip().isascii() and part.strip().isdigit() and len(part) < 9 for part in parts):
+        raise UserError(f"--threads {text!r} is no number of threads", hint="give 4, or 1,2,4 to measure with each")
+    return tuple(int(part) for part in parts)
 
 
 def parse_sets(pairs: Iterable[str]) -> tuple[tuple[str, str], ...]:

@@ -86,7 +86,7 @@ def described(asks: Sequence[Ask]) -> list[dict[str, Any]]:
 
 def refused_ticket(plan: Plan, cell: Cell, run_id: str, facts: Facts) -> dict[str, Any]:
     """The ticket of a run that is not started because its model is damaged: what was said of it, nothing of it."""
-    return ticket(plan, cell, run_id, facts, dict(plan.knobs), None, [])
+    return ticket(plan, cell, run_id, facts, plan.knobs | dict(cell.knobs), None, [])
 
 
 def _described(said: Model, found: LocalModel | None) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def ticket(
         "cell_key": cell_key(plan, facts, knobs, model),
         "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "rep": cell.rep,
-        "round": 0,
+        "round": cell.rep if cell.knobs else 0,
         "spec": asdict(plan.spec),
         "knobs": knobs,
         "device": {

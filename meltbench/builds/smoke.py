@@ -17,6 +17,7 @@ from meltbench.targets import Completed, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from meltbench.deadline import Deadline
     from meltbench.targets import Transport
@@ -28,7 +29,7 @@ _SIGILL, _SIGSYS = 4, 31
 
 # The program by its path, its first bytes, and what the kernel of the device would do with it. Where there is a
 # `timeout` a program that hangs is ended there too, not only no longer waited for.
-_LOOK = 'p=$(command -v -- "$1") && [ -f "$p" ] && cd / && head -c 65536 -- "$p"'
+_LOOK = 'p=$(command -v -- "$1") && [ -f "$p" ] && cd / && head -c "$2" -- "$p"'
 _KERNEL = """ls -lnd -- "$1"
 grep -hs '^magic' /proc/sys/fs/binfmt_misc/*
 grep -s noexec /proc/self/mounts
@@ -94,7 +95,7 @@ def smoke(
     """
     if lacks := missing(needs, facts.cpu_features):
         return Smoke(False, None, f"{program} was built for processors with {', '.join(lacks)}. {_advice(facts)}")
-    found = transport.run(["sh", "-c", _LOOK, "sh", program], deadline)
+    found = transport.run(["sh", "-c", _LOOK, "sh", program, str(elf.HEAD_BYTES)], deadline)
     if found.code:
         return Smoke(False, None, f"{program} is not on the device")
     header = elf.header_of(found.stdout)
@@ -120,20 +121,29 @@ def smoked(sha256: str, facts: Facts, ask: Callable[[], Smoke]) -> Smoke:
 
     Only that it runs is remembered: what was missing may have been installed since.
     """
-    place = paths.state_dir() / "smoke" / f"{digest([sha256, facts.identity, facts.os, facts.kernel])[:32]}.json"
-    try:
-        known = Smoke(**json.loads(place.read_text("utf-8")))
-        if known.ok:
-            return known
-    except (OSError, ValueError, TypeError):
-        pass  # not asked yet, or not written to its end: then it is asked
+    if known := remembered(sha256, facts):
+        return known
     answer = ask()
     if answer.ok:
+        place = _place(sha256, facts)
         place.parent.mkdir(parents=True, exist_ok=True)
         partial = place.with_suffix(".part")
         partial.write_text(json.dumps(asdict(answer)), "utf-8")
         partial.replace(place)
     return answer
+
+
+def remembered(sha256: str, facts: Facts) -> Smoke | None:
+    """What an engine said on a device with its present system, where it ran; None: it was not asked yet."""
+    try:
+        known = Smoke(**json.loads(_place(sha256, facts).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):  # or not written to its end
+        return None
+    return known if known.ok else None
+
+
+def _place(sha256: str, facts: Facts) -> Path:
+    return paths.state_dir() / "smoke" / f"{digest([sha256, facts.identity, facts.os, facts.kernel])[:32]}.json"
 
 
 def _judged(case: _Case) -> Smoke:
@@ -222,10 +232,10 @@ def _emulated(header: elf.Header, kernel: str) -> bool:
 
 def _no_loader(case: _Case) -> str:
     if case.header and case.header.loader:
-        loader = printable(case.header.loader)
+        system = elf.system_of(case.header.loader) or "another C library than this system's"
         return (
-            f"{case.path} is started by {loader}, which is not on the device: it was built for another C library "
-            "than this system's. Leave --engine out: those built here need none"
+            f"{case.path} is started by {printable(case.header.loader)}, which is not on the device: it was built for "
+            f"{system}. Leave --engine out: those built here need none"
         )
     if case.header is None:
         return f"{case.path} is a script, and what its first line names is not on the device"

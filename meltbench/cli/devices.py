@@ -155,7 +155,7 @@ def _described(name: str, path: str, found: Profile) -> list[str]:
         lines.append(f"  slows itself from {found.slows_at_c:g} degC on")
     if found.big_cpus is not None:
         lines.append(f"  fast cores {found.big_cpus}")
-    for what in ("board", "compatible", "product"):
+    for what in ("board", "compatible", "product", "build"):
         if patterns := getattr(found.match, what):
             lines.append(f"  recognised by {what} {', '.join(patterns)}")
     if found.match.platform:

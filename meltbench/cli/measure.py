@@ -55,7 +55,10 @@ def run(
     ] = None,
     reps: Reps = 1,
     threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", help="Computing threads of the engine.")
+        str | None,
+        typer.Option(
+            "--threads", metavar="N[,N...]", help="Computing threads of the engine; of several, runs of each."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of orders, random prompts and sampling.")] = 0,
     set_: Sets = None,
@@ -80,14 +83,14 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Measure a model on a device: time, memory, energy, heat. Without options: a small model on this machine."""
-    from meltbench.spec import Spec, parse_sets
+    from meltbench.spec import Spec, parse_sets, parse_threads
 
     spec = Spec(
         device=device,
         model=model,
         runner=runner,
         workload=workload,
-        threads=threads,
+        threads=parse_threads(threads),
         seed=seed,
         reps=reps,
         engine=engine,
@@ -204,5 +207,6 @@ def _print_plan(planned: object, *, as_json: bool) -> None:
         if key != "cells":
             text = value if isinstance(value, str) else canonical(value)
             out.print(f"{key:10} {text}", markup=False, highlight=False, soft_wrap=True)
-    for cell in planned.cells:
-        out.print(f"run {cell.rep + 1:<6} seed {cell.seed}", markup=False, highlight=False)
+    for number, cell in enumerate(planned.cells, 1):
+        own = "".join(f" {name} {value}" for name, value in cell.knobs)
+        out.print(f"run {number:<6} seed {cell.seed}{own}", markup=False, highlight=False)

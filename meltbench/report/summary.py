@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from meltbench.records import bare
 from meltbench.report.headline import METERED, POINTED, SERVED, Headline, natural, of_points
-from meltbench.report.sheet import Column, Sheet
+from meltbench.report.sheet import MISSING, Column, Sheet
 from meltbench.report.units import quantity
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def usable(record: RunRecord) -> bool:
 
 
 def summary_sheet(records: Sequence[RunRecord]) -> Sheet | None:
-    """One row a headline measure, of the run or of a point; None where no run may be summed up.
+    """One row a headline measure, of the run or of a point; of a sweep one row a setting. None where no run may be
+    summed up.
 
     The runs must be of one plan: then they have one mode, and nothing is mixed.
     """
@@ -31,6 +32,8 @@ def summary_sheet(records: Sequence[RunRecord]) -> Sheet | None:
         return None
     left = len(records) - len(good)
     title = f"{len(good)} runs" + (f"; {left} failed or invalid, left out" if left else "")
+    if swept := _swept(records):
+        return _sweep(title, good, swept)
     sheet = Sheet(
         title,
         (
@@ -50,14 +53,50 @@ def summary_sheet(records: Sequence[RunRecord]) -> Sheet | None:
     return sheet
 
 
+def _swept(records: Sequence[RunRecord]) -> list[str]:
+    """The knobs that are not the same in all runs."""
+    knobs = [record.manifest.get("knobs") or {} for record in records]
+    return sorted(
+        name for name in {name for one in knobs for name in one} if len({str(one.get(name)) for one in knobs}) > 1
+    )
+
+
+def _sweep(title: str, good: Sequence[RunRecord], swept: Sequence[str]) -> Sheet:
+    """One row a setting, and one more for each of its points: medians over its runs, of the measures that any has."""
+    rows: dict[tuple[str, ...], list[Sequence[Measure]]] = {}
+    for record in good:
+        label = tuple(str(record.manifest["knobs"].get(name)) for name in swept)
+        whole = {"": [one for one in record.measures if one.phase == "run"]}
+        for point, measures in {**whole, **of_points(record.measures)}.items():
+            rows.setdefault((*label, point), []).append(measures)
+    order = sorted(rows, key=lambda key: [natural(part) for part in key])
+    served = any(record.manifest.get("runner") for record in good)
+    wanted = dict.fromkeys((*SERVED, *POINTED) if served else METERED)
+    found = {headline: [_values(rows[key], headline) for key in order] for headline in wanted}
+    shown = {headline: values for headline, values in found.items() if any(values)}
+    columns = [*(Column(name, right=True) for name in swept), Column("")]
+    columns += [Column(headline.heading, right=True) for headline in shown] + [Column("n", right=True)]
+    sheet = Sheet(f"{title}; medians", tuple(columns))
+    for at, key in enumerate(order):
+        cells = [(values[at], headline.unit) for headline, values in shown.items()]
+        if any(values for values, _ in cells):
+            told = [quantity(statistics.median(values), unit) if values else MISSING for values, unit in cells]
+            sheet.rows.append((*key, *told, str(len(rows[key]))))
+    return sheet
+
+
+def _values(runs: Sequence[Sequence[Measure]], headline: Headline) -> list[float]:
+    found = [_of(measures, headline) for measures in runs]
+    return [one.value for one in found if one is not None and one.value is not None]
+
+
 def _add(sheet: Sheet, label: str, wanted: Sequence[Headline], runs: Sequence[Sequence[Measure]]) -> None:
     """The rows of one point, or of the run; a measure that no run has a value of is left out."""
     for headline in wanted:
-        found = [_of(measures, headline) for measures in runs]
-        values = [m.value for m in found if m is not None and m.value is not None]
+        values = _values(runs, headline)
         if not values:
             continue
-        name = next(m.name for m in found if m is not None)
+        name = next(m.name for measures in runs if (m := _of(measures, headline)) is not None)
         cells = [quantity(value, headline.unit) for value in (statistics.median(values), min(values), max(values))]
         sheet.rows.append((label, name, *cells, str(len(values))))
         label = ""

@@ -48,9 +48,10 @@ _GPU_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 
 GETPROP = "getprop"  # Android's own program: without arguments it prints every system property
 SERIAL_PROPERTY, PRODUCT_PROPERTY = "ro.serialno", "ro.product.device"
+BUILD_PROPERTY = "ro.build.fingerprint"
 _PROPERTIES = (
     *("ro.product.manufacturer", "ro.product.model", "ro.product.device", "ro.soc.model", "ro.board.platform"),
-    *("ro.build.version.release", "ro.build.id", "ro.build.version.incremental", "ro.build.fingerprint"),
+    *("ro.build.version.release", "ro.build.id", "ro.build.version.incremental", BUILD_PROPERTY),
 )
 _property = re.compile(r"^\[([\w.:@-]{1,128})\]: \[([^\n]{0,512})\]\r?$", re.ASCII | re.MULTILINE)
 
@@ -102,6 +103,11 @@ class Facts:
     def product(self) -> str | None:
         """Android's name of the device, such as "oriole"."""
         return self.properties.get(PRODUCT_PROPERTY)
+
+    @property
+    def build(self) -> str | None:
+        """Android's fingerprint of the system that is installed."""
+        return self.properties.get(BUILD_PROPERTY)
 
     @property
     def accelerator(self) -> str | None:

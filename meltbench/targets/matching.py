@@ -66,6 +66,7 @@ def _fitting(facts: Facts, match: Match) -> list[tuple[str, str, int]]:
         ("board", match.board, [facts.board]),
         ("compatible", match.compatible, facts.compatible),
         ("product", match.product, [facts.product]),
+        ("build", match.build, [facts.build]),
     ]
     out = [] if match.platform is None else [("platform", facts.platform, 0)]
     if match.platform not in (None, facts.platform):

@@ -39,13 +39,15 @@ class Match:
     """How a device of this profile is recognised: each list that is given must have a pattern that fits.
 
     Patterns are globs, case-sensitive. ``board``: the model of the device tree, else maker and product of DMI.
-    ``compatible``: an entry of the device tree's compatible. ``product``: Android's ro.product.device. ``platform``:
+    ``compatible``: an entry of the device tree's compatible. ``product``: Android's ro.product.device. ``build``: its
+    ro.build.fingerprint, such as "google/oriole/oriole:16/BP2A.250605.031/13602143:user/release-keys". ``platform``:
     any device of that system, for a profile that knows none in particular. One that asks for nothing fits nothing.
     """
 
     board: tuple[str, ...] = ()
     compatible: tuple[str, ...] = ()
     product: tuple[str, ...] = ()
+    build: tuple[str, ...] = ()
     platform: Literal["android", "linux"] | None = None
 
 

@@ -305,3 +305,14 @@ def test_a_profile_stands_for_the_phone_that_is_attached(phone: Phone, adb: Serv
             inventory.resolve("pixel6")
         assert set(caught.value.choices) == {f"pixel6@{phone.serial}", f"pixel6@{second.serial}"}
         assert inventory.resolve(f"pixel6@{second.serial}").place == Place("adb", second.serial)
+
+
+def test_a_profile_of_a_build_stands_for_a_phone_only_where_it_is_named(
+    phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "devices").mkdir()
+    text = 'title = "one build"\ninherits = "pixel6"\n[match]\nbuild = ["*:16/*"]\n'
+    (tmp_path / "devices/pixel6-16.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert inventory.resolve("pixel6-16").place == Place("adb", phone.serial)
+    assert inventory.resolve(f"adb:{phone.serial}").profile_name == "pixel6"

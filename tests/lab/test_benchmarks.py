@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as runner
-from benchmarks import agreement, fleet, kit, observer
+from benchmarks import adb, agreement, fleet, kit, observer
 from benchmarks.claims import Unmeasurable
 from meltbench import models
 
 ROOT = Path(__file__).parents[2]
 NEEDS_ENGINE = {"fleet", "overhead", "observer", "agreement"}
-NO_TIMES = {fleet.TRIPS.name: 1, fleet.KEPT.name: 100}  # claims that hold however busy a machine is
+NO_TIMES = {fleet.TRIPS.name: 1, fleet.KEPT.name: 100, adb.SILENT.name: 0}  # claims that hold however busy a machine is
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 from cli import QUICK, Bench
 
+from meltbench import plan
 from meltbench.assemble import assemble
 from meltbench.probe.journal import read_journal
+from meltbench.spec import Spec
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("default_model")]
 
@@ -122,6 +125,39 @@ def test_every_option_changes_the_plan(bench: Bench) -> None:
     )
     hashes = [bench.json("run", *option, "--dry-run")["plan_hash"] for option in options]
     assert len({plain, *hashes}) == len(options) + 1
+
+
+def test_a_thread_sweep_is_interleaved_and_each_number_a_cell_of_its_own(bench: Bench) -> None:
+    words = ("--threads", "1,2", "--reps", "2", "--set", "repeat=1", "--set", "warmup=0", "--seed", "3")
+    planned = bench.json("run", *QUICK, *words, "--dry-run")
+    assert "threads" not in planned["knobs"]
+    rounds = [[cell["knobs"]["threads"] for cell in planned["cells"] if cell["rep"] == rep] for rep in (0, 1)]
+    assert [sorted(one) for one in rounds] == [[1, 2], [1, 2]]
+    assert bench.json("run", *QUICK, *words, "--dry-run") == planned
+    done = bench.run("run", *QUICK, *words)
+    assert done.returncode == 0, done.stderr
+    _, summary = done.stdout.split("4 runs; medians")
+    rows = [line.split() for line in summary.splitlines() if line.strip()[:1].isdigit()]
+    assert [(row[0], row[-1]) for row in rows] == [("1", "2"), ("2", "2")]
+    runs = sorted((json.loads(path.read_text()) for path in bench.data.glob("runs/*/manifest.json")), key=by_id)
+    assert [(run["knobs"]["threads"], run["rep"], run["round"]) for run in runs] == [
+        (cell["knobs"]["threads"], cell["rep"], cell["rep"]) for cell in planned["cells"]
+    ]
+    keys = {run["knobs"]["threads"]: {one["cell_key"] for one in runs if one["knobs"] == run["knobs"]} for run in runs}
+    assert all(len(found) == 1 for found in keys.values())
+    assert keys[1] != keys[2]
+
+
+def by_id(run: dict[str, Any]) -> str:
+    return str(run["run_id"])
+
+
+def test_orders_of_rounds_are_drawn_and_hold_every_number_once() -> None:
+    cells = plan.make(Spec(threads=(1, 2, 4), reps=30)).cells
+    orders = [tuple(dict(cell.knobs)["threads"] for cell in cells[at : at + 3]) for at in range(0, 90, 3)]
+    assert {tuple(sorted(map(str, order))) for order in orders} == {("1", "2", "4")}
+    assert len(set(orders)) > 3
+    assert [cell.rep for cell in cells] == [at // 3 for at in range(90)]
 
 
 def test_a_grid_keeps_its_points_apart_and_its_depth_true(bench: Bench) -> None:

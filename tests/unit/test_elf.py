@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meltbench.elf import header_of, machine_of, runs_on
+from meltbench.elf import header_of, machine_of, runs_on, system_of
 from meltbench.errors import UserError
 from meltbench.probe import build
 
@@ -35,6 +35,37 @@ def test_the_first_bytes_tell_the_machine_and_the_loader(tmp_path):
     assert own.machine == machine_of(Path("/bin/sh").resolve())
     assert Path(own.loader).name.startswith("ld-")
     assert header_of(b"#!/bin/sh\n") is None
+
+
+def made(loader: str, machine: int = 183) -> bytes:
+    """An ELF file of 64 bits with nothing in it but the name of its loader."""
+    text = loader.encode() + b"\0"
+    head = (
+        b"\x7fELF\x02\x01\x01"
+        + bytes(9)
+        + struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    )
+    return head + struct.pack("<IIQQQQQQ", 3, 4, 120, 0, 0, len(text), len(text), 1) + text
+
+
+@pytest.mark.parametrize(
+    ("loader", "system"),
+    [
+        ("/system/bin/linker64", "Android"),
+        ("/system/bin/linker", "Android"),
+        ("/apex/com.android.runtime/bin/linker64", "Android"),
+        ("/lib/ld-linux-aarch64.so.1", "Linux with glibc"),
+        ("/lib64/ld-linux-x86-64.so.2", "Linux with glibc"),
+        ("/lib/ld-musl-aarch64.so.1", "Linux with musl"),
+        ("/nix/store/ld.so", None),
+    ],
+)
+def test_the_loader_tells_the_system_that_a_program_was_built_for(tmp_path, loader, system):
+    path = tmp_path / "llama-server"
+    path.write_bytes(made(loader))
+    assert machine_of(path) == "aarch64"
+    assert header_of(path.read_bytes()).loader == loader
+    assert system_of(loader) == system
 
 
 @given(st.binary(max_size=300))

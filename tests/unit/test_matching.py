@@ -133,6 +133,19 @@ def test_ties_are_told_and_one_that_refines_another_is_none() -> None:
     assert (other[0].name, matching.ties(other)) == ("mine", ["theirs"])
 
 
+def test_a_profile_of_a_build_goes_before_that_of_the_phone_and_fits_no_other_build() -> None:
+    print16 = "google/oriole/oriole:16/BP2A.250605.031/13602143:user/release-keys"
+    newer = Candidate(Match(product=("oriole",), build=("*:16/*",)), ("pixel6",))
+    profiles = {"pixel6": Candidate(Match(product=("oriole",))), "pixel6-16": newer}
+    found = matching.fits(phone("oriole", ro__build__fingerprint=print16), profiles)
+    assert [fit.name for fit in found] == ["pixel6-16", "pixel6"]
+    assert matching.ties(found) == []
+    assert found[0].by == f"product 'oriole', build '{print16}'"
+    for other in ({"ro__build__fingerprint": print16.replace(":16/", ":15/")}, {}):
+        assert [fit.name for fit in matching.fits(phone("oriole", **other), profiles)] == ["pixel6"]
+    assert [fit.name for fit in matching.fits(phone("raven", ro__build__fingerprint=print16), profiles)] == []
+
+
 def test_a_longer_pattern_says_more_than_a_shorter_one_and_wildcards_say_nothing() -> None:
     facts = board("x", "nvidia,p3701-0000", "nvidia,tegra234")
     patterns = {"family": "nvidia,tegra*", "module": "nvidia,p3701-*", "any": "*", "klass": "nvidia,p3701-000[0-9]"}

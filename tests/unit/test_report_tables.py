@@ -143,6 +143,28 @@ def test_failed_and_invalid_runs_are_listed_and_never_summed_up(tmp_path):
     assert summary_sheet(records) is None
 
 
+def test_a_sweep_has_a_row_for_each_number_of_threads_and_each_point() -> None:
+    records = []
+    for k, threads in enumerate((4, 1, 1, 4, 16, 4)):
+        record = record_of(f"r{k}", k)
+        record.manifest["knobs"] = {"threads": threads, "batch": 64}
+        measures = [rate("decode_tps", 10.0 * threads + k)]
+        records.append(replace(record, measures=[*measures, rate("decode_tps", 5.0 * threads, "tg8")]))
+    records[5].manifest["outcome"] = "failed"
+    sheet = summary_sheet(records)
+    assert sheet is not None
+    assert sheet.title == "5 runs; 1 failed or invalid, left out; medians"
+    assert [column.heading for column in sheet.columns] == ["threads", "", "decode", "n"]
+    assert sheet.rows == [
+        ("1", "", "11.5 tok/s", "2"),
+        ("1", "tg8", "5.00 tok/s", "2"),
+        ("4", "", "41.5 tok/s", "2"),
+        ("4", "tg8", "20.0 tok/s", "2"),
+        ("16", "", "164 tok/s", "1"),
+        ("16", "tg8", "80.0 tok/s", "1"),
+    ]
+
+
 def test_markdown_says_what_the_table_says_and_nothing_breaks_out_of_a_cell():
     sheet = Sheet("a|b", (Column("x"), Column("n", right=True)), [("a|b\n`c` <img>", "1 \x1b[31m"), ("", MISSING)])
     text = markdown(sheet)

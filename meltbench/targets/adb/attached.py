@@ -104,7 +104,10 @@ def _match(name: str) -> Match:
 
 
 def _fits(one: Attached, match: Match, *, known: bool = False) -> bool:
-    """``known``: by its product, not merely as one of Android."""
+    """``known``: by its product, not merely as one of Android. No server tells a build: a profile that asks for one is
+    for a device that is named by that profile."""
+    if known and match.build:
+        return False
     if match.product:
         return any(fnmatchcase(one.product or "", glob) for glob in match.product)
     return not known and match.platform == "android"
