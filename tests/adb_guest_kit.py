@@ -46,11 +46,13 @@ mkdir {ROOT}/dev/pts; mount -t devpts -o ptmxmode=666 devpts {ROOT}/dev/pts
 INITTAB = f"::respawn:chroot {ROOT} /lab/start\n"
 
 
-def phone(above: Path, port: int | None = phone_files.PORT) -> None:
-    """The files that make the phone on a guest's disk one of its own. ``port``: of its adbd, None: USB alone."""
+def phone(above: Path, adbd: str = phone_files.LISTENS) -> Path:
+    """The files that make the phone on a guest's disk one of its own, in the folder that is returned."""
     texts = {f"system/bin/{name}": (HERE / "made_android/bin" / name).read_text() for name in _PROGRAMS}
     texts |= {".made/properties": "".join(f"{name}={value}\n" for name, value in PROPERTIES.items())}
-    phone_files.settings(phone_files.root(above / PHONE_ROOT, texts, port) / ".made")
+    made = phone_files.root(above / PHONE_ROOT, texts, adbd)
+    phone_files.settings(made / ".made")
+    return made
 
 
 @dataclass

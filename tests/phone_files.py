@@ -14,6 +14,7 @@ from phone_simulator import policies as clusters
 from targets_kit import HERE
 
 PORT = 6555  # of adbd: a server looks for emulators at 5555 to 5585
+LISTENS = f"ADBD_PORT={PORT}"
 SHELL = 2000  # Android's user and group "shell"
 # Where Android's shell looks for programs. Only /system/bin is there.
 PATH = ":".join(
@@ -35,7 +36,7 @@ _RC = """#!/lab/busybox sh
 """
 _START = f"""#!/lab/busybox sh
 while [ -e /lab/off ]; do /lab/busybox sleep 0.05; done
-export PATH={PATH} ANDROID_ROOT=/system ANDROID_DATA=/data EXTERNAL_STORAGE=/sdcard{{}}
+export PATH={PATH} ANDROID_ROOT=/system ANDROID_DATA=/data EXTERNAL_STORAGE=/sdcard {{}}
 exec /lab/busybox start-stop-daemon -S -c shell:shell -x /{lab_images.ADBD}
 """
 # Wi-Fi is the wire: a phone that switches it off is gone. At each start it is what it was set to be.
@@ -74,18 +75,18 @@ def layer(folder: Path, maker: Maker, *, prose: bool) -> Path:
     places |= {"pixel": "system/bin"} if maker.power_monitors else {}
     for place, where in places.items():
         texts |= {f"{where}/{path.name}": path.read_text() for path in (HERE / "made_android" / place).iterdir()}
-    return root(folder, texts, PORT)
+    return root(folder, texts, LISTENS)
 
 
-def root(folder: Path, files: Files, port: int | None) -> Path:
+def root(folder: Path, files: Files, adbd: str) -> Path:
     """The files that any phone has: its users, its data folders, what starts its adbd, and ``files`` beside them.
 
-    ``port``: where adbd listens; None: it has USB alone.
+    ``adbd``: what more of an environment adbd has.
     """
     users = f"root:x:0:0:root:/:/system/bin/sh\nshell:x:{SHELL}:{SHELL}::/:/system/bin/sh\n"
     groups = "".join(f"{name}:x:{number}:shell\n" for name, number in _GROUPS.items())
     texts = {"etc/passwd": users, "etc/group": f"root:x:0:\nshell:x:{SHELL}:\n{groups}", **files}
-    texts |= {"lab/start": _START.format("" if port is None else f" ADBD_PORT={port}")}
+    texts |= {"lab/start": _START.format(adbd)}
     write(folder, texts)
     for name, text in texts.items():
         (folder / name).chmod(0o755 if text.startswith("#!") else 0o644)
