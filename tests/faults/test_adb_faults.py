@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -321,6 +322,32 @@ def test_the_hub_cuts_the_power_while_it_measures_and_gives_it_back(road: PhoneR
     assert not reasons(run) & {"charging", "link_traffic"}
     road.honest()
     road.target.connect()
+    road.nothing_left()
+
+
+def test_a_person_who_has_had_enough_gets_the_power_back_and_what_there_is(road: PhoneRoad, hung: Path) -> None:
+    process = road.start(*EXEC, "--unplug", "hub", "--set", "timeout_s=300", *GATED)
+    road.until_run(lambda state: state.get("op") == "exec")
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert hung.read_text() == "on\n"
+    (run,) = road.honest()
+    assert run["outcome"] == "stopped"
+    road.target.connect()
+    road.nothing_left()
+
+
+def test_a_hub_that_may_not_be_switched_is_told_before_anything_runs(road: PhoneRoad, hung: Path) -> None:
+    program = road.home / "bin/uhubctl"
+    program.write_text("#!/bin/sh\necho 'Permission problem: please run as root' >&2; exit 1\n")
+    done = road.run(*EXEC, "--unplug", "hub", *SLEEP)
+    assert done.returncode == 1
+    assert "the power of its USB port cannot be cut" in done.stderr
+    assert road.run_ids() == []
+    assert hung.read_text() == "on\n"
     road.nothing_left()
 
 

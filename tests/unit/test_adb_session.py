@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from meltbench.deadline import Deadline
 from meltbench.errors import DeadlineExceeded, DeviceError, LinkLost, UserError
 from meltbench.targets.adb import words
+from meltbench.targets.adb.server import listed
 from meltbench.targets.adb.session import AdbSession, service
 from meltbench.targets.shell.streams import Feeder, Head
 
@@ -193,6 +194,29 @@ def test_a_network_address_is_told_how_to_pair() -> None:
     assert words.is_network("[fe80::1%wlan0]:5555")
     assert not words.is_network("1A2B3C4D")
     assert not words.is_network("adb-1A2B-xYz._adb-tls-connect._tcp")
+
+
+def test_a_servers_list_is_read_whatever_a_phone_is_called() -> None:
+    text = (
+        "1A2B3C4D5E6F7G         device usb:1-1.4 product:oriole model:Pixel_6 device:oriole transport_id:3\n"
+        "10.0.0.7:41231         offline transport_id:4\n"
+        "R58N                   unauthorized usb:1-2 transport_id:5\n"
+        "X1                     no permissions (user in plugdev group; are your udev rules wrong?); see [x] usb:2-1\n"
+        "adb-1A2B-abcdef (2)._adb-tls-connect._tcp device product:husky model:Pixel_8_Pro device:husky transport_id:9\n"
+        "\n* daemon started successfully *\n"
+    )
+    assert [(one.serial, one.state, one.product) for one in listed(text)] == [
+        ("1A2B3C4D5E6F7G", "device", "oriole"),
+        ("10.0.0.7:41231", "offline", None),
+        ("R58N", "unauthorized", None),
+        ("X1", "no permissions", None),
+        ("adb-1A2B-abcdef (2)._adb-tls-connect._tcp", "device", "husky"),
+    ]
+
+
+@given(st.text(max_size=200))
+def test_any_list_is_read(text: str) -> None:
+    assert all(one.serial.isprintable() and one.state for one in listed(text))
 
 
 @pytest.mark.parametrize("serial", ["", "-s", "a\nb", "x" * 300, "host:transport\0", "ü"])

@@ -76,12 +76,7 @@ class Server:
 
     def devices(self, deadline: Deadline) -> list[Attached]:
         """Every device that is attached or connected, in the server's order."""
-        found = []
-        for line in self._told("host:devices-l", deadline).splitlines()[:_MAX_DEVICES]:
-            if (row := _LISTED.match(line)) is not None:
-                told = dict(part.split(":", 1) for part in row[3].split() if ":" in part)
-                found.append(Attached(printable(row[1]), row[2], told.get("device")))
-        return found
+        return listed(self._told("host:devices-l", deadline))
 
     def features(self, serial: str, deadline: Deadline) -> frozenset[str]:
         """What its adbd can do, by adb's names."""
@@ -201,6 +196,16 @@ class Server:
         # Where it could not, another process may just have: the next try tells.
         if done.code != 0 and b"Address already in use" not in done.stderr:
             raise LinkLost(f"{adb} could not start a server at {self}: {done.complaint()}", hint=_LOOK)
+
+
+def listed(text: str) -> list[Attached]:
+    """The devices of a server's own list (``adb devices -l``); a line that is none is left out."""
+    found = []
+    for line in text.splitlines()[:_MAX_DEVICES]:
+        if (row := _LISTED.match(line)) is not None:
+            told = dict(part.split(":", 1) for part in row[3].split() if ":" in part)
+            found.append(Attached(printable(row[1]), row[2], told.get("device")))
+    return found
 
 
 _LOOK = "see what it says: adb start-server"
