@@ -20,6 +20,7 @@ from adb_kit import Server
 from phone_road_kit import GATED, PhoneRoad
 from phones_kit import Phone, made_phone
 from road_kit import EXEC, reasons
+from targets_kit import until
 
 SLEEP = ("--", "sleep", "1")
 
@@ -241,6 +242,8 @@ def test_a_charger_that_is_connected_while_it_measures_is_seen(road: PhoneRoad) 
 
 def test_a_battery_below_its_window_is_told_and_its_run_says_so(road: PhoneRoad) -> None:
     road.target.charge_to(12)
+    capacity = "cat /sys/class/power_supply/battery/capacity"
+    until(lambda: road.target.shell(capacity) == "12", "its gauge to tell so")
     try:
         done = road.run(*EXEC, "--set", "charge_timeout_s=1", *SLEEP)
     finally:
