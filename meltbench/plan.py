@@ -129,7 +129,7 @@ def make(spec: Spec) -> Plan:
     knobs |= process | ({} if spec.unplug is None else {"unplug": spec.unplug})
     if recipe is not None:
         _check_recipe(spec.runner, recipe, work)
-    if len(spec.threads) > 1:
+    if _swept(spec):
         del knobs["threads"]  # which each cell has of its own
     cells = tuple(_cells(spec))
     identity = {
@@ -173,10 +173,15 @@ def _hub(spec: Spec, known: Known) -> Hub:
     return known.hub
 
 
+def _swept(spec: Spec) -> tuple[int, ...]:
+    """The numbers of threads where there are several."""
+    return spec.threads if spec.threads is not None and len(spec.threads) > 1 else ()
+
+
 def _cells(spec: Spec) -> Iterator[Cell]:
     """The runs in the order they are made: of several settings each has one in every round, in an order drawn from the
     seed, so that what drifts falls on all alike."""
-    settings = [(("threads", count),) for count in spec.threads] if len(spec.threads) > 1 else [()]
+    settings: list[tuple[tuple[str, Scalar], ...]] = [(("threads", count),) for count in _swept(spec)] or [()]
     for rep in range(spec.reps):
         seed = (spec.seed + rep) % 2**31
         rng = random.Random(seed)  # noqa: S311  (a plan must repeat; nothing here is secret)

@@ -20,7 +20,7 @@ KnobValue = Scalar | tuple[str, ...]
 class Spec:
     """One ``meltbench run``: names of definitions, and what is set beside their defaults.
 
-    ``threads``: the numbers of computing threads to measure with, each in runs of its own; none: the engine's default.
+    ``threads``: the numbers of computing threads to measure with, each in runs of its own; None: the engine's default.
     ``knobs`` are (key, text) pairs as given with ``--set``; ``command`` is the program of ``meltbench exec``.
     ``engine`` is a folder or archive of engine programs, or None for the runner's own. ``workload`` None: the one that
     the runner does when it is told of none. ``prepare`` False leaves the device's settings as they are. ``rehash``:
@@ -32,7 +32,7 @@ class Spec:
     model: str = "smollm2-135m-q4"
     runner: str = "llamacpp"
     workload: str | None = None
-    threads: tuple[int, ...] = ()
+    threads: tuple[int, ...] | None = None
     seed: int = 0
     reps: int = 1
     engine: str | None = None
@@ -47,11 +47,14 @@ class Spec:
     def __post_init__(self) -> None:
         if not 1 <= self.reps <= 10_000:
             raise UserError(f"--reps {self.reps} is out of range", hint="give 1 to 10000")
-        for count in self.threads:
+        counts = self.threads if self.threads is not None else (1,)
+        if not counts:
+            raise UserError("--threads names no number", hint="give 4, or 1,2,4 to measure with each")
+        for count in counts:
             if not 1 <= count <= 4096:
                 raise UserError(f"--threads {count} is out of range", hint="give 1 to 4096")
-        if len(set(self.threads)) < len(self.threads):
-            said = ",".join(map(str, self.threads))
+        if len(set(counts)) < len(counts):
+            said = ",".join(map(str, counts))
             raise UserError(f"--threads {said} has a number twice", hint="--reps makes more runs of each")
         if self.unplug not in (None, "hub"):
             raise UserError(f"--unplug {self.unplug!r} is no way to cut USB power", hint="give hub")
@@ -59,9 +62,11 @@ class Spec:
             raise UserError(f"--seed {self.seed} is out of range", hint="give 0 to 2147483647")
 
 
-def parse_threads(text: str | None) -> tuple[int, ...]:
+def parse_threads(text: str | None) -> tuple[int, ...] | None:
     """The numbers of ``--threads 1,2,4``. Raises UserError for what is no such list."""
-    parts = [] if text is None else text.split(",")
+    if text is None:
+        return None
+    parts = text.split(",")
     if not all(part.strip().isascii() and part.strip().isdigit() and len(part) < 9 for part in parts):
         raise UserError(f"--threads {text!r} is no number of threads", hint="give 4, or 1,2,4 to measure with each")
     return tuple(int(part) for part in parts)

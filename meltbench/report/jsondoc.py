@@ -89,7 +89,7 @@ RUN = Document(
         Key("spec.model", "text", "--model"),
         Key("spec.runner", "text", "--runner"),
         Key("spec.workload", "text", "--workload", "it was left out, and the runner's own was taken"),
-        Key("spec.threads", "list", "--threads; of several each run has one of its own, in knobs; empty: left out."),
+        Key("spec.threads", "list", "--threads; of several each run has its own in knobs", "it was left out"),
         Key("spec.seed", "integer", "--seed"),
         Key("spec.reps", "integer", "--reps"),
         Key("spec.engine", "text", "--engine", "it was left out"),

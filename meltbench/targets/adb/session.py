@@ -88,7 +88,7 @@ class AdbSession:
                 feed.took(len(view))
             self._turn(deadline.within(_QUIET_S))
             self._listen(deadline)
-        return None if until() else self._status()
+        return None if until() else self._status(feed is not None and bool(self._queue or not feed.given))
 
     def ask(self, line: bytes, answered: Callable[[], bool], deadline: Deadline) -> None:
         """Give it a line and read until ``answered``, or until it has ended; meanwhile nothing else is sent."""
@@ -182,10 +182,14 @@ class AdbSession:
         said = f"the link to {self._where} was lost while {self.name} was under way: {why}"
         return LinkLost(said, hint="what runs there goes on; try again")
 
-    def _status(self) -> int:
-        """The exit status. adbd tells a signal as 128 and its number, as shells do; Android's cmd ends with 255."""
+    def _status(self, short: bool) -> int:
+        """The exit status. adbd tells a signal as 128 and its number, as shells do; Android's cmd ends with 255.
+
+        ``short``: it ended before it took all of its input. What it wrote to stdout may be lost then, the mark too, for
+        adbd has one descriptor for both.
+        """
         assert self._code is not None
-        if not self._out.found:
+        if not self._out.found and not short:
             why = Completed(self._code, self._out.prose, self._last).complaint()
             raise DeviceError(f"the shell of {self._where} did not run {self.name}: {why}")
         return _SIGNALLED - self._code if _SIGNALLED < self._code <= _SIGNALLED + _SIGNALS else self._code
