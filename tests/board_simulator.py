@@ -126,13 +126,13 @@ class Load:
         return ran
 
     def burning(self, cores: int) -> float:
-        """How many cores the probe's own burns are to keep busy, whatever else this machine has to do."""
+        """How many cores burns are to keep busy, the probe's own or a script of that name, whatever they do keep busy."""
         proc, busy = f"/proc/{self._pid.read_text().strip()}/root/.kernel/proc", 0
         with suppress(OSError):  # between two boots
             for pid in filter(str.isdigit, os.listdir(proc)):
                 with suppress(OSError), open(f"{proc}/{pid}/cmdline", "rb") as told:
                     words = told.read().split(b"\0")
-                    if words[1:2] == [b"burn"]:
+                    if words[1:2] and words[1].rpartition(b"/")[2] == b"burn":
                         busy = max(busy, int(words[2]) or cores)
         return float(busy)
 
