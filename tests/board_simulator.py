@@ -126,7 +126,7 @@ class Load:
         return ran
 
     def burning(self, cores: int) -> float:
-        """How many cores burns are to keep busy, the probe's own or a script of that name, whatever they do keep busy."""
+        """How many cores burns are told to keep busy, the probe's own or a script of that name."""
         proc, busy = f"/proc/{self._pid.read_text().strip()}/root/.kernel/proc", 0
         with suppress(OSError):  # between two boots
             for pid in filter(str.isdigit, os.listdir(proc)):

@@ -9,6 +9,8 @@ from phones_kit import Phone
 from road_kit import Road
 from targets_kit import until
 
+from meltbench import paths
+
 TMP = "/data/local/tmp"
 GATED = ("--", "sh", "-c", f"while [ ! -e {TMP}/gate ]; do sleep 0.1; done")
 # A setting that a file holds, beside those of Android's own services.
@@ -32,7 +34,8 @@ class PhoneRoad(Road):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.env["ANDROID_USER_HOME"] = str(self.target.server.folder / ".android")  # of a server that is started
+        # A server that meltbench starts has its keys in the home.
+        self.env |= {"HOME": str(self.target.server.folder), "MELTBENCH_CACHE": str(paths.cache_dir())}
 
     @property
     def profile(self) -> str:

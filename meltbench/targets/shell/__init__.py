@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from meltbench.targets.shell.streams import Feeder, Sink
 
 
+_HASHED_BYTES = 64 << 20
+
+
 class Session(Protocol):
     """A command that has been started. Not for two threads at once."""
 
@@ -132,10 +135,13 @@ class ShellTransport(ABC):
 
 
 def _sha256(source: Path | bytes) -> str:
-    """Of a file of this machine, or of bytes. Raises DeviceError for one that cannot be read."""
+    """Of bytes or a file of this machine; nothing for a large one, which goes by the push cache and is hashed there.
+
+    Raises DeviceError for one that cannot be read.
+    """
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     try:
-        return sha256_of(source)
+        return sha256_of(source) if source.stat().st_size <= _HASHED_BYTES else ""
     except OSError as error:
         raise files.local(source, error) from error

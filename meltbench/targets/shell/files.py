@@ -29,7 +29,7 @@ PUSH = (
     'if [ -d "$3" ]; then echo "$3: Is a directory" >&2; exit 73; fi; '
     'mkdir -p "$1" || exit 73; '
     'cat >"$2" || { rm -f "$2"; exit 73; }; '
-    'h=$(sha256sum <"$2" 2>/dev/null || toybox sha256sum <"$2" 2>/dev/null); '
+    'h=; [ -z "$6" ] || h=$(sha256sum <"$2" 2>/dev/null || toybox sha256sum <"$2" 2>/dev/null); '
     'case "$h" in "$6 "*|"") ;; *) rm -f "$2"; echo "damaged" >&2; exit 74;; esac; '
     'c=$(wc -c <"$2"); if [ "$c" -ne "$4" ]; then rm -f "$2"; echo "cut short" >&2; exit 74; fi; '
     'chmod "$5" "$2" && mv -f "$2" "$3" || { rm -f "$2"; exit 73; }'
