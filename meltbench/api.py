@@ -47,6 +47,7 @@ def run(
     rehash: bool = Spec.rehash,
     wait: bool = Spec.wait,
     steal: str | None = Spec.steal,
+    unplug: str | None = Spec.unplug,
     data: Where | None = None,
     progress: bool | Callable[[str], None] = False,
 ) -> Runs:
@@ -76,6 +77,7 @@ def run(
         rehash=rehash,
         wait=wait,
         steal=steal,
+        unplug=unplug,
     )
     if workload is not None:  # None: what the spec has without being asked
         spec = replace(spec, workload=workload)

@@ -99,6 +99,7 @@ RUN = Document(
         Key("spec.rehash", "true or false", "Whether what was pushed earlier was to be hashed again: --rehash."),
         Key("spec.wait", "true or false", "Whether to wait for a device that another controller holds: --wait."),
         Key("spec.steal", "text", "Why it was to be taken from its holder: --steal.", "it was left out"),
+        Key("spec.unplug", "text", "What cut its USB power: --unplug.", "it was left out"),
         Key("knobs", "object", "Settings of the engine as they were in force; empty without an engine."),
         Key("knobs.*", "any", "A number, or text such as none. `meltbench runners` leads to their meaning."),
         Key("device", "object", "Where it ran."),
