@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import random
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -86,7 +87,7 @@ class Phone:
         self.sys, self.texts = Tree(folder / "made"), Tree(self.state)
         self.battery = Battery(FULL_C * START_PERCENT / 100, *amps(PHYSICS.idle_w), amps(PHYSICS.idle_w)[0], 26.0)
         self.told_s = self.seen_s = self.asked_s = -math.inf
-        self.noise_a = 0.0
+        self.noise_a, self.random = 0.0, random.Random(1)
         self.traces: dict[str, float] = {}
         self.energies = [[0.0] * len(monitor) for monitor in dumps.RAILS]
         self.event: tuple[object, ...] = ()
@@ -115,7 +116,7 @@ class Phone:
             self.battery = replace(self.battery, charge_c=FULL_C * wanted / 100)
         self.battery = drain(self.battery, charger, state.watts, state.dt_s, now_s, self.maker.gauge.filter_s)
         if now_s - self.told_s >= self.maker.gauge.update_s:
-            self.told_s, self.noise_a = now_s, -self.noise_a or self.maker.gauge.noise_a
+            self.told_s, self.noise_a = now_s, self.random.gauss(0, self.maker.gauge.noise_a)
             self.gauge(charger, bool(word))
         self.services(state, charger, (word, charger.percent, self.battery.level), now_s)
         self.rails(state, now_s)

@@ -41,13 +41,14 @@ class Edges:
 
     ``times`` None keeps every sample, for signals that are short or windows that are not known. ``few`` are those of
     the run and of processes: of a signal that is no energy, and of a current, nothing else will be asked. ``beats``:
-    what recurs in the run, with which a gauge may be in step.
+    what recurs in the run, with which a gauge may be in step. ``within``: from the first window to the last, ns.
     """
 
     run: Phase | None = None
     times: Ints | None = None
     few: Ints | None = None
     beats: tuple[Beat, ...] = ()
+    within: tuple[int, int] | None = None
 
     @classmethod
     def of(
@@ -58,9 +59,11 @@ class Edges:
         beats: tuple[Beat, ...] = (),
     ) -> Edges:
         """The edges of these spans (ns), of the run, and of the lives of processes."""
-        few = [edge for life in lives for edge in life] + ([run.t0_ns, run.t1_ns] if run else [])
-        every = [edge for span in spans for edge in span] + few
-        return cls(run, np.unique(np.array(every, dtype=np.int64)), np.unique(np.array(few, dtype=np.int64)), beats)
+        own = [run.t0_ns, run.t1_ns] if run else []
+        few = [edge for life in lives for edge in life] + own
+        windows = [edge for span in spans for edge in span] + own
+        times, few_times = (np.unique(np.array(edges, dtype=np.int64)) for edges in (windows + few, few))
+        return cls(run, times, few_times, beats, (min(windows), max(windows)) if windows else None)
 
     def near(self, head: Series) -> Ints | None:
         """Around what the samples of a signal are kept: where its clock may be off or its values are smeared, also
@@ -174,7 +177,7 @@ class Digester:
         if head.kind == "counter":
             self._counter = CounterRows(head, edges.near(head), most_w)
         elif head.unit in ("W", "A"):
-            self._gauge = GaugeRows(self._head, edges.near(head), edges.beats)
+            self._gauge = GaugeRows(self._head, edges.near(head), edges.within, edges.beats)
         followed = head.kind == "state" or (head.kind == "gauge" and head.unit in ("degC", "Hz", "A", "C", "%"))
         self._courser = Courser() if followed else None
 

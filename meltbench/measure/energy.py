@@ -199,7 +199,7 @@ def _gauge_window(gauge: Digest, t0: int, t1: int, *, sharp: bool) -> Window:
     if fresh < MIN_GAUGE_UPDATES:
         words = f"stale_sensor: {fresh} fresh values in the window, {MIN_GAUGE_UPDATES} are needed"
         return Window(None, words, n=fresh, method=method)
-    coverage = 1.0 - (at(gauge, "gaps", t1) - at(gauge, "gaps", t0)) / ((t1 - t0) / 1e9)
+    coverage = max(0.0, 1.0 - (at(gauge, "gaps", t1) - at(gauge, "gaps", t0)) / ((t1 - t0) / 1e9))
     if coverage < MIN_COVERAGE:
         return Window(None, f"low_coverage: {coverage:.0%} of the window", n=fresh, coverage=coverage, method=method)
     missed = [beat.missed(kept, a - 1, b - 1, gauge.period_s) for beat in gauge.beats]

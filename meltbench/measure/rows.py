@@ -108,11 +108,14 @@ class GaugeRows:
 
     A trailing mean stands for the middle of what it is of: its rows lie half its window before their readings.
     ``period_s``: how far apart fresh values usually are; None until enough of them were seen to tell. ``quantum_w``:
-    the least that two values in a row differed by, if they did.
+    the least that two values in a row differed by, if they did. ``within``: from the first window to the last, if they
+    are known; what is usual is told there: around them a reading is also made at every step (docs/probe.md), and a
+    phone's settings alone are thirty.
     """
 
     head: Series
     edges: Ints | None
+    within: tuple[int, int] | None = None
     beats: tuple[Beat, ...] = ()
     readings: int = field(default=0, init=False)
     changes: int = field(default=0, init=False)
@@ -140,25 +143,32 @@ class GaugeRows:
             self._first.append((t, v, stamp))
             self._last = int(t[-1]), float(v[-1])
             t, v, stamp = (np.concatenate([one[i] for one in self._first]) for i in range(3))
-            if len(t) < _ENOUGH and (len(t) <= _USUAL_OF or np.count_nonzero(np.diff(v)) < _RENEWALS):
+            told = v[self._telling(t)]
+            if len(t) < _ENOUGH and (len(told) <= _USUAL_OF or np.count_nonzero(np.diff(told)) < _RENEWALS):
                 return
-            self._settle(t, v)
+            self._settle(t[:_ENOUGH], v[:_ENOUGH])
         self._take(t, v, stamp)
 
     def done(self) -> Columns:
         """The columns of what was kept."""
         if self.period_s is None and self._first:
             t, v, stamp = (np.concatenate([one[i] for one in self._first]) for i in range(3))
-            self._settle(t, v)
+            self._settle(t[:_ENOUGH], v[:_ENOUGH])
             self._take(t, v, stamp)
         if self._spare:
             self._put(self._spare)
         return self.near.done()
 
+    def _telling(self, t: Ints) -> slice:
+        """The readings that tell what is usual."""
+        return slice(*np.searchsorted(t, self.within).tolist()) if self.within else slice(None)
+
     def _settle(self, t: Ints, v: Floats) -> None:
         """How far apart readings and fresh values usually are, by the first ones, however many came at once."""
+        if len(t[self._telling(t)]) > 1:
+            t, v = t[self._telling(t)], v[self._telling(t)]
         self._usual_s = float(np.median(np.diff(t[: _USUAL_OF + 1]))) / 1e9 if len(t) > 1 else math.inf
-        new = t[:_ENOUGH][1:][np.diff(v[:_ENOUGH]) != 0][:_RENEWALS]
+        new = t[1:][np.diff(v) != 0][:_RENEWALS]
         # Not the median: a gauge that often finds the same value again is not therefore slow.
         apart_s = float(np.quantile(np.diff(new), 0.1)) / 1e9 if len(new) > 4 else 0.0
         slow = apart_s >= _SLOW * self._usual_s

@@ -78,7 +78,8 @@ def test_every_window_has_the_same_energy_however_the_samples_came(make, n, seed
     token = windows[0].t0_ns + np.arange(60) * 31_000_000
     asked = [replace(request(0, 0, 20), token_t_ns=tuple(token.tolist()))]
     edges = Edges.of([(w.t0_ns, w.t1_ns) for w in windows], windows[0], (), beats(asked))
-    whole, kept = rail_of(digest(one, Edges(beats=edges.beats))), rail_of(in_blocks(one, edges, cuts))
+    everything = Edges(beats=edges.beats, within=edges.within)
+    whole, kept = rail_of(digest(one, everything)), rail_of(in_blocks(one, edges, cuts))
     for span in windows:
         ours, theirs = energy(kept, span), energy(whole, span)
         assert (ours.reason, ours.n) == (theirs.reason, theirs.n)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltbench.measure import costs
-from meltbench.measure.energy import energy, prepare
+from meltbench.measure.digest import Edges, digest
+from meltbench.measure.energy import energy, prepare, rail_of
 from meltbench.records import Request
 
 QUANTUM_J = 61e-6
@@ -162,6 +163,15 @@ def test_a_gauge_that_paused_covers_too_little():
     found = energy(one, phase("run", 15, 30))
     assert found.reason.startswith("low_coverage")
     assert found.coverage == pytest.approx(11 / 15, abs=0.02)
+
+
+def test_readings_of_the_steps_around_a_run_do_not_make_a_slow_gauge_one_with_gaps():
+    """A gauge asked every 2 s is read once more at each of the thirty steps that set a phone, 7 ms apart."""
+    t = np.concatenate([np.arange(30) * 0.007, np.arange(2, 64, 2), 63 + np.arange(12) * 0.007])
+    one = series("cmd_battery.power", t, 5 + 0.01 * (np.arange(len(t)) % 7), kind="gauge", unit="W", klass="C")
+    spans = [(4 * SECOND, 8 * SECOND), (8 * SECOND, 58 * SECOND)]
+    known = digest(one, Edges.of(spans, phase("run", 8, 58)))
+    assert energy(rail_of(known), phase("run", 8, 58)).value == pytest.approx(5.03 * 50, rel=0.01)
 
 
 def test_the_bound_of_the_clock_costs_what_moving_the_window_by_it_does():
