@@ -99,7 +99,7 @@ def test_a_killed_controller_leaves_a_run_that_puts_back_what_it_set(bench: Benc
 
 REFUSED = {
     "governer=performance": "did you mean governor?",
-    "nvpmodel=2": "unknown key of workload exec 'nvpmodel'; known: cpu_max_khz, cpus, ",
+    "nvpmodel=2": "unknown key of workload exec 'nvpmodel'; known: charge_timeout_s, cpu_max_khz, cpus, ",
     "governor=a b": "governor = 'a b' is not a valid setting; a governor of cpufreq",
     "cpus=zero": "cpus = 'zero' is not a list of processors; give cpus=0-3,6",
 }

@@ -69,7 +69,7 @@ def another_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     trial = subprocess.run([*AnotherClock.prefix, "true"], capture_output=True, text=True)
     if trial.returncode != 0:
         pytest.skip(f"no time namespace can be made here: {trial.stderr.strip()}")
-    monkeypatch.setattr(site, "connect", lambda place: AnotherClock())
+    monkeypatch.setattr(site, "connect", lambda place, identity: AnotherClock())
 
 
 @contextmanager

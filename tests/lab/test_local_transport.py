@@ -91,8 +91,8 @@ def test_a_channel_that_ends_or_hangs_is_said(local: Transport) -> None:
 
 
 def test_other_targets_are_refused_in_one_line() -> None:
-    with pytest.raises(UserError, match="not built yet"):
-        connect(Place("adb"))
+    with pytest.raises(UserError, match="from a recorded log"):
+        connect(Place("log"))
     with pytest.raises(UnknownName, match="lokal"):
         connect(Place("lokal"))
 
