@@ -220,12 +220,13 @@ def _collect_one(store: Store, run_id: str, watch: Watch, interrupts: Interrupts
         return _collect_from(folder, ticket, profile, store, watch, interrupts, wait=wait)
     except MeltbenchError as error:
         # It may not be reached because of what the controller set: once it must have ended, nothing is disturbed.
-        over_at = switches.over_at(ticket)
-        if over_at is not None and time.time() < over_at and switches.cut(ticket):
+        over_at, now = switches.over_at(ticket), time.time()
+        if over_at is None or folder.stored:
+            raise
+        if now < over_at and switches.cut(ticket):
             clock = time.strftime("%H:%M", time.localtime(over_at + 60))
             error.hint = f"its USB port is without power for the run; from {clock} on `meltbench collect` gives it back"
-        over = over_at is not None and time.time() >= over_at
-        if folder.stored or not (over and switches.put_back(folder, profile, watch)):
+        if now < over_at or not switches.put_back(folder, profile, watch):
             raise
         return patiently(lambda: _collect_from(folder, folder.ticket(), profile, store, watch, interrupts, wait=wait))
 

@@ -63,9 +63,8 @@ def add(asked: Asked, watch: Watch, trust: Callable[[HostKeyError], None]) -> En
     old = known.get(asked.name)
     workdir = asked.workdir or (old.workdir if old is not None else None)
     probe = _reach(asked.place, workdir, watch, trust)
-    way: Literal["ssh", "adb"] = "adb" if asked.place.kind == "adb" else "ssh"
     try:
-        facts, fits = _met(probe, asked.profile or (old.profile if old is not None else None), watch, way)
+        facts, fits = _met(probe, asked.profile or (old.profile if old is not None else None), watch)
         asked = replace(asked, workdir=workdir)
         done = settle(asked, known, facts, fits, set(catalog.find("devices")), probe.root.rsplit("/", 1)[0])
     finally:
@@ -162,12 +161,12 @@ def _reach(place: Place, workdir: str | None, watch: Watch, trust: Callable[[Hos
             ssh.accept(place.address, error.fingerprint)
 
 
-def _met(probe: Probe, wanted: str | None, watch: Watch, way: Literal["ssh", "adb"]) -> tuple[Facts, list[Fit]]:
+def _met(probe: Probe, wanted: str | None, watch: Watch) -> tuple[Facts, list[Fit]]:
     """What the device is, by the profile that is asked for, else by the one that fits best."""
     if wanted is not None:
         found = profiles.load(wanted)[0]
         return site.ask(probe, found), [matching.Fit(wanted, "your choice", 0)]
-    facts = site.ask(probe, profiles.Profile("", way))
+    facts = site.ask(probe, profiles.Profile("", "ssh"))
     candidates, broken = profiles.candidates()
     for line in broken:
         watch.warn(f"left out: {line}")

@@ -39,7 +39,7 @@ def sources(profile: Profile, what: Asked) -> list[Source]:
 def commands(wanted: Iterable[Source], programs: Sequence[str]) -> list[Command]:
     """The programs to run for these sources, each once; ``programs``: those that the target has."""
     every = [command for source in wanted for command in READERS[source.reader].commands]
-    return [one for one in dict.fromkeys(every) if one.poll and one.argv[0] in programs]
+    return [one for one in dict.fromkeys(every) if one.poll and one.program in programs]
 
 
 def globs(profile: Profile, wanted: Iterable[Source]) -> list[str]:

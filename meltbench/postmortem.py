@@ -60,9 +60,6 @@ def unexplained(journal: Journal) -> tuple[int, float] | None:
 
 
 def _of(pid: Any, started: dict[str, Any], begin: dict[str, Any]) -> tuple[int, float] | None:
-    stamps = [started.get("boot_ns"), begin.get("boot_ns"), begin.get("wall_ns")]
-    if not all(isinstance(one, int) for one in (pid, *stamps)):
-        return None
     boot, at_begin, wall = started.get("boot_ns"), begin.get("boot_ns"), begin.get("wall_ns")
     if not (isinstance(pid, int) and isinstance(boot, int) and isinstance(at_begin, int) and isinstance(wall, int)):
         return None

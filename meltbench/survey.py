@@ -107,7 +107,7 @@ def seen_of(site: Site, reached: Profile, scripts: Scripts | None, source: Sourc
     reader = READERS[source.reader]
     if reader.helper is not None and scripts is not None and wanted(reader.helper, reached, site.facts, scripts):
         return Seen(source, "ok", "by a helper program", None)
-    if any(command.argv[0] in site.facts.programs for command in reader.commands):
+    if any(command.program in site.facts.programs for command in reader.commands):
         return Seen(source, "ok", "by a program of the target", None)
     if any("{pid:" in spec.glob for spec in reader.paths):
         return Seen(source, "ok", "of the engine's process", None)

@@ -50,11 +50,12 @@ def make(folder: RunFolder, profile: Profile, *, started: bool) -> None:
     ticket = folder.ticket()
     plans, here = from_ticket(ticket), LocalTransport()
     by_name = {one.name: one for one in profile.setting}
-    if not any(_ours(one) and by_name[one.name].once_started == started for one in plans):
+    mine = [one for one in plans if _ours(one) and one.todo == "set" and by_name[one.name].once_started == started]
+    if not mine:
         return
     made = []
     for one in plans:
-        if _ours(one) and one.todo == "set" and by_name[one.name].once_started == started:
+        if one in mine:
             failed = _failure(here, by_name[one.name].set)
             found = ask(here, by_name[one.name].get)
             problem = "; ".join(filter(None, (found.problem, failed if found.value != one.wanted else "")))

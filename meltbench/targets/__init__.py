@@ -125,7 +125,7 @@ def connect(place: Place, identity: str | None = None) -> Transport:
     if place.kind == "log":
         raise UserError("this device is not reached, its readings come from a recorded log", hint="meltbench read")
     if place.kind == "adb":
-        from meltbench.targets.adb import AdbTransport
+        from meltbench.targets.adb.transport import AdbTransport
 
         return AdbTransport(place.address, place.port, identity)
     raise UnknownName("target", place.kind, ["local", "ssh", "adb"])

@@ -148,10 +148,11 @@ def resolve(name: str) -> Known:
     from meltbench.targets import profile
 
     known = load()
-    if name.startswith("adb:"):
+    way, _, serial = name.partition(":")
+    if way == "adb":
         from meltbench.targets.adb import attached
 
-        place, profile_name = attached.of_serial(name.removeprefix(attached.PREFIX))
+        place, profile_name = attached.of_serial(serial)
         return Known(name, profile_name, place)
     profile_name, at, serial = name.partition("@")
     if at and profile_name in catalog.find("devices"):

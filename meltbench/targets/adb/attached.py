@@ -5,26 +5,23 @@ The server tells of each its ``ro.product.device``, by which profiles know phone
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from meltbench import catalog
 from meltbench.deadline import Deadline
-from meltbench.errors import DefinitionError, DeviceError, ManyDevices, UserError
-from meltbench.tables import read_table
-from meltbench.targets import Place, printable
+from meltbench.errors import DeviceError, ManyDevices, UserError
+from meltbench.targets import Place, printable, profile
 from meltbench.targets.adb import words
 from meltbench.targets.adb.server import Attached, Server
 from meltbench.targets.adb.transport import AdbTransport
 from meltbench.targets.facts import PRODUCT_PROPERTY, SERIAL_PROPERTY
-from meltbench.targets.profile import Match
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PREFIX = "adb:"  # of a device's name that is a serial
+    from meltbench.targets.profile import Match
+
 ANY = "generic-android"
 _LIST_S = 30.0  # a server may have to be started for it
 _ASK_S = 5.0
@@ -36,7 +33,7 @@ def of_profile(name: str) -> Place:
     Raises ManyDevices where there are several, UserError, with what to tap where that is it, where there is none.
     """
     listed = _listed()
-    match = _match(name)
+    match = profile.load(name)[0].match
     mine = [one for one in listed if one.state == "device" and _fits(one, match)]
     mine = _apart(mine) if len(mine) > 1 else mine
     if len(mine) > 1:
@@ -54,19 +51,10 @@ def of_serial(serial: str) -> tuple[Place, str]:
     """
     words.check_serial(serial)
     one = _known(Attached(serial, "device"), Deadline.after(_LIST_S))
-    fits = [name for name, match in _matches().items() if _fits(one, match, known=True)]
+    fits = [name for name, by in profile.candidates()[0].items() if _fits(one, by.match, known=True)]
     if len(fits) > 1:
         raise UserError(f"{', '.join(fits)} all know {serial}", hint=f"name one: --device {fits[0]}@{serial}")
     return Place("adb", serial), fits[0] if fits else ANY
-
-
-def _matches() -> dict[str, Match]:
-    """What every profile recognises. Somebody's half-written file must not keep a device from being recognised."""
-    found = {}
-    for name in catalog.find("devices"):
-        with contextlib.suppress(DefinitionError):
-            found[name] = _match(name)
-    return found
 
 
 def _apart(several: Sequence[Attached]) -> list[Attached]:
@@ -96,11 +84,6 @@ def _told(serial: str, name: str, deadline: Deadline) -> str:
     except DeviceError:
         return ""
     return printable(done.stdout.decode("utf-8", "replace").strip())[:200]
-
-
-def _match(name: str) -> Match:
-    found = catalog.load("devices", name)
-    return read_table(Match, found.data.get("match", {}), found.path)
 
 
 def _fits(one: Attached, match: Match, *, known: bool = False) -> bool:

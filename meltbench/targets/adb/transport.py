@@ -86,8 +86,7 @@ class AdbTransport(ShellTransport):
                 )
             self._able = True
             if self._identity is None:  # of whoever was met first, so that it is found again under another serial
-                serial = self._told(self._serial, ["getprop", SERIAL_PROPERTY], deadline.within(_ASK_S))
-                self._identity = identity_of(serial) if serial else None
+                self._identity = self._hardware(self._serial, deadline)
 
     def _service(self, name: str, deadline: Deadline) -> socket.socket:
         return self._patiently(lambda: self.server.service(self._serial, name, deadline), deadline)
@@ -118,7 +117,7 @@ class AdbTransport(ShellTransport):
         there = {one.serial: one.state for one in self.server.devices(deadline)}
         if self._identity is not None and self.address not in there:
             others = [serial for serial, state in there.items() if state == "device"]
-            serial = next((one for one in others if self._is_ours(one, deadline)), self.address)
+            serial = next((one for one in others if self._hardware(one, deadline) == self._identity), self.address)
         if serial == self.address and words.is_network(self.address):
             self._connect(there.get(self.address), deadline)
         self._serial = serial
@@ -128,15 +127,16 @@ class AdbTransport(ShellTransport):
         if state is not None:
             self.server.disconnect(self.address, deadline)
         self.server.connect(self.address, deadline)
-        found = self._told(self.address, ["getprop", SERIAL_PROPERTY], deadline.within(_ASK_S))
-        if found and self._identity not in (None, identity_of(found)):
+        found = self._hardware(self.address, deadline)
+        if None not in (found, self._identity) and found != self._identity:
             raise WrongDevice(
                 f"another phone answers at {self.address}", hint="give the one that is meant by its serial"
             )
 
-    def _is_ours(self, serial: str, deadline: Deadline) -> bool:
+    def _hardware(self, serial: str, deadline: Deadline) -> str | None:
+        """The identity of the phone that answers to a serial; None where it tells none."""
         found = self._told(serial, ["getprop", SERIAL_PROPERTY], deadline.within(_ASK_S))
-        return bool(found) and identity_of(found) == self._identity
+        return identity_of(found) if found else None
 
     def _answers(self, deadline: Deadline) -> bool:
         return self._told(self._serial, ["echo", "here"], deadline.within(_ALIVE_S)) == "here"
