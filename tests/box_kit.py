@@ -7,7 +7,8 @@ machine of this one's kind; the model is tiny.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ import tiny_llama
 from cli import Bench
 from targets_kit import Target
 
-from meltbench import builds, paths
+from meltbench import builds, follow, paths, plan, road
+from meltbench.report.progress import Quiet
+from meltbench.spec import Spec
+from meltbench.store import open_store
 
 TOKENS = 4
 FEW = ("--set", f"max_tokens={TOKENS}", "--set", "repeat=1", "--set", "warmup=0")
@@ -143,6 +147,24 @@ def until_run(box: Controller, says: str) -> None:
 def answered(box: Controller) -> None:
     """Wait until the run that is under way has had an answer."""
     until_run(box, 'grep \'"op":"http"\' | grep -v \'"done":0\'')
+
+
+def rebooted_in_a_run(box: Controller, monkeypatch: pytest.MonkeyPatch, reboot: Callable[[], None]) -> None:
+    """A run in which the device reboots while somebody looks on. Its end is silent, for qemu stands between it and us:
+    it is asked when it should have ended."""
+    for name, text in box.environment().items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setattr(follow, "_LONGER", 1e-4)  # else in hours: the run could take so long on a slow machine
+    knobs = (("gate_timeout_s", "0"), ("idle_s", "0.3"), ("repeat", "100"), ("warmup", "0"))
+    what = plan.make(Spec(device="box", model=str(box.home / "tiny.gguf"), knobs=knobs))
+    store, records = open_store(box.data), []
+    under_way = threading.Thread(target=lambda: records.extend(road.run(what, store, Quiet())), daemon=True)
+    under_way.start()
+    answered(box)
+    reboot()
+    under_way.join(240)
+    (record,) = records
+    is_rebooted(box.json("show", record.run_id))
 
 
 def is_rebooted(run: dict[str, Any]) -> None:

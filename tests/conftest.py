@@ -9,6 +9,7 @@ from cli import Bench
 from guest_kit import Guest, arm64_guest
 from hypothesis import settings
 from made_boards import Board, made_board
+from phone_road_kit import PhoneRoad
 from phones_kit import Phone, made_phone
 from rooms_kit import RoomTarget, arm64_rootfs, plain_room
 from targets_kit import Keys, need
@@ -107,3 +108,9 @@ def phone(tmp_path_factory: pytest.TempPathFactory, adb: Server) -> Iterator[Pho
     """A made Pixel 6 that is reached by adb."""
     with made_phone(tmp_path_factory.mktemp("phone"), adb) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def first_phone(tmp_path_factory: pytest.TempPathFactory, phone: Phone, probe_binary: Path) -> PhoneRoad:
+    """The controller that found out what the phone is."""
+    return PhoneRoad(tmp_path_factory.mktemp("first"), target=phone).added()

@@ -86,7 +86,7 @@ class Phone:
         self.maker, self.folder, self.state = maker, folder, folder / "state"
         self.sys, self.texts = Tree(folder / "made"), Tree(self.state)
         self.battery = Battery(FULL_C * START_PERCENT / 100, *amps(PHYSICS.idle_w), amps(PHYSICS.idle_w)[0], 26.0)
-        self.told_s = self.seen_s = self.asked_s = -math.inf
+        self.now_s = self.told_s = self.seen_s = self.asked_s = -math.inf
         self.noise_a, self.random = 0.0, random.Random(1)
         self.traces: dict[str, float] = {}
         self.energies = [[0.0] * len(monitor) for monitor in dumps.RAILS]
@@ -106,6 +106,10 @@ class Phone:
 
     def live(self, state: State, now_s: float) -> None:
         """One tick: the battery, and what is told of it."""
+        if now_s < self.now_s:  # it was booted, and its clock began anew
+            self.told_s = self.seen_s = self.asked_s = -math.inf
+            self.traces.clear()
+        self.now_s = now_s
         word, charger = self.charger()
         wanted = Tree(self.folder).number("level", -1)
         if wanted >= 0:

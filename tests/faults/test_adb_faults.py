@@ -25,12 +25,6 @@ from targets_kit import until
 SLEEP = ("--", "sleep", "1")
 
 
-@pytest.fixture(scope="module")
-def first_phone(tmp_path_factory: pytest.TempPathFactory, phone: Phone, probe_binary: Path) -> PhoneRoad:
-    """The controller that found out what the phone is."""
-    return PhoneRoad(tmp_path_factory.mktemp("first"), target=phone).added()
-
-
 @pytest.fixture
 def road(tmp_path: Path, phone: Phone, first_phone: PhoneRoad) -> Iterator[PhoneRoad]:
     """A new controller that knows the phone."""
@@ -241,10 +235,10 @@ def test_a_charger_that_is_connected_while_it_measures_is_seen(road: PhoneRoad) 
 
 
 def test_a_battery_below_its_window_is_told_and_its_run_says_so(road: PhoneRoad) -> None:
-    road.target.charge_to(12)
     capacity = "cat /sys/class/power_supply/battery/capacity"
-    until(lambda: road.target.shell(capacity) == "12", "its gauge to tell so")
     try:
+        road.target.charge_to(12)
+        until(lambda: road.target.shell(capacity) == "12", "its gauge to tell so")
         done = road.run(*EXEC, "--set", "charge_timeout_s=1", *SLEEP)
     finally:
         road.target.charge_to(71)

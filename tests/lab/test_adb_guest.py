@@ -7,20 +7,16 @@ It is a Cortex-A72, for which the stock engine is the one that `make lab` had me
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from adb_guest_kit import OURS, AdbGuest, adb_guest
 from adb_kit import Server
-from box_kit import SHORT, TINY, Controller, answered, has_real_tokens, is_rebooted, reasons
+from box_kit import SHORT, TINY, Controller, answered, has_real_tokens, reasons, rebooted_in_a_run
 from targets_kit import Keys
 
-from meltbench import builds, follow, plan, road
-from meltbench.report.progress import Quiet
-from meltbench.spec import Spec
-from meltbench.store import open_store
+from meltbench import builds
 
 pytestmark = pytest.mark.slow
 BRIGHTNESS = "settings get system screen_brightness"
@@ -72,21 +68,11 @@ def test_from_nothing_to_real_tokens_and_then_nothing_is_pushed(
 def test_a_phone_that_reboots_while_somebody_looks_on(
     box: Controller, phone: AdbGuest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its end is silent, for between its adbd and the server stands qemu. It is asked when it should have ended."""
-    for name, text in box.environment().items():
-        monkeypatch.setenv(name, text)
-    monkeypatch.setattr(follow, "_LONGER", 1e-4)  # else in hours: the run could take so long on a slow machine
-    knobs = (("gate_timeout_s", "0"), ("idle_s", "0.3"), ("repeat", "100"), ("warmup", "0"))
-    what = plan.make(Spec(device="box", model=str(box.home / "tiny.gguf"), knobs=knobs))
-    store, records = open_store(box.data), []
-    under_way = threading.Thread(target=lambda: records.extend(road.run(what, store, Quiet())), daemon=True)
-    under_way.start()
-    answered(box)
-    assert phone.shell(BRIGHTNESS) == "20"
-    phone.reboot()
-    under_way.join(240)
-    (record,) = records
-    is_rebooted(box.json("show", record.run_id))
+    def reboot() -> None:
+        assert phone.shell(BRIGHTNESS) == "20"
+        phone.reboot()
+
+    rebooted_in_a_run(box, monkeypatch, reboot)
     assert (box.left(), phone.shell(BRIGHTNESS)) == ("", "102")
 
 

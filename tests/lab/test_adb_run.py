@@ -22,11 +22,6 @@ from meltbench.readings import read
 TOKENS = 24
 
 
-@pytest.fixture(scope="module")
-def first_phone(tmp_path_factory: pytest.TempPathFactory, phone: Phone, probe_binary: Path) -> PhoneRoad:
-    return PhoneRoad(tmp_path_factory.mktemp("first"), target=phone).added()
-
-
 @pytest.fixture
 def road(tmp_path: Path, phone: Phone, first_phone: PhoneRoad) -> Iterator[PhoneRoad]:
     made = PhoneRoad(tmp_path, target=phone)

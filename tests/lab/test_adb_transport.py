@@ -15,6 +15,7 @@ from adb_gate import unauthorized
 from adb_kit import Server
 from phones_kit import Phone, made_phone
 from targets_kit import until
+from transport_kit import floods_are_bounded, no_shell_sees_arguments, soon, stdin_is_what_is_fed
 
 from meltbench.deadline import Deadline
 from meltbench.errors import DeadlineExceeded, DeviceError, LinkLost, ManyDevices, UserError
@@ -24,32 +25,8 @@ from meltbench.targets.adb.transport import AdbTransport
 from meltbench.targets.facts import identity_of
 
 pytestmark = pytest.mark.usefixtures("own_place", "its_server")
-SOON = 20.0
 TMP = "/data/local/tmp"
-ODD = [
-    "a b",
-    "$HOME",
-    "`id`",
-    "x;y",
-    "'",
-    '"',
-    "*",
-    "~",
-    "!x",
-    "a\\b",
-    "",
-    "-n",
-    "{a,b}",
-    "#",
-    "\n",
-    "a\nb\n",
-    "ü€\t\x7f",
-]
 SERIAL = "1A2B3C4D5E6F7G"
-
-
-def soon() -> Deadline:
-    return Deadline.after(SOON)
 
 
 @pytest.fixture
@@ -68,8 +45,7 @@ def to(phone: Phone) -> Iterator[AdbTransport]:
 
 
 def test_arguments_are_never_seen_by_a_shell(to: AdbTransport) -> None:
-    done = to.run(["sh", "-c", 'for w; do printf "%s\\0" "$w"; done', "sh", *ODD], soon())
-    assert done.stdout.decode().split("\0")[:-1] == ODD
+    no_shell_sees_arguments(to)
 
 
 def test_a_status_a_signal_and_a_complaint(to: AdbTransport) -> None:
@@ -89,20 +65,12 @@ def test_a_command_that_hangs_is_ended_at_its_deadline(to: AdbTransport, phone: 
 
 
 def test_floods_are_bounded_on_both_streams(to: AdbTransport) -> None:
-    flood = "head -c 20000000 /dev/zero & head -c 20000000 /dev/zero >&2; wait"
-    done = to.run(["sh", "-c", flood], Deadline.after(60))
-    assert (done.code, len(done.stdout), len(done.stderr)) == (0, 8 << 20, 8 << 20)
+    floods_are_bounded(to)
 
 
 def test_stdin_is_what_is_fed_and_empty_without(to: AdbTransport, tmp_path: Path) -> None:
     data = os.urandom(5 << 20)
-    (tmp_path / "file").write_bytes(data)
-    told: list[int] = []
-    assert to.run(["cat"], soon()).stdout == b""
-    assert to.run(["cat"], soon(), feed=Feed(data, 3)).stdout == data[3:]
-    assert to.run(["cat"], soon(), feed=Feed(tmp_path / "file", 1 << 20, told.append)).stdout == data[1 << 20 :]
-    assert told == sorted(told)
-    assert told[-1] == 4 << 20
+    stdin_is_what_is_fed(to, data, tmp_path / "file")
     done = to.run(["sh", "-c", "head -c 3; exit 9"], soon(), feed=Feed(data))  # it ends before it has taken all
     assert done.code == 9
     assert done.stdout in (data[:3], b"")  # which adbd may lose then

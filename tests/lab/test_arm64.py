@@ -7,7 +7,6 @@ Both are a Cortex-A72, for which the stock engine is the one that `make lab` had
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from box_kit import (
     is_rebooted,
     one_of,
     reasons,
+    rebooted_in_a_run,
     until_run,
     value,
 )
@@ -38,10 +38,8 @@ from rooms_kit import arm64_rootfs
 from targets_kit import Keys, until
 from test_smoke import DOTPROD, zigged
 
-from meltbench import builds, follow, plan, road
-from meltbench.report.progress import Quiet
-from meltbench.spec import Spec
-from meltbench.store import open_store, read_record
+from meltbench import builds
+from meltbench.store import read_record
 
 CPU = "cortex-a72"
 
@@ -225,21 +223,8 @@ def test_over_a_long_and_lossy_link(box: Controller, guest: Guest) -> None:
 def test_a_machine_that_reboots_while_somebody_looks_on(
     box: Controller, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its end is silent: between it and us stands qemu, as a jump host would. It is asked when it should have ended."""
-    for name, text in box.environment().items():
-        monkeypatch.setenv(name, text)
-    monkeypatch.setattr(follow, "_LONGER", 1e-4)  # else in hours: the run could take so long on a slow machine
-    knobs = (("gate_timeout_s", "0"), ("idle_s", "0.3"), ("repeat", "100"), ("warmup", "0"))
-    what = plan.make(Spec(device="box", model=str(box.home / "tiny.gguf"), knobs=knobs))
-    store, records = open_store(box.data), []
     guest.ssh("rm -r .meltbench/bin")  # so that the probe is put there a moment before, too
-    under_way = threading.Thread(target=lambda: records.extend(road.run(what, store, Quiet())), daemon=True)
-    under_way.start()
-    answered(box)
-    guest.reboot()
-    under_way.join(240)
-    (record,) = records
-    is_rebooted(box.json("show", record.run_id))
+    rebooted_in_a_run(box, monkeypatch, guest.reboot)
     assert box.left() == ""
 
 

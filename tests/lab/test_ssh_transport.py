@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from sshd_kit import Sshd, folder_for_all, lab_user, make_key, start_sshd
+from transport_kit import ODD, SOON, floods_are_bounded, no_shell_sees_arguments, soon, stdin_is_what_is_fed
 
 from meltbench.deadline import Deadline
 from meltbench.errors import DeadlineExceeded, DeviceError, HostKeyError, LinkLost, UserError
@@ -25,31 +26,6 @@ from meltbench.targets import Feed, Place, connect
 from meltbench.targets.ssh import SshTransport, accept, hostkeys
 
 pytestmark = pytest.mark.usefixtures("own_place")
-SOON = 20.0
-ODD = [
-    "a b",
-    "$HOME",
-    "`id`",
-    "x;y",
-    "'",
-    '"',
-    "''\"\"",
-    "*",
-    "~",
-    "!x",
-    "a\\b",
-    "\\\\",
-    "",
-    "-n",
-    "{a,b}",
-    "=ls",
-    "#",
-    "%1",
-]
-
-
-def soon() -> Deadline:
-    return Deadline.after(SOON)
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +56,7 @@ def ssh(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshTransport]:
 
 
 def test_arguments_are_never_seen_by_a_shell(ssh: SshTransport, sshd: Sshd) -> None:
-    for words in (ODD, ["\n", "a\nb\n", "ü€\t\x7f", "'\n'", "\\n", "\r"]):
-        done = ssh.run(["sh", "-c", 'for w; do printf "%s\\0" "$w"; done', "sh", *words], soon())
-        assert done.stdout.decode().split("\0")[:-1] == words
+    no_shell_sees_arguments(ssh)
     assert "python" not in ssh.run(["sh", "-c", "command -v python3 python"], soon()).stdout.decode()
     assert ssh.run(["sh", "-c", "echo $HOME"], soon()).stdout.decode() == f"{sshd.home}\n"
 
@@ -111,20 +85,12 @@ def test_a_command_that_hangs_is_killed_at_its_deadline(ssh: SshTransport, sshd:
 
 
 def test_floods_are_bounded_on_both_streams(ssh: SshTransport) -> None:
-    flood = "head -c 20000000 /dev/zero & head -c 20000000 /dev/zero >&2; wait"
-    done = ssh.run(["sh", "-c", flood], soon())
-    assert (done.code, len(done.stdout), len(done.stderr)) == (0, 8 << 20, 8 << 20)
+    floods_are_bounded(ssh)
 
 
 def test_stdin_is_what_is_fed_and_empty_without(ssh: SshTransport, tmp_path: Path) -> None:
     data = os.urandom(5 << 20)
-    (tmp_path / "file").write_bytes(data)
-    told: list[int] = []
-    assert ssh.run(["cat"], soon()).stdout == b""
-    assert ssh.run(["cat"], soon(), feed=Feed(data, 3)).stdout == data[3:]
-    assert ssh.run(["cat"], soon(), feed=Feed(tmp_path / "file", 1 << 20, told.append)).stdout == data[1 << 20 :]
-    assert told == sorted(told)
-    assert 0 < told[-1] <= 4 << 20
+    stdin_is_what_is_fed(ssh, data, tmp_path / "file")
     # It ends before it has taken all.
     done = ssh.run(["sh", "-c", "head -c 3; exit 9"], soon(), feed=Feed(data))
     assert (done.code, done.stdout) == (9, data[:3])

@@ -1,0 +1,59 @@
+"""What every transport to another machine holds, whatever carries it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meltbench.deadline import Deadline
+from meltbench.targets import Feed, Transport
+
+SOON = 20.0
+# Words that one shell or another would take for something else.
+ODD = (
+    "a b",
+    "$HOME",
+    "`id`",
+    "x;y",
+    "'",
+    '"',
+    "''\"\"",
+    "*",
+    "~",
+    "!x",
+    "a\\b",
+    "\\\\",
+    "",
+    "-n",
+    "{a,b}",
+    "=ls",
+    "#",
+    "%1",
+)
+ODD_BYTES = ("\n", "a\nb\n", "ü€\t\x7f", "'\n'", "\\n", "\r")
+
+
+def soon() -> Deadline:
+    return Deadline.after(SOON)
+
+
+def no_shell_sees_arguments(to: Transport) -> None:
+    for words in (ODD, ODD_BYTES):
+        done = to.run(["sh", "-c", 'for w; do printf "%s\\0" "$w"; done', "sh", *words], soon())
+        assert done.stdout.decode().split("\0")[:-1] == [*words]
+
+
+def stdin_is_what_is_fed(to: Transport, data: bytes, file: Path) -> None:
+    """``data``: of 5 MiB; ``file`` is written."""
+    file.write_bytes(data)
+    told: list[int] = []
+    assert to.run(["cat"], soon()).stdout == b""
+    assert to.run(["cat"], soon(), feed=Feed(data, 3)).stdout == data[3:]
+    assert to.run(["cat"], soon(), feed=Feed(file, 1 << 20, told.append)).stdout == data[1 << 20 :]
+    assert told == sorted(told)
+    assert 0 < told[-1] <= 4 << 20
+
+
+def floods_are_bounded(to: Transport) -> None:
+    flood = "head -c 20000000 /dev/zero & head -c 20000000 /dev/zero >&2; wait"
+    done = to.run(["sh", "-c", flood], Deadline.after(60))
+    assert (done.code, len(done.stdout), len(done.stderr)) == (0, 8 << 20, 8 << 20)
