@@ -110,6 +110,7 @@ RUN = Document(
         Key("device.sha256", "text", "Of the device profile.", _IMPORTED),
         Key("device.target", "text", "How it is reached: local, ssh or adb; log where the run was imported."),
         Key("device.address", "text", "Where; empty for local."),
+        Key("device.adb_port", "integer", "Of the adb server.", "none was named"),
         Key("device.checked", "text", "How its profile was checked: device, capture, emulated or unverified."),
         Key("device.workdir", "text", "Folder on the target, where one is named.", "none is named"),
         Key("calibrations", "object", "Calibration records behind the values of sources; empty where there are none."),

@@ -98,6 +98,7 @@ def _identity(study: Study, told: Told) -> dict[str, Any]:
             "sha256": None,
             "target": "log",
             "address": "",
+            "adb_port": None,
             "checked": "unverified",
             "workdir": None,
         },
