@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from meltbench.deadline import Deadline
@@ -29,15 +30,15 @@ ODD = (
     "#",
     "%1",
 )
-ODD_BYTES = ("\n", "a\nb\n", "ü€\t\x7f", "'\n'", "\\n", "\r")
+LINES = ("\n", "a\nb\n", "ü€\t\x7f", "'\n'", "\\n", "\r")
 
 
 def soon() -> Deadline:
     return Deadline.after(SOON)
 
 
-def no_shell_sees_arguments(to: Transport) -> None:
-    for words in (ODD, ODD_BYTES):
+def no_shell_sees_arguments(to: Transport, lines: Sequence[str] = LINES) -> None:
+    for words in (ODD, lines):
         done = to.run(["sh", "-c", 'for w; do printf "%s\\0" "$w"; done', "sh", *words], soon())
         assert done.stdout.decode().split("\0")[:-1] == [*words]
 
