@@ -4,6 +4,7 @@ that die, phones that go away and come back under another name."""
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -17,11 +18,14 @@ from phones_kit import Phone, made_phone
 from targets_kit import until
 from transport_kit import floods_are_bounded, no_shell_sees_arguments, soon, stdin_is_what_is_fed
 
+from meltbench import site
 from meltbench.deadline import Deadline
 from meltbench.errors import DeadlineExceeded, DeviceError, LinkLost, ManyDevices, UserError
+from meltbench.report.progress import Quiet
 from meltbench.targets import Feed, Place, connect, inventory
 from meltbench.targets.adb.server import Server as AdbServer
 from meltbench.targets.adb.transport import AdbTransport
+from meltbench.targets.cache import PushCache
 from meltbench.targets.facts import identity_of
 
 pytestmark = pytest.mark.usefixtures("own_place", "its_server")
@@ -95,6 +99,29 @@ def test_push_and_pull_are_whole_or_not_at_all(to: AdbTransport, phone: Phone, t
         to.pull(f"{TMP}/closed", tmp_path / "none", soon())
     assert not (tmp_path / "none").exists()
     assert phone.shell(f"ls -A '{TMP}/a folder'") == "it's"
+
+
+def test_a_file_of_more_than_four_gib_arrives_whole(tmp_path: Path, adb: Server, probe_binary: Path) -> None:
+    """As a model does, by the push cache; a size of 32 bits would be cut."""
+    del probe_binary  # built before
+    (available,) = re.findall(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
+    if int(available) < 8 << 20:
+        pytest.skip(f"the phone's disk lies in memory: 8 GiB are needed, {int(available) >> 20} GiB are free")
+    size, source = (4 << 30) + 5, tmp_path / "large.gguf"
+    marks = {0: b"first", (4 << 30) - 2: b"here", size - 1: b"!"}
+    with source.open("wb") as file:
+        for at, text in marks.items():
+            file.seek(at)
+            file.write(text)
+    with made_phone(tmp_path / "phone", adb, serial="LARGE", disk_bytes=5 << 30) as large:
+        probe = site.reach(Place("adb", large.serial), None, Quiet())
+        there = PushCache.beside(probe).ensure([source], Quiet())[source]
+        probe.transport.close()
+        with large.room.path(there).open("rb") as file:
+            for at, text in marks.items():
+                file.seek(at)
+                assert file.read(len(text)) == text
+            assert file.seek(0, os.SEEK_END) == size
 
 
 def test_a_push_to_a_full_disk_leaves_nothing(to: AdbTransport, phone: Phone) -> None:
