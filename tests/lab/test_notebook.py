@@ -30,7 +30,8 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_notebook_runs_frames_queries_and_plots() -> None:
     said: list[str] = []
-    runs = meltbench.run(reps=2, settings=SHORT, progress=said.append)
+    # Long enough to be seen: it is looked for once a second.
+    runs = meltbench.run(reps=2, settings={**SHORT, "max_tokens": 64}, progress=said.append)
     frame = runs.frame
     assert list(frame["run_id"]) == [run.run_id for run in runs]
     assert (frame["decode_tps"] > 0).all()
