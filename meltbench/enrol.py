@@ -166,7 +166,7 @@ def _met(probe: Probe, wanted: str | None, watch: Watch) -> tuple[Facts, list[Fi
     if wanted is not None:
         found = profiles.load(wanted)[0]
         return site.ask(probe, found), [matching.Fit(wanted, "your choice", 0)]
-    facts = site.ask(probe, profiles.Profile("", "ssh"))
+    facts = site.ask(probe, profiles.Profile("", "ssh"))  # which sets nothing; how it is reached is not asked for
     candidates, broken = profiles.candidates()
     for line in broken:
         watch.warn(f"left out: {line}")

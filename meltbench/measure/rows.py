@@ -146,14 +146,14 @@ class GaugeRows:
             told = v[self._telling(t)]
             if len(t) < _ENOUGH and (len(told) <= _USUAL_OF or np.count_nonzero(np.diff(told)) < _RENEWALS):
                 return
-            self._settle(t[:_ENOUGH], v[:_ENOUGH])
+            self._settle(t, v)
         self._take(t, v, stamp)
 
     def done(self) -> Columns:
         """The columns of what was kept."""
         if self.period_s is None and self._first:
             t, v, stamp = (np.concatenate([one[i] for one in self._first]) for i in range(3))
-            self._settle(t[:_ENOUGH], v[:_ENOUGH])
+            self._settle(t, v)
             self._take(t, v, stamp)
         if self._spare:
             self._put(self._spare)
@@ -165,8 +165,10 @@ class GaugeRows:
 
     def _settle(self, t: Ints, v: Floats) -> None:
         """How far apart readings and fresh values usually are, by the first ones, however many came at once."""
-        if len(t[self._telling(t)]) > 1:
-            t, v = t[self._telling(t)], v[self._telling(t)]
+        t, v = t[:_ENOUGH], v[:_ENOUGH]
+        telling = self._telling(t)
+        if len(t[telling]) > 1:
+            t, v = t[telling], v[telling]
         self._usual_s = float(np.median(np.diff(t[: _USUAL_OF + 1]))) / 1e9 if len(t) > 1 else math.inf
         new = t[1:][np.diff(v) != 0][:_RENEWALS]
         # Not the median: a gauge that often finds the same value again is not therefore slow.

@@ -148,8 +148,8 @@ def resolve(name: str) -> Known:
     from meltbench.targets import profile
 
     known = load()
-    way, _, serial = name.partition(":")
-    if way == "adb":
+    serial = name.removeprefix("adb:")
+    if serial != name:
         from meltbench.targets.adb import attached
 
         place, profile_name = attached.of_serial(serial)

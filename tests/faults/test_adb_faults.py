@@ -208,6 +208,16 @@ def test_a_phone_that_was_not_allowed_is_told_what_to_tap(tmp_path: Path, phone:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words", [("exec", "--device", "galaxy-s23", "--", "true"), ("devices", "doctor", "galaxy-s23")]
+)
+def test_a_phone_that_is_not_there_is_one_line(road: PhoneRoad, words: tuple[str, ...]) -> None:
+    done = road.run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith("meltbench: no galaxy-s23 is attached: the adb server has ")
+    assert road.run_ids() == []
+
+
 def test_a_log_that_floods_spoils_nothing(road: PhoneRoad) -> None:
     with road.target.flood():
         done = road.run(*EXEC, *SLEEP)
