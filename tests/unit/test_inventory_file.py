@@ -179,8 +179,8 @@ def test_any_bytes_are_devices_or_one_line(file: Path, content: bytes) -> None:
 def test_a_name_is_a_device_of_the_inventory_first(file: Path) -> None:
     inventory.put("rpi4", PI)
     assert inventory.resolve("rpi4") == Known("rpi4", "rpi5", Place("ssh", "pi@10.0.0.7"), PI.identity, None)
-    inventory.put("adb", PI)
-    assert inventory.resolve("adb") == Known("adb", "rpi5", Place("ssh", "pi@10.0.0.7"), PI.identity, None)
+    inventory.put("adb", Entry("rpi5", "pi@10.0.0.9"))
+    assert inventory.resolve("adb") == Known("adb", "rpi5", Place("ssh", "pi@10.0.0.9"), None, None)
 
 
 def test_a_profile_stands_for_its_only_device(file: Path) -> None:
