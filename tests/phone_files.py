@@ -39,13 +39,15 @@ while [ -e /lab/off ]; do /lab/busybox sleep 0.05; done
 export PATH={PATH} ANDROID_ROOT=/system ANDROID_DATA=/data EXTERNAL_STORAGE=/sdcard {{}}
 exec /lab/busybox start-stop-daemon -S -c shell:shell -x /{lab_images.ADBD}
 """
-# Wi-Fi is the wire: a phone that switches it off is gone. At each start it is what it was set to be.
+# Wi-Fi is the wire: a phone that switches it off is gone. At each start it is what it was set to be. Open for both, the
+# pipe has no end: a word whose writer is slow to close it would be followed by an empty one.
 _RADIO = """#!/lab/busybox sh
+exec 3<> /.made/run/radio
 read on < /.made/settings/global/wifi_on
 while :; do
   if [ "$on" = 0 ]; then to=down; else to=up; fi
   /lab/busybox ip link set eth0 $to
-  read on < /.made/run/radio
+  read on <&3
 done
 """
 # A shell that says something whenever it is started, on its output.
