@@ -147,11 +147,13 @@ def test_a_push_that_is_cut_off_leaves_nothing(to: AdbTransport, phone: Phone, t
 
     cutting = threading.Thread(target=cut)
     cutting.start()
+    phone.wire.delay(20)  # slow enough that it is in the midst of the push also where the thread comes late
     try:
         with pytest.raises(LinkLost):
             to.push(tmp_path / "file", f"{TMP}/cut/file", Deadline.after(60))
     finally:
         cutting.join()
+        phone.wire.restore()
         phone.connect()
     until(lambda: list(there.iterdir()) == [], "what came of it to go")
 

@@ -51,13 +51,19 @@ def profile(bench: Bench, *more: str) -> None:
     (bench.home / "devices" / "made.toml").write_text(text)
 
 
-def ran(bench: Bench, *sets: str, reps: int = 1) -> tuple[list[Any], list[str]]:
-    """The records of metering a command on the phone, and what was said meanwhile."""
+def ran(bench: Bench, *sets: str, reps: int = 1, waits: threading.Event | None = None) -> tuple[list[Any], list[str]]:
+    """The records of metering a command on the phone, and what was said meanwhile. ``waits``: set once it waits."""
     given = sets if any("gate_timeout_s" in one for one in sets) else (*sets, "gate_timeout_s=0")
     knobs = parse_sets(["idle_s=0.2", *given])
     spec = Spec(device="made", workload="exec", command=("sleep", "0.5"), reps=reps, knobs=knobs)
     said: list[str] = []
-    return list(road.run(plan.make(spec), open_store(bench.data), Lines(said.append))), said
+
+    def say(line: str) -> None:
+        said.append(line)
+        if waits and "waits for" in line:
+            waits.set()
+
+    return list(road.run(plan.make(spec), open_store(bench.data), Lines(say))), said
 
 
 def codes(record: Any) -> dict[str, str]:
@@ -67,9 +73,10 @@ def codes(record: Any) -> dict[str, str]:
 def test_a_low_battery_is_waited_for_and_the_run_begins_once_it_is_charged(bench: Bench, phone: Phone) -> None:
     profile(bench, WINDOW)
     phone.values["battery/capacity"] = "18"
-    stop = threading.Event()
+    waits, stop = threading.Event(), threading.Event()
 
     def charge() -> None:
+        waits.wait(60)
         for percent in range(18, 42):
             phone.values["battery/capacity"] = str(percent)
             if stop.wait(0.1):
@@ -78,8 +85,9 @@ def test_a_low_battery_is_waited_for_and_the_run_begins_once_it_is_charged(bench
     thread = threading.Thread(target=charge)
     thread.start()
     try:
-        (record,), said = ran(bench)
+        (record,), said = ran(bench, waits=waits)
     finally:
+        waits.set()
         stop.set()
         thread.join()
     seen = record.manifest["conditions"]["charge"]
@@ -200,8 +208,10 @@ def test_a_phone_whose_zones_are_denied_is_gated_by_its_thermal_service(
     monkeypatch.setattr(gating.thermal, "Gate", partial(Gate, hold_s=2.0))
     monkeypatch.setattr(gating, "ASKED_S", 0.1)
     service, stop, steps = bench.home / "bin" / "thermalservice", threading.Event(), []
+    gated = threading.Event()
 
     def cool() -> None:
+        gated.wait(60)
         for step in range(80):
             beside = Path(f"{service}.new")
             beside.write_text(SKIN.format(48 - step / 10))
@@ -212,6 +222,8 @@ def test_a_phone_whose_zones_are_denied_is_gated_by_its_thermal_service(
     class Seeing(Lines):
         def step(self, status: dict[str, Any]) -> None:
             steps.append(dict(status))
+            if status.get("name") == "gate":
+                gated.set()
             super().step(status)
 
     thread = threading.Thread(target=cool)
@@ -222,6 +234,7 @@ def test_a_phone_whose_zones_are_denied_is_gated_by_its_thermal_service(
     try:
         (record,) = road.run(plan.make(spec), open_store(bench.data), Seeing(said.append))
     finally:
+        gated.set()
         stop.set()
         thread.join()
     gate = record.manifest["conditions"]["gate"]
