@@ -16,7 +16,9 @@ def measured(bench: Bench, battery: str, **files: str) -> dict[str, Any]:
     phone = Phone(bench.home / "sys", {f"battery/{name}": text for name, text in files.items()})
     (bench.home / "devices").mkdir()
     text = PROFILE.format(sys=bench.home / "sys", options=CALIBRATED)
-    (bench.home / "devices" / "made.toml").write_text(text.replace("[[source]]", f"{battery}\n[[source]]", 1))
+    # An engine on every core holds up who writes the files: at 19 ms that would be a gap.
+    text = text.replace("period_ms = 19", "period_ms = 97").replace("[[source]]", f"{battery}\n[[source]]", 1)
+    (bench.home / "devices" / "made.toml").write_text(text)
     with phone.living():
         (run,) = bench.json("run", *QUICK, "--set", "idle_s=1", "--set", "repeat=3", "--device", "made")
     assert run["outcome"] == "done"
@@ -51,5 +53,6 @@ def test_a_battery_of_known_current_gives_prompts_mah_and_hours(bench: Bench) ->
 def test_a_battery_that_tells_its_size_needs_no_more_than_a_voltage(bench: Bench) -> None:
     sizes = {"charge_full": "4100000", "charge_full_design": "4614000", "charge_counter": "12000000"}
     life = of_run(measured(bench, '[battery]\nnominal_v = 3.85\nsource = "made"\n', **sizes))["battery_life_h"]
+    assert life["reason"] is None
     assert life["value"] == pytest.approx(4.1 * 3.85 / (AMPS * VOLTS), rel=0.05)
     assert "4100 mAh when full" in life["method"]
