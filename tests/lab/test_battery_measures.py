@@ -16,7 +16,7 @@ def measured(bench: Bench, battery: str, **files: str) -> dict[str, Any]:
     phone = Phone(bench.home / "sys", {f"battery/{name}": text for name, text in files.items()})
     (bench.home / "devices").mkdir()
     text = PROFILE.format(sys=bench.home / "sys", options=CALIBRATED)
-    # An engine on every core holds up who writes the files: at 19 ms that would be a gap.
+    # An engine on every core can hold up who writes the files: at 19 ms that would be a gap.
     text = text.replace("period_ms = 19", "period_ms = 97").replace("[[source]]", f"{battery}\n[[source]]", 1)
     (bench.home / "devices" / "made.toml").write_text(text)
     with phone.living():
