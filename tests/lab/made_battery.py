@@ -22,7 +22,7 @@ roots.sys = "{sys}"
 [[source]]
 name = "battery"
 reader = "power_supply"
-period_ms = 19
+period_ms = {period_ms}
 options = {{ {options} }}
 
 [[total]]

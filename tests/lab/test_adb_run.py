@@ -56,8 +56,10 @@ def test_from_nothing_to_real_tokens_with_adbd_killed_and_started_again(
     has_real_tokens(run)
     assert run["device"]["target"] == "adb"
     assert run["conditions"]["properties"]["ro.product.device"] == "oriole"
-    # Not of sampler_starved: the engine takes every core, beside whatever else runs here.
-    assert not reasons(run) & {"device_rebooted", "clock_stepped", "settings_not_applied"}
+    found = reasons(run)
+    assert not found & {"device_rebooted", "clock_stepped", "settings_not_applied"}
+    # The engine takes every core: what else runs on this machine may starve the probe, a killed adbd does not.
+    assert "sampler_starved" not in found or "background_load" in found
     again = road.run(*words("--json"))
     assert again.returncode == 0, again.stderr
     assert "pushing" not in again.stderr

@@ -30,7 +30,8 @@ def metered(
     """A run of so many seconds on the made phone, which the fault befalls a while after it began."""
     phone = Phone(bench.home / "sys")
     (bench.home / "devices").mkdir()
-    (bench.home / "devices" / "made.toml").write_text(PROFILE.format(sys=bench.home / "sys", options=options) + more)
+    text = PROFILE.format(sys=bench.home / "sys", options=options, period_ms=19) + more
+    (bench.home / "devices" / "made.toml").write_text(text)
     with phone.living():
         running = bench.start("exec", "--json", "--device", "made", "--set", "idle_s=0.9", "--", "sleep", lasting)
         bench.wait_for(lambda s: s.get("op") == "exec")

@@ -47,7 +47,7 @@ def phone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
 
 
 def profile(bench: Bench, *more: str) -> None:
-    text = PROFILE.format(sys=bench.home / "sys", options=CALIBRATED) + "".join(more)
+    text = PROFILE.format(sys=bench.home / "sys", options=CALIBRATED, period_ms=19) + "".join(more)
     (bench.home / "devices" / "made.toml").write_text(text)
 
 
