@@ -16,12 +16,12 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import random
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import cycle
 from pathlib import Path
 
 TICK_S = 0.02
@@ -184,14 +184,14 @@ def clocks(tree: Tree, state: State, policies: dict[int, tuple[int, int]], mode_
 
 JETSON_POLICIES = {0: (115_200, 1_728_000), 4: (115_200, 1_728_000)}
 JETSON_MODES_KHZ = {0: 1_510_400, 1: 1_728_000, 2: 1_728_000, 3: 960_000}
-_RIPPLE = cycle((-1, 1, 0))
+_RIPPLE = random.Random(5)  # no beat, or what reads it could meet it at the same place each time
 INA = "sys/devices/platform/bus@0/c240000.i2c/i2c-1/1-0040/hwmon/hwmon1"
 
 
 def jetson(tree: Tree, state: State) -> None:
     """The sensor has steps of 8 mV and 8 mA, as INA3221 with 5 mOhm, and its last digit is never still; the two rails
     inside share what is beside idle."""
-    ripple = next(_RIPPLE)
+    ripple = _RIPPLE.choice((-1, 0, 1))
     inside = (0.25 + 0.8 * (state.watts - PHYSICS["jetson"].idle_w), 1.4 + 0.1 * (state.watts - 4.8))
     for n, watts in enumerate((state.watts, *inside), 1):
         millivolts = 8 * round((5040 - 4 * watts) / 8)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from phone_road_kit import PhoneRoad
 from phones_kit import Phone, made_phone
 from rooms_kit import RoomTarget, arm64_rootfs, plain_room
 from targets_kit import Keys, need
+from witness import Witness
 
 from meltbench import models
 from meltbench.probe import build
@@ -20,6 +23,28 @@ from meltbench.probe import build
 # No test asserts how long something takes: other tests run beside it.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@cache
+def witness() -> Witness:
+    return Witness(Path(tempfile.mkdtemp(prefix="witness-")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What fails while this machine stands still is measured again, twice at most."""
+    for item in items:
+        if item.path.parent.name in ("lab", "faults"):
+            item.add_marker(pytest.mark.flaky(reruns=2, condition=lambda: witness().stood_still()))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("flaky"):
+        witness().begin()
+
+
+def pytest_unconfigure() -> None:
+    if witness.cache_info().currsize:
+        witness().end()
 
 
 @pytest.fixture(scope="session")

@@ -73,10 +73,10 @@ def test_a_meter_at_the_plug_of_a_remote_board_is_a_source_of_its_run(bench: Ben
 
 def test_no_python_no_helper_and_nothing_is_lost_by_it(bench: Bench, jetson: Board) -> None:
     controller(bench, jetson)
-    run = metered(bench, work="sleep 1.5")
+    run = metered(bench, work="sleep 4")
     assert status(run, "jtop")[0] == "absent"
     assert "no Python there that has jetson-stats" in status(run, "jtop")[1]
-    assert measure(run, "energy_j")["value"] is not None
+    assert measure(run, "energy_j")["reason"] is None
 
 
 # jtop's interface (jetson-stats 4), on the files of the made board.
