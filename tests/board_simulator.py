@@ -13,7 +13,6 @@ Writes: FOLDER/made/sys, FOLDER/made/firmware.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import random
@@ -23,6 +22,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from room import dies_with_parent
 
 TICK_S = 0.02
 STEPS = 8  # of a made clock, from its lowest to its highest
@@ -266,7 +267,7 @@ WRITERS = {"jetson": jetson, "pi5": pi5, "desktop": desktop}
 
 
 def main(kind: str, place: str) -> None:
-    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG: it ends with its test, whatever ends that
+    dies_with_parent()  # with its test, whatever ends that
     folder = Path(place)
     physics, tree, load = PHYSICS[kind], Tree(folder / "made"), Load(folder)
     state = State(physics.idle_w, physics.ambient_c + physics.k_per_w * physics.idle_w, False, 0.0)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -27,7 +26,7 @@ settings.load_profile("untimed")
 
 @cache
 def witness() -> Witness:
-    return Witness(Path(tempfile.mkdtemp(prefix="witness-")))
+    return Witness()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -230,6 +230,6 @@ def _simulated(kind: str, board: Board) -> Iterator[None]:
             assert running.stdout is not None
             assert running.stdout.readline() == "ready\n"
             yield
-            assert running.poll() is None, "the simulator of the board ended"
+            assert running.poll() is None, f"the simulator of the board ended: {running.poll()}"
         finally:
             running.kill()

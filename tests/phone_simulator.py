@@ -13,7 +13,6 @@ Writes: FOLDER/made/sys, and in FOLDER/state the texts that the phone's programs
 
 from __future__ import annotations
 
-import ctypes
 import math
 import random
 import sys
@@ -25,6 +24,7 @@ import phone_dumps as dumps
 from board_simulator import TICK_S, WIDTH, Load, Physics, State, Tree, clocks, step
 from made_gauge import amps
 from phone_makers import MAKERS, Maker
+from room import dies_with_parent
 
 PHYSICS = Physics(idle_w=0.55, core_w=2.4, ambient_c=24, k_per_w=7, tau_s=6, hot_c=85, cool_c=80)
 FULL_C, START_PERCENT = 16_000.0, 71
@@ -201,7 +201,7 @@ def policies(cores: int) -> dict[int, tuple[int, int]]:
 
 
 def main(name: str, place: str, cores: str) -> None:
-    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG: it ends with its test, whatever ends that
+    dies_with_parent()  # with its test, whatever ends that
     folder = Path(place)
     phone, load = Phone(MAKERS[name], folder), Load(folder)
     state = State(PHYSICS.idle_w, PHYSICS.ambient_c + PHYSICS.k_per_w * PHYSICS.idle_w, False, 0.0)

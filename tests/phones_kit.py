@@ -193,7 +193,7 @@ def _simulated(maker: str, phone: Phone) -> Iterator[None]:
             assert running.stdout is not None
             assert running.stdout.readline() == "ready\n"
             yield
-            assert running.poll() is None, "the simulator of the phone ended"
+            assert running.poll() is None, f"the simulator of the phone ended: {running.poll()}"
         finally:
             running.kill()
 

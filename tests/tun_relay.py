@@ -18,9 +18,10 @@ import sys
 import time
 from collections import deque
 
+from room import dies_with_parent
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NEWNET, _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x40000000, 0x400454CA, 1, 0x1000
-_PR_SET_PDEATHSIG, _SIGKILL = 1, 9
 _BACKLOG = 1000  # packets under way in one direction, as netem's own limit; more are lost
 
 
@@ -54,7 +55,7 @@ def relay(ends: tuple[int, int], delay_s: float, jitter_s: float, loss: float) -
 
 
 def main(namespace: str, name: str, delay_ms: str, jitter_ms: str, loss_percent: str) -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    dies_with_parent()
     here = tun(name)
     with open(namespace) as other:
         if _LIBC.setns(other.fileno(), _NEWNET):

@@ -8,13 +8,14 @@ that failed while it did is run again (conftest.py), and only such a one.
 
 from __future__ import annotations
 
-import ctypes
-import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
+
+from room import dies_with_parent
 
 SLEEP_S = 0.02
 LATE_S = 0.05  # half of what lies between two readings of most sensors
@@ -22,10 +23,11 @@ SLEEPERS = 4  # not all of them on one processor, when one is taken away
 
 
 class Witness:
-    """``folder`` is its own; a file in it has a line for each time it woke late: when (monotonic), how late, in s."""
+    """``late``: a file with a line for each time it woke late, in s: when (monotonic), and how late."""
 
-    def __init__(self, folder: Path) -> None:
-        self.late, self._since_s = folder / "late", 0.0
+    def __init__(self) -> None:
+        self._folder, self._since_s = tempfile.TemporaryDirectory(prefix="witness-"), 0.0
+        self.late = Path(self._folder.name) / "late"
         self.running = subprocess.Popen([sys.executable, __file__, self.late])
 
     def begin(self) -> None:
@@ -40,7 +42,7 @@ class Witness:
     def end(self) -> None:
         self.running.kill()
         self.running.wait()
-        shutil.rmtree(self.late.parent)
+        self._folder.cleanup()
 
 
 def watch(path: str) -> None:
@@ -49,13 +51,14 @@ def watch(path: str) -> None:
             slept = time.monotonic()
             time.sleep(SLEEP_S)
             woke = time.monotonic()
-            if woke - slept - SLEEP_S > LATE_S:
-                out.write(f"{woke:.3f} {woke - slept - SLEEP_S:.3f}\n")
+            late_s = woke - slept - SLEEP_S
+            if late_s > LATE_S:
+                out.write(f"{woke:.3f} {late_s:.3f}\n")
                 out.flush()
 
 
 def main(path: str) -> None:
-    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG: it ends with its tests, whatever ends those
+    dies_with_parent()  # with its tests, whatever ends those
     for _ in range(SLEEPERS):
         threading.Thread(target=watch, args=(path,)).start()
 

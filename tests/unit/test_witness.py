@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from pathlib import Path
 
 from targets_kit import until
 from witness import LATE_S, Witness
 
 
-def test_what_stands_still_since_a_test_began_is_seen(tmp_path: Path) -> None:
-    (tmp_path / "own").mkdir()
-    witness = Witness(tmp_path / "own")
+def test_what_stands_still_since_a_test_began_is_seen() -> None:
+    witness = Witness()
     try:
         until(witness.late.exists, "the witness to watch")
         witness.running.send_signal(signal.SIGSTOP)
@@ -25,4 +23,4 @@ def test_what_stands_still_since_a_test_began_is_seen(tmp_path: Path) -> None:
         until(witness.stood_still, "the witness to have seen it")
     finally:
         witness.end()
-    assert not (tmp_path / "own").exists()
+    assert not witness.late.parent.exists()
