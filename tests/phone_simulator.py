@@ -14,6 +14,7 @@ Writes: FOLDER/made/sys, and in FOLDER/state the texts that the phone's programs
 from __future__ import annotations
 
 import math
+import os
 import random
 import sys
 import time
@@ -185,12 +186,16 @@ class Phone:
 
     def trace(self, seen: dumps.Seen, now_s: float) -> None:
         """What perfetto records for those who asked it, each at a period of its own."""
-        for request in (self.state / "run").glob("trace.*"):
-            at_s = self.traces.get(request.name)
-            poll_s = max(100.0, Tree(self.state).number(f"run/{request.name}", 1000)) / 1000
+        try:
+            asked = os.listdir(self.state / "run")
+        except FileNotFoundError:  # it boots, and makes the folder anew
+            return
+        for request in (name for name in asked if name.startswith("trace.")):
+            at_s = self.traces.get(request)
+            poll_s = max(100.0, self.texts.number(f"run/{request}", 1000)) / 1000
             if at_s is None or now_s - at_s >= poll_s:
-                self.traces[request.name] = now_s
-                with (self.state / request.name).open("ab") as out:
+                self.traces[request] = now_s
+                with (self.state / request).open("ab") as out:
                     now_ms = [round(now_s * 1000)] * 2  # perfetto tells a rail's time since boot, not its monitor's
                     out.write(dumps.packets(self.maker, seen, self.energies, now_ms, now_s, first=at_s is None))
 
