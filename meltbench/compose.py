@@ -60,7 +60,7 @@ def settled(plan: Plan, cell: Cell, facts: Facts, model: LocalModel | None) -> d
         knobs["threads"] = min(facts.threads, bound)
     if model is None:
         return knobs
-    longest = model.gguf.context_length
+    longest = model.header.context_length
     if knobs.get("ctx") == "auto":
         wanted = -(-max(plan.work.n_ctx, 512) // 256) * 256
         knobs["ctx"] = min(wanted, longest) if longest else wanted
@@ -88,7 +88,7 @@ def check_engine(plan: Plan, facts: Facts) -> None:
 
 def check_fit(plan: Plan, model: LocalModel, knobs: dict[str, Scalar], facts: Facts) -> None:
     """Refuse a model that the device has no memory for, before anything is started."""
-    from meltbench.models.gguf import fits
+    from meltbench.models.header import fits
 
     if facts.memory_available_bytes is None:
         return
@@ -96,8 +96,8 @@ def check_fit(plan: Plan, model: LocalModel, knobs: dict[str, Scalar], facts: Fa
     # An engine that cannot be told of a context makes the one that each of its points needs.
     ctx = knobs.get("ctx", plan.work.n_ctx)
     # Told nothing, the engine takes all the context that the model was made for.
-    tokens = ctx * slots if isinstance(ctx, int) else model.gguf.context_length or 512
-    fit = fits(model.gguf, model.bytes, tokens, facts.memory_available_bytes)
+    tokens = ctx * slots if isinstance(ctx, int) else model.header.context_length or 512
+    fit = fits(model.header, model.bytes, tokens, facts.memory_available_bytes)
     if not fit.ok:
         gib = 2**30
         raise DoesNotFit(
@@ -191,7 +191,7 @@ def channels(
 
 
 def _plays(plan: Plan, cell: Cell, model: LocalModel) -> list[Play]:
-    n_vocab = model.gguf.vocab_size
+    n_vocab = model.header.vocab_size
     if plan.work.workload.kind == "grid" and not n_vocab:
         raise UserError(
             f"{model.path} does not say how large its vocabulary is", hint="a grid needs it; use another workload"
@@ -221,7 +221,7 @@ def _serve(
         "ctx_all": str(ctx * slots) if isinstance(ctx, int) else "none",
     }
     job.port(ENGINE)
-    job.pages(model.at, drop=knobs["load"] == "cold")
+    job.pages(model.weights, drop=knobs["load"] == "cold")
     job.spawn(ENGINE, *_command(plan, knobs, fixed), **factors.limits(knobs))
     job.ready(ENGINE, ENGINE, speak.health_path, min(_READY_S, work.timeout_s))
     for play in plays:
@@ -252,7 +252,7 @@ def _execute(
         )
     if log_bytes > _LOG_BYTES:
         job.limit("log_bytes", log_bytes)  # of two limits the later one counts
-    job.pages(model.at, drop=knobs["load"] == "cold")
+    job.pages(model.weights, drop=knobs["load"] == "cold")
     measured_s = 0.0
     for command in commands:
         job.requests |= command.files

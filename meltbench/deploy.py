@@ -110,31 +110,40 @@ def put(plan: Plan, site: Site, model: LocalModel | None, watch: Watch) -> There
     engine, scripts = plan.engine, helper_scripts(plan.profile, plan.known, site, watch)
     if plan.known.place.kind == "local" or not (engine or model):
         return There(engine, model, scripts)
-    where, folder = files_there(plan, site, model, watch)
+    where, folder, model_at = files_there(plan, site, model, watch)
     if engine is not None:
         if engine.files and (warning := no_gpu_warning(site.facts, accelerators(engine.files[0]), plan.spec.device)):
             watch.warn(warning)
         engine = _engine_there(engine, site, folder)
     if model is not None:
-        model = replace(model, there=where[Path(model.path)])
+        model = replace(model, there=model_at)
     told = {"check": _policy(plan), "files": {path.name: file_sha256(path) for path in where}}
     return There(engine, model, scripts, told)
 
 
-def files_there(plan: Plan, site: Site, model: LocalModel | None, watch: Watch) -> tuple[dict[Path, str], str]:
+def files_there(plan: Plan, site: Site, model: LocalModel | None, watch: Watch) -> tuple[dict[Path, str], str, str]:
     """See that engine and model are whole on another target, by the plan's policy, and push what of them is not.
 
-    Returns where each file lies there, and the folder that the engine runs from. To be asked before every run.
+    Returns where each file lies there, the folder that the engine runs from, and where the model is. To be asked before
+    every run.
     """
     engine = plan.engine.files if plan.engine is not None else ()
-    files = [*engine, *([Path(model.path)] if model is not None else [])]
+    files = [*engine, *(model.files if model is not None else ())]
     if plan.known.place.kind == "local" or not files:
-        return {}, ""
+        return {}, "", "" if model is None else model.at
     cache = PushCache.beside(site.probe)
     where = cache.ensure(files, watch, policy=_policy(plan))
     # By the same policy: where links are denied it is a copy that runs, which no look at the cache has hashed.
     folder = cache.tree({one.name: one for one in engine}, watch, policy=_policy(plan)) if engine else ""
-    return where, folder
+    return where, folder, "" if model is None else _model_there(cache, model, where, watch, _policy(plan))
+
+
+def _model_there(cache: PushCache, model: LocalModel, where: dict[Path, str], watch: Watch, policy: Policy) -> str:
+    """A model's path on the target: of several files a folder in which they have their names."""
+    if len(model.files) < 2:
+        return where[model.files[0]] if model.files else model.at
+    folder = cache.tree({one.name: one for one in model.files}, watch, policy=policy)
+    return folder if Path(model.path).is_dir() else f"{folder}/{Path(model.path).name}"
 
 
 def _policy(plan: Plan) -> Policy:

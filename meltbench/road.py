@@ -21,7 +21,6 @@ from meltbench.deadline import patiently
 from meltbench.errors import DeadlineExceeded, DeviceError, LinkLost, MeltbenchError, ModelDamaged
 from meltbench.follow import follow
 from meltbench.gating import Gates
-from meltbench.models.gguf import read_gguf
 from meltbench.site import visit
 from meltbench.targets.lease import Lease, holder_of
 from meltbench.ticket import LocalModel, refused_ticket
@@ -112,9 +111,8 @@ def prepare(plan: Plan, site: Site, watch: Watch) -> tuple[Plan, LocalModel | No
     deploy.check_loader(plan, site)
     model = None
     if plan.model is not None:
-        path = models.ensure(plan.model, watch.fetched, watch.say)
-        header = read_gguf(path)
-        model = LocalModel(plan.model, str(path), models.file_sha256(path), path.stat().st_size, header)
+        served = plan.model.format == "served"
+        model = LocalModel.of(plan.model, None if served else models.ensure(plan.model, watch.fetched, watch.say))
     knobs = {cell: settled(plan, cell, site.facts, model) for cell in plan.cells}
     if model is not None:
         for cell in {cell.knobs: cell for cell in plan.cells}.values():

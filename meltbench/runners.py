@@ -19,6 +19,7 @@ from meltbench.elf import machine_of
 from meltbench.engines import protocol
 from meltbench.errors import MissingExtra, UnknownName, UserError
 from meltbench.models.hashes import file_sha256
+from meltbench.models.header import Format  # noqa: TC001  read_table looks at it
 from meltbench.spec import Scalar, digest
 from meltbench.tables import read_table
 
@@ -74,7 +75,7 @@ class Recipe:
 
     ``arguments`` are groups; a group whose knob is "none" is left out. ``program`` is what ``--engine`` must hold, None
     where the engine is only ever the embedded one. ``kinds`` are the kinds of workload it can do, None for all;
-    ``workload`` the one it does when none is named.
+    ``workload`` the one it does when none is named; ``models`` the formats of model that it takes.
     """
 
     title: str
@@ -85,6 +86,7 @@ class Recipe:
     embedded: Embedded | None = None
     kinds: tuple[str, ...] | None = None
     workload: str = "quick"
+    models: tuple[Format, ...] = ("gguf",)
     knobs: dict[str, Knob] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import meltbench
+from meltbench.models.header import Said, files_of, read_header, sha256_of_model
 from meltbench.plan import PROTOCOL
 from meltbench.spec import Scalar, digest
 from meltbench.workload import ASKED
@@ -18,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meltbench.engines.prompts import Ask
-    from meltbench.models import Model
-    from meltbench.models.gguf import Gguf
+    from meltbench.models import Header, Model
     from meltbench.plan import Cell, Plan
     from meltbench.targets.facts import Facts
 
@@ -29,14 +30,34 @@ _LOADED_S, _SLOW_PREFILL_TPS, _SLOW_DECODE_TPS = 60.0, 10.0, 1.0
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model on this machine, checked: where it lies, what its header says; ``there``: its path on another target."""
+    """A model on this machine, checked: where it lies, what it says of itself; ``there``: its path on another target.
+
+    ``files``: itself, or what is in its folder; none of a model that only a server has, whose ``path`` is its name.
+    """
 
     model: Model
     path: str
-    sha256: str
+    sha256: str | None
     bytes: int
-    gguf: Gguf
+    header: Header
+    files: tuple[Path, ...] = ()
     there: str = ""
+
+    @classmethod
+    def of(cls, model: Model, path: Path | None) -> LocalModel:
+        """Read what lies there. ModelDamaged where it is not whole; ``path`` None: a server has it."""
+        if path is None:
+            return cls(model, model.name, None, 0, Said())
+        files, sha256 = files_of(path), sha256_of_model(path)
+        size = sum(one.stat().st_size for one in files)
+        return cls(model, str(path), sha256, size, read_header(path, model.format), files)
+
+    @property
+    def weights(self) -> str:
+        """The largest of its files, by its path on the target."""
+        if not self.files or not Path(self.path).is_dir():
+            return self.at
+        return f"{self.at}/{max(self.files, key=lambda one: one.stat().st_size).name}"
 
     @property
     def at(self) -> str:
@@ -50,7 +71,7 @@ def cell_key(plan: Plan, facts: Facts, knobs: dict[str, Scalar], model: LocalMod
     return digest(
         {
             "protocol": PROTOCOL,
-            "model": None if model is None else model.sha256,
+            "model": None if model is None else model.sha256 or str(model.model.source),
             "engine": None if plan.engine is None else plan.engine.sha256,
             "arguments": None if plan.recipe is None else plan.recipe.arguments,
             "workload": [plan.work.sha256, asdict(plan.work.workload)],
@@ -106,9 +127,9 @@ def _described(said: Model, found: LocalModel | None) -> dict[str, Any]:
             "sha256": found.sha256,
             "file": found.path.rsplit("/", 1)[-1],
             "bytes": found.bytes,
-            "n_params": found.gguf.n_params,
-            "bits_per_weight": found.gguf.bits_per_weight,
-            "architecture": found.gguf.architecture,
+            "n_params": found.header.n_params,
+            "bits_per_weight": found.header.bits_per_weight,
+            "architecture": found.header.architecture,
         }
     return row
 

@@ -104,25 +104,9 @@ class Gguf:
             return None
         return self.tensor_bytes * 8 / self.n_params
 
-
-@dataclass(frozen=True)
-class Fit:
-    """Whether a model fits: the parts that are needed, in bytes, against what is available."""
-
-    weights_bytes: int
-    kv_bytes: int
-    reserve_bytes: int
-    available_bytes: int
-
-    @property
-    def needed_bytes(self) -> int:
-        """Sum of the parts."""
-        return self.weights_bytes + self.kv_bytes + self.reserve_bytes
-
-    @property
-    def ok(self) -> bool:
-        """True when the needed bytes are available."""
-        return self.needed_bytes <= self.available_bytes
+    def kv_cache_bytes(self, n_ctx: int) -> int:
+        """Bytes of an f16 KV cache of so many tokens. UserError when the file does not give the sizes."""
+        return kv_cache_bytes(self, n_ctx)
 
 
 def read_gguf(path: str | os.PathLike[str]) -> Gguf:
@@ -158,11 +142,6 @@ def kv_cache_bytes(meta: Gguf, n_ctx: int, bytes_per_elem: float = 2) -> int:
         head_dim = meta.embedding_length // first
         key, value = head_dim if key is None else key, head_dim if value is None else value
     return math.ceil(n_ctx * total_heads * (key + value) * bytes_per_elem)
-
-
-def fits(meta: Gguf, file_bytes: int, n_ctx: int, available_bytes: int, reserve_bytes: int = 256 * 2**20) -> Fit:
-    """Compare weights, an f16 KV cache of ``n_ctx`` tokens and a reserve with ``available_bytes``."""
-    return Fit(file_bytes, kv_cache_bytes(meta, n_ctx), reserve_bytes, available_bytes)
 
 
 def _unsized(meta: Gguf, key: str) -> UserError:

@@ -1,4 +1,5 @@
-"""From what the user typed to one model: a catalogue name, a path to a GGUF file, or a name on the hub."""
+"""From what the user typed to one model: a catalogue name, a path to a file or folder, a name on the hub, or one that
+only a server knows."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from meltbench.catalog import data_files
 from meltbench.errors import DefinitionError, ModelDamaged, UnknownName, UserError
 from meltbench.models import hub
 from meltbench.models.gguf import read_gguf
-from meltbench.models.hashes import SHA256, file_sha256, pinned
+from meltbench.models.hashes import SHA256, pinned
+from meltbench.models.header import Format, files_of, format_of, in_words, sha256_of_model
 from meltbench.models.index import PACKAGE
 from meltbench.tables import read_table, read_toml
 
@@ -81,12 +83,22 @@ class HubSource:
 
 @dataclass(frozen=True)
 class FileSource:
-    """A file of the user's."""
+    """A file or folder of the user's."""
 
     path: Path
 
     def __str__(self) -> str:
         return str(self.path)
+
+
+@dataclass(frozen=True)
+class ServedSource:
+    """Nothing on this machine: a server has it."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"served:{self.name}"
 
 
 @dataclass(frozen=True)
@@ -99,8 +111,9 @@ class Model:
 
     name: str
     asked: str
-    source: IndexSource | HubSource | FileSource
+    source: IndexSource | HubSource | FileSource | ServedSource
     filename: str
+    format: Format = "gguf"
     title: str = ""
     size_bytes: int | None = None
     sha256: str | None = None
@@ -112,7 +125,7 @@ class Model:
     @property
     def stands_for(self) -> str | None:
         """The sentence to say when an alias was typed, else None."""
-        is_alias = self.asked != self.name and not isinstance(self.source, FileSource)
+        is_alias = self.asked != self.name and not isinstance(self.source, FileSource | ServedSource)
         weight = f", {self.bits_per_weight:g} bits per weight" if self.bits_per_weight else ""
         return f"{self.asked} stands for {self.name}{weight}" if is_alias else None
 
@@ -130,33 +143,53 @@ def catalogue() -> dict[str, Entry]:
     return dict(sorted(entries.items()))
 
 
-def resolve(text: str) -> Model:
-    """Return the model that ``text`` names: in the catalogue, a path to a GGUF file, "owner/repo:file.gguf" or
-    "owner/repo" (asks the hub).
+def resolve(text: str, formats: tuple[Format, ...] = ("gguf",)) -> Model:
+    """Return the model that ``text`` names: in the catalogue, a path to a file or a folder, "owner/repo:file.gguf" or
+    "owner/repo" (asks the hub). Of an engine that takes what is served any name is one.
 
     A catalogue name wins over a file of that name. UnknownName knows the nearest names; UserError: a path that is
-    not there or not GGUF; FetchError: the hub cannot be reached.
+    not there, not a model, or one that is in none of the ``formats``; FetchError: the hub cannot be reached.
     """
+    if "served" in formats:
+        return _served(text)
+    model = _resolve(text)
+    if model.format not in formats:
+        raise UserError(f"{text} is {in_words((model.format,))}", hint=f"this engine takes {in_words(formats)}")
+    return model
+
+
+def _resolve(text: str) -> Model:
     entries = catalogue()
     if text in entries:
         return _from_entry(text, entries)
     path = Path(text).expanduser()
     # Not Path.is_file, which raises for a name too long to be one.
-    if os.path.isfile(path) and (path.suffix == ".gguf" or os.sep in text):
+    is_model = os.path.isfile(path) or (os.path.isdir(path) and format_of(path) is not None)
+    if is_model and (path.suffix in (".gguf", ".onnx") or os.path.isdir(path) or os.sep in text):
         return _from_file(text, path)
     repo, _, file = text.partition(":")
     if file and hub.NAME.match(repo):
         hub.check_file(file)
         return _from_hub(text, HubSource(repo, file))
-    if path.suffix == ".gguf" or text.startswith(("/", "./", "../", "~")):
-        raise UserError(
-            f"no model file at {path}", hint="check the path" if not path.is_dir() else "name the .gguf in it"
-        )
+    if path.suffix in (".gguf", ".onnx") or text.startswith(("/", "./", "../", "~")):
+        hint = "check the path"
+        if os.path.isdir(path):
+            hint = "name the .gguf in it; a folder is a model with genai_config.json or mlc-chat-config.json in it"
+        raise UserError(f"no model file at {path}", hint=hint)
     if hub.NAME.match(text):
         file = hub.only_gguf(text)
         hub.check_file(file)
         return _from_hub(text, HubSource(text, file))
     raise UnknownName("model", text, entries)
+
+
+_MAX_NAME = 200
+
+
+def _served(text: str) -> Model:
+    if not text or len(text) > _MAX_NAME or not text.isprintable():
+        raise UserError("a model's name is a printable text", hint=f"of at most {_MAX_NAME} characters")
+    return Model(name=text, asked=text, source=ServedSource(text), filename="", format="served")
 
 
 def _from_entry(asked: str, entries: dict[str, Entry]) -> Model:
@@ -205,18 +238,22 @@ def _from_hub(asked: str, source: HubSource) -> Model:
 
 
 def _from_file(asked: str, path: Path) -> Model:
-    try:
-        head = read_gguf(path)
-    except ModelDamaged:  # a run of it is stored as failed: road.prepare meets the same error
-        head = None
+    kind = format_of(path) or "gguf"
+    head = None
+    if kind == "gguf":
+        try:
+            head = read_gguf(path)
+        except ModelDamaged:  # a run of it is stored as failed: road.prepare meets the same error
+            head = None
     return Model(
-        name=path.stem,
+        name=path.stem if path.is_file() else path.resolve().name,
         asked=asked,
         source=FileSource(path.absolute()),
         filename=path.name,
+        format=kind,
         title=(head.name if head else None) or "",
-        size_bytes=path.stat().st_size,
-        sha256=file_sha256(path),
+        size_bytes=sum(one.stat().st_size for one in files_of(path)),
+        sha256=sha256_of_model(path),
         sha256_from="file",
         bits_per_weight=head.bits_per_weight if head else None,
         quantisation=head.file_type if head else None,

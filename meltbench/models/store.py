@@ -14,7 +14,7 @@ from meltbench.models import hub, index
 from meltbench.models.download import Patience, check_space, download, drop
 from meltbench.models.gguf import read_gguf
 from meltbench.models.hashes import file_sha256, pin, pinned, pins_path
-from meltbench.models.names import FileSource, HubSource, IndexSource, Model
+from meltbench.models.names import FileSource, HubSource, IndexSource, Model, ServedSource
 from meltbench.paths import alone, cache_dir, sha256_of
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def cached(model: Model) -> Path | None:
     """Return where the model's file lies on this machine, checked against its SHA-256; None when it must be fetched."""
     if isinstance(model.source, FileSource):
         return model.source.path
+    if isinstance(model.source, ServedSource):
+        return None
     sha256 = _expected(model)
     path = _place(sha256, model.filename) if sha256 else None
     return path if path and path.is_file() and file_sha256(path) == sha256 else None

@@ -35,12 +35,12 @@ def asked(monkeypatch: pytest.MonkeyPatch, *, rehash: bool, kind: str = "ssh") -
         known=SimpleNamespace(name="pi", place=SimpleNamespace(kind=kind)),
     )
     site: Any = SimpleNamespace(probe=SimpleNamespace(name="pi", root="/there/runs"))
-    model: Any = SimpleNamespace(path=str(MODEL))
+    model: Any = SimpleNamespace(path=str(MODEL), files=(MODEL,), at=str(MODEL))
     found = deploy.files_there(plan, site, model, Quiet())
     assert found == (
-        ({}, "")
+        ({}, "", str(MODEL))
         if kind == "local"
-        else ({ENGINE: f"/there/{ENGINE.name}", MODEL: f"/there/{MODEL.name}"}, "/there/tree")
+        else ({ENGINE: f"/there/{ENGINE.name}", MODEL: f"/there/{MODEL.name}"}, "/there/tree", f"/there/{MODEL.name}")
     )
     return calls
 
