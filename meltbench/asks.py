@@ -82,9 +82,46 @@ def _ask(item: Item, work: Workload, seed: int, role: Role) -> Ask:
         seed=seed,
         ignore_eos=work.ignore_eos,
         sampling=work.sampling,
-        messages=tuple(item["messages"]) if "messages" in item else None,
-        prompt=item.get("prompt"),
+        messages=_messages(item, work),
+        prompt=None if work.chat else item.get("prompt"),
+        answer=_answer(item),
+        group=str(item.get("group", "")),
+        stop=tuple(item.get("stop", ())),
+        allowed=tuple(item.get("choices", ())) if work.score == "letter" else (),
     )
+
+
+def item_asks(items: Sequence[Item], seed: int) -> list[Ask]:
+    """Items that are scored by the token, one request each: for an engine that does all of it by itself."""
+    return [
+        Ask(
+            file=f"{at:05d}",
+            item=str(item["id"]),
+            role="timed",
+            n_out=0,
+            seed=seed,
+            ignore_eos=False,
+            prompt=item.get("prompt", item.get("text")),
+            answer=None if item.get("answer") is None else str(item["answer"]),
+            group=str(item.get("group", "")),
+            allowed=tuple(item.get("choices", ())),
+        )
+        for at, item in enumerate(items)
+    ]
+
+
+def _messages(item: Item, work: Workload) -> tuple[Mapping[str, str], ...] | None:
+    if "messages" in item:
+        return tuple(item["messages"])
+    return ({"role": "user", "content": item["prompt"]},) if work.chat else None
+
+
+def _answer(item: Item) -> str | None:
+    """The right answer as text; of choices the one that its number names."""
+    answer = item.get("answer")
+    if "choices" in item and isinstance(answer, int):
+        return str(item["choices"][answer]).strip()
+    return None if answer is None else str(answer)
 
 
 def _turns(item: Item, work: Workload, seed: int) -> Iterable[Ask]:

@@ -5,21 +5,30 @@ Samples pass by in blocks: what the measures need of them is digested, and they 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from meltbench import settings
+from meltbench import loglik, settings
 from meltbench.account import conditions, gpus, load_label, manifest
 from meltbench.compose import ENGINE
 from meltbench.engines import Process, ProgramEngine, ServerEngine, protocol
 from meltbench.engines.checks import checked
 from meltbench.engines.prompts import Ask, Sent
 from meltbench.host import Hosted
-from meltbench.measure import Designation, RunInputs, Stated, StreamStats, measure_run, request_energies
+from meltbench.measure import (
+    Designation,
+    RunInputs,
+    Stated,
+    StreamStats,
+    answers,
+    likelihood,
+    measure_run,
+    request_energies,
+)
 from meltbench.measure.beats import beats
 from meltbench.measure.digest import Digester, Edges
 from meltbench.measure.outcome import Outcome, outcome
@@ -37,8 +46,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from meltbench.measure.digest import Digest
+    from meltbench.measure.likelihood import Normalise
     from meltbench.readings import Sighting
-    from meltbench.records import Keep, Phase, Series, SourceStatus, Stream
+    from meltbench.records import Keep, Phase, Score, Series, SourceStatus, Stream
 
 _BLOCK_ROWS = 1 << 17  # of readings that are in memory at once
 _NO_CHUNKS = Readings.of(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), [])
@@ -55,21 +65,22 @@ def assemble(
     hosted = hosted or Hosted.of(ticket, journal, None)
     log = engine_log(ticket, journal)
     engine = _identity(ticket, log)
-    requests, asked, loaded_ns = _requests(ticket, journal)
+    told = _told(ticket, journal)
+    requests, loaded_ns = told.requests, told.loaded_ns
     spans = phases(journal.events, requests, ENGINE, loaded_ns)
     lives = _lives(journal)
     screen = Screen(most_w(ticket.get("max_power_w"), _outside(ticket, engine)), _run(spans))
     edges = _edges(spans, requests, lives, sustained=ticket["workload"]["kind"] == "sustained")
     signals, sources = _signals(ticket, journal, hosted, edges, screen, keep)
     # What a program does of its own accord, to warm up or to fill a context, was not asked for.
-    roles = {entry["role"] for entry in ticket["asks"]}
+    roles = {entry["role"] for entry in ticket["asks"]} | ({"timed"} if "scored" in ticket else set())
     wanted = [request for request in requests if request.role in roles]
-    n_asked = len(ticket["asks"])
+    n_asked = len(ticket["scored"]["items"]) if "scored" in ticket else len(ticket["asks"])
     if ticket["workload"]["kind"] == "sustained":  # asked in a circle, as often as there was time
         n_asked = max(len(requests), sum(entry["role"] == "warmup" for entry in ticket["asks"]) + 1)
     verdict = outcome(journal.events, wanted, n_asked, ENGINE, ticket["workload"]["kind"], log, kills)
     made = settings.judge(settings.from_ticket(ticket), journal)
-    inputs = _inputs(ticket, journal, requests, asked, signals, sources, spans, lives, verdict, engine, made)
+    inputs = _inputs(ticket, journal, told, signals, sources, spans, lives, verdict, engine, made)
     inputs = replace(inputs, screened=screen.done(), conditions=[*inputs.conditions, *hosted.conditions])
     measures, reasons, state = measure_run(inputs)
     return RunRecord(
@@ -82,6 +93,7 @@ def assemble(
         measures=measures,
         reasons=reasons,
         regimes=list(inputs.regimes.regimes),
+        scores=told.scores,
     )
 
 
@@ -95,8 +107,7 @@ def assemble_refused(ticket: dict[str, Any], code: str, why: str) -> RunRecord:
 def _inputs(
     ticket: dict[str, Any],
     journal: Journal,
-    requests: list[Request],
-    asked: dict[int, int],
+    told: Told,
     signals: list[Digest],
     sources: list[SourceStatus],
     spans: list[Phase],
@@ -115,7 +126,7 @@ def _inputs(
         signals=signals,
         sources=sources,
         phases=spans,
-        requests=requests,
+        requests=told.requests,
         load_s=load,
         load_label=load_label(journal.first("pages") or {}),
         maxrss_bytes=max((peak for one in ended if (peak := _max_rss(one)) is not None), default=None),
@@ -135,7 +146,9 @@ def _inputs(
             if head.kind == "file"
             for rows in (journal.streams.rows(number),)
         ],
-        asked=asked,
+        asked=told.exact,
+        scores=told.scores,
+        by_way=told.by_way,
         gpus=_outside(ticket, engine),
         totals=_totals(ticket),
         max_power_w=ticket.get("max_power_w"),
@@ -206,25 +219,53 @@ def _identity(ticket: dict[str, Any], log: str) -> dict[str, str]:
     return protocol(ticket["runner"]["protocol"]).identity(log) if ticket["runner"] is not None else {}
 
 
-def _requests(ticket: dict[str, Any], journal: Journal) -> tuple[list[Request], dict[int, int], int | None]:
-    """The requests in the order of their sending, how many tokens those had to give that were made to, by index, and
-    when a program said that it had loaded its model (a server is asked)."""
+@dataclass(frozen=True)
+class Told:
+    """What the engine told: its requests in the order of their sending, how many tokens those had to give that were
+    made to (``exact``, by index), when a program said that it had loaded its model (a server is asked), and how good
+    the answers were."""
+
+    requests: list[Request] = field(default_factory=list)
+    exact: dict[int, int] = field(default_factory=dict)
+    loaded_ns: int | None = None
+    scores: list[Score] = field(default_factory=list)
+    by_way: dict[Normalise, list[float]] = field(default_factory=dict)
+
+
+def _told(ticket: dict[str, Any], journal: Journal) -> Told:
     if ticket["runner"] is None:
-        return [], {}, None
+        return Told()
     speak = protocol(ticket["runner"]["protocol"])
+    if "scored" in ticket and isinstance(speak, ServerEngine):
+        return _by_token(ticket, speak, journal)
     # Before requests had points, those of a grid were grouped by item.
     grid = ticket["workload"]["kind"] == "grid"
     asks = {e["file"]: Ask(**({"point": e["item"] if grid else ""} | e)) for e in ticket["asks"]}
+    loaded_ns = None
     if isinstance(speak, ProgramEngine):
         processes = _processes(journal)
         settings = ticket["knobs"] | {"model": (ticket["model"] or {}).get("file")}
         found = speak.requests(list(asks.values()), processes, settings)
         # Where a program answers just what it was asked, one after the other.
         alike = ticket["runner"]["mode"] == "in-process" and len(found) == len(asks)
-        told = zip(found, asks.values(), strict=True) if alike else ()
-        exact = {request.index: ask.n_out for request, ask in told if ask.ignore_eos}
-        return found, exact, speak.loaded_ns(processes)
-    return *_answers(speak, asks, journal), None
+        of_request = dict(zip((one.index for one in found), asks.values(), strict=True)) if alike else {}
+        loaded_ns = speak.loaded_ns(processes)
+    else:
+        pairs = list(_answers(speak, asks, journal))
+        found, of_request = [one for _, one in pairs], {one.index: ask for ask, one in pairs}
+    exact = {index: ask.n_out for index, ask in of_request.items() if ask.ignore_eos}
+    method = ticket["workload"].get("score")
+    scores = answers.scores(found, of_request, method) if method else []
+    return Told(found, exact, loaded_ns, scores)
+
+
+def _by_token(ticket: dict[str, Any], speak: ServerEngine, journal: Journal) -> Told:
+    """A workload that is scored by the token: many requests are one of an item."""
+    items = [loglik.Scored.of(one) for one in ticket["scored"]["items"]]
+    asks = {ask.file: ask for ask in loglik.expanded(items, ticket["scored"]["targets"])}
+    found = {int(ask.file): one for ask, one in _answers(speak, asks, journal)}
+    of_items = likelihood.gathered(items, found, ticket["workload"].get("normalise", "none"))
+    return Told(of_items.requests, scores=of_items.scores, by_way=of_items.by_way)
 
 
 def _processes(journal: Journal) -> list[Process]:
@@ -242,27 +283,24 @@ def _processes(journal: Journal) -> list[Process]:
     ]
 
 
-def _answers(speak: ServerEngine, asks: dict[str, Ask], journal: Journal) -> tuple[list[Request], dict[int, int]]:
-    """What a server answered. What was asked is told by the request's file: several may be under way at a time, and
+def _answers(speak: ServerEngine, asks: dict[str, Ask], journal: Journal) -> Iterator[tuple[Ask, Request]]:
+    """What a server answered, and to what. That is told by the request's file: several may be under way at a time, and
     one may be asked many times."""
-    found: list[Request] = []
-    exact: dict[int, int] = {}
+    index = 0
     for event in sorted(journal.named("request"), key=lambda e: int(e.get("t_send0") or e["boot_ns"])):
         ask = asks.get(str(event.get("file", "")).rsplit("/", 1)[-1])
         if ask is None:
             continue
         stream = journal.streams.get(event.get("stream", -1))
         sent = Sent(
-            index=len(found),
+            index=index,
             t_send_ns=int(event.get("t_send0") or event["boot_ns"]),
             t_end_ns=int(event.get("t_end") or event["boot_ns"]),
             error=str(event.get("error") or ""),
         )
         chunks = stream.readings if stream is not None else _NO_CHUNKS
-        if ask.ignore_eos:
-            exact[sent.index] = ask.n_out
-        found.append(checked(ask, speak.answer(ask, sent, chunks)))
-    return found, exact
+        yield ask, checked(ask, speak.answer(ask, sent, chunks))
+        index += 1
 
 
 def _run(spans: list[Phase]) -> Phase | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
-from meltbench import factors, settings
+from meltbench import factors, loglik, settings
+from meltbench.asks import Play
 from meltbench.elf import runs_on
 from meltbench.engines import ProgramEngine, ServerEngine, protocol
 from meltbench.errors import DoesNotFit, UserError
-from meltbench.probe.job import Job, Until
+from meltbench.probe.job import MAX_REQUESTS, Job, Until
 from meltbench.readings import READERS
 from meltbench.scripts import wanted
 from meltbench.targets.facts import rooted
@@ -18,7 +20,7 @@ from meltbench.ticket import described, expected_s, ticket
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meltbench.asks import Play
+    from meltbench.loglik import Scored
     from meltbench.plan import Cell, Plan
     from meltbench.scripts import Scripts
     from meltbench.settings import Planned
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from meltbench.targets.facts import Facts
     from meltbench.targets.profile import Profile
     from meltbench.ticket import LocalModel
+    from meltbench.tokenizer import Tokenized
+    from meltbench.workload import Loaded
 
 ENGINE = "engine"
 _JOURNAL_BYTES = 256 << 20
@@ -37,6 +41,7 @@ _ANSWER_BYTES = 16 << 20
 _READY_S = 300.0
 _GRACE_S = 5.0
 _MAX_PROGRAM_S = 86_400.0
+_MAX_SERVED_S = 7 * 86_400.0
 _SETTING_S = 3.0  # Android starts a virtual machine for each `settings`, three times for one that is set
 # Until no supply from outside is there, as far as the device lets that be seen, and a moment for its gauge to settle.
 _UNPLUGGED_S = 60.0
@@ -119,9 +124,11 @@ def compose(
     folder: str,
     todo: Sequence[Planned] = (),
     scripts: Scripts | None = None,
+    tokens: Tokenized | None = None,
 ) -> tuple[Job, dict[str, Any]]:
     """The job of one run and its ticket. ``knobs`` are settled; ``folder`` is where the run will lie on the target,
-    ``todo`` what is to be done about the settings of its profile, ``scripts`` how helpers are started there."""
+    ``todo`` what is to be done about the settings of its profile, ``scripts`` how helpers are started there; ``tokens``
+    are those of the texts of a workload that is scored by the token."""
     job = Job(run_id)
     circle_s = plan.work.workload.limit_s if plan.work.workload.kind == "sustained" else 0.0
     job.limit("journal_bytes", min(_JOURNAL_BYTES + round(circle_s * _CIRCLE_BYTES_PER_S), _MAX_JOURNAL_BYTES))
@@ -129,6 +136,7 @@ def compose(
     work = plan.work.workload
     channels(job, plan.profile, facts, scripts, has_process=work.kind != "idle")
     asks: list[dict[str, Any]] = []
+    scored: list[Scored] = []
     measured_s = work.timeout_s
     settings_s = settings.make(job, todo, plan.profile)
     if plan.spec.unplug is not None:
@@ -138,6 +146,8 @@ def compose(
     if plan.recipe is not None and plan.engine is not None and model is not None:
         speak, plays = protocol(plan.recipe.protocol), _plays(plan, cell, model)
         if isinstance(speak, ServerEngine):
+            if tokens is not None:
+                plays, scored = by_token(plan.work, tokens, cell.seed)
             asks, measured_s = _serve(job, plan, speak, plays, facts, knobs, model)
         else:
             asks, measured_s = _execute(job, plan, speak, plays, knobs, model, folder)
@@ -153,7 +163,21 @@ def compose(
     job.limit("duration_ms", round(longest_s * 1000))
     likely_s = expected_s(plan, asks) + 2 * work.idle_s + min(settings_s, _SETTING_S * len(todo) + BEFORE_S)
     more = {"settings": settings.as_rows(todo), "longest_s": longest_s, "expected_s": min(likely_s, longest_s)}
-    return job, ticket(plan, cell, run_id, facts, knobs, model, asks) | more
+    if scored:
+        more |= {"scored": {"items": [one.told() for one in scored], "targets": [ask["target"] for ask in asks]}}
+        asks = []  # one a token; what of them is needed to read the answers stands with the items
+    return job, ticket(plan, cell, run_id, facts, knobs, model, described(asks)) | more
+
+
+def by_token(work: Loaded, tokens: Tokenized, seed: int) -> tuple[list[Play], list[Scored]]:
+    """The requests of a workload that is scored by the token, and what each of its items is made of."""
+    if work.workload.kind == "choices":
+        asks, scored = loglik.choices(work.items, tokens.tokens, seed)
+    else:
+        text = work.items[0]["text"]
+        asks, scored = loglik.chunks(text, tokens.tokens, work.workload.chunk, work.workload.chunks, seed, tokens.bos)
+    plays = [Play(tuple(asks[at : at + MAX_REQUESTS])) for at in range(0, len(asks), MAX_REQUESTS)]
+    return plays, scored
 
 
 def channels(
@@ -229,7 +253,7 @@ def _serve(
         until = _until(plan, facts) if play.circle else None
         job.http("requests", ENGINE, play.concurrency, work.timeout_s, _ANSWER_BYTES, files, until, work.pause_s)
     job.stop(ENGINE, _GRACE_S)
-    return described(asks), _READY_S + (work.timeout_s + work.pause_s) * len(asks)
+    return [asdict(ask) for ask in asks], min(_READY_S + (work.timeout_s + work.pause_s) * len(asks), _MAX_SERVED_S)
 
 
 def _execute(
@@ -261,7 +285,7 @@ def _execute(
         words = _command(plan, knobs, {"model": model.at, **command.words})
         job.execute(ENGINE, deadline_s, *words, **factors.limits(knobs))
         measured_s += deadline_s
-    return described([ask for command in commands for ask in command.asks]), measured_s
+    return [asdict(ask) for command in commands for ask in command.asks], measured_s
 
 
 def _command(plan: Plan, knobs: dict[str, Scalar], fixed: dict[str, str]) -> tuple[list[str], dict[str, str]]:

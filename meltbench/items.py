@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MAX_ITEMS_BYTES = 64 << 20
-_ITEM_KEYS = {"id", "prompt", "messages", "max_tokens"}
+_ITEM_KEYS = {"id", "prompt", "messages", "max_tokens", "answer", "choices", "group", "stop"}
 
 
 def read_items(path: Path) -> tuple[dict[str, Any], ...]:
@@ -68,10 +68,34 @@ def _item(item: dict[str, Any], where: str, number: int) -> dict[str, Any]:
     asked = item.get("max_tokens", 1)
     if not isinstance(asked, int) or isinstance(asked, bool) or not 1 <= asked <= 1_000_000:
         raise DefinitionError(f"{where}: max_tokens is not a count", hint="give 1 to 1000000")
+    _check_answer(item, where)
     name = item.get("id", f"line{number}")
     if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
         raise DefinitionError(f"{where}: id is neither a text nor a number", hint='write {"id": "a", ...}')
     return {**item, "id": str(name)}
+
+
+def _check_answer(item: dict[str, Any], where: str) -> None:
+    """What is right must be one of the choices, where there are some: told by its number from 0, or by its text."""
+    choices, answer = item.get("choices"), item.get("answer")
+    if choices is not None:
+        if not (_are_texts(choices) and len(choices) > 1 and "prompt" in item):
+            raise DefinitionError(f"{where}: choices are two texts or more, after a prompt", hint='write ["yes", "no"]')
+        if isinstance(answer, str) and answer in choices:
+            answer = choices.index(answer)
+        if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(choices):
+            raise DefinitionError(f"{where}: answer is none of the choices", hint="give its number, the first being 0")
+        item |= {"choices": [f" {one.strip()}" for one in choices], "answer": answer}
+    elif answer is not None and not (isinstance(answer, str | int | float) and not isinstance(answer, bool)):
+        raise DefinitionError(f"{where}: answer is neither a text nor a number", hint='write "answer": "Paris"')
+    if "group" in item and not isinstance(item["group"], str):
+        raise DefinitionError(f"{where}: group is not a text", hint="leave it out")
+    if "stop" in item and not _are_texts(item["stop"]):
+        raise DefinitionError(f"{where}: stop is not a list of texts", hint='write "stop": ["\\n\\n"]')
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) and one for one in value)
 
 
 def _are_messages(messages: object) -> bool:

@@ -7,17 +7,18 @@ stays open until its facts are known.
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from meltbench import factors, models, runners, workload
 from meltbench.errors import UnknownName, UserError
+from meltbench.measure.likelihood import NORMALISE
 from meltbench.probe.job import MAX_REQUESTS
 from meltbench.spec import Scalar, Spec, digest
 from meltbench.targets import inventory, profile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from meltbench.hub import Hub
     from meltbench.models import Model
@@ -80,7 +81,7 @@ class Plan:
                 "sha256": self.engine.sha256,
                 "mode": self.recipe.mode,
             },
-            "workload": {"name": self.work.name, "sha256": self.work.sha256, **asdict(self.work.workload)},
+            "workload": {"name": self.work.name, "sha256": self.work.sha256, **self.work.workload.told()},
             "command": list(self.spec.command),
             "knobs": self.knobs,
             "settings": [{"name": one.name, "value": one.value} for one in self.profile.setting],
@@ -88,8 +89,11 @@ class Plan:
         }
 
 
-def make(spec: Spec) -> Plan:
-    """Look everything up. Raises UserError with the nearest valid name for whatever is not known."""
+def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
+    """Look everything up. Raises UserError with the nearest valid name for whatever is not known.
+
+    A set of questions that is not on this machine yet is fetched, and ``say`` told so: what is asked is of the plan.
+    """
     known = inventory.resolve(spec.device)
     device, device_definition = profile.load(known.profile_name)
     if device.target == "log":
@@ -125,7 +129,7 @@ def make(spec: Spec) -> Plan:
     if workload.CHARGE_LIMIT in given and device.gate.soc_percent is None:
         said = f"{workload.CHARGE_LIMIT}: {spec.device} has no window of charge that could be waited for"
         raise UserError(said, hint="leave it out; a profile wants one by soc_percent of its [gate]")
-    work, knobs = _settings(given, work, recipe, [*device.factor, *factors.PROCESS])
+    work, knobs = _settings(given, work, recipe, [*device.factor, *factors.PROCESS], say)
     knobs |= process | ({} if spec.unplug is None else {"unplug": spec.unplug})
     if recipe is not None:
         _check_recipe(spec.runner, recipe, work)
@@ -137,7 +141,7 @@ def make(spec: Spec) -> Plan:
         "device": [spec.device, device_definition.sha256],
         "model": None if model is None else [model.name, model.sha256],
         "runner": None if definition is None or engine is None else [spec.runner, definition.sha256, engine.sha256],
-        "workload": [work.name, work.sha256, asdict(work.workload)],
+        "workload": [work.name, work.sha256, work.workload.told()],
         "command": list(spec.command),
         "knobs": knobs,
         "cells": [cell.told() for cell in cells],
@@ -216,7 +220,11 @@ def _check_recipe(name: str, recipe: Recipe, work: workload.Loaded) -> None:
 
 
 def _settings(
-    given: dict[str, str], work: workload.Loaded, recipe: Recipe | None, others: list[str]
+    given: dict[str, str],
+    work: workload.Loaded,
+    recipe: Recipe | None,
+    others: list[str],
+    say: Callable[[str], None] | None,
 ) -> tuple[workload.Loaded, dict[str, Scalar]]:
     """Sort ``--set`` into the workload's settings and the engine's knobs; ``others`` could have been given as well."""
     knobs: dict[str, Scalar] = {} if recipe is None else {name: knob.default for name, knob in recipe.knobs.items()}
@@ -238,6 +246,8 @@ def _settings(
         else:
             raise UnknownName(f"key of workload {work.name}", key, [*knobs, *work.workload.knobs, *others])
     work = replace(work, workload=replace(work.workload, **changed))
+    work.workload.check("--set")
+    work = workload.filled(work, say)
     work.check("--set")
     if work.workload.kind == "grid":
         # One spelling of a point, so that the same work has the same hash.
@@ -255,6 +265,16 @@ def _coerced(key: str, text: str) -> Any:
     parts = tuple(part.strip() for part in text.split(",") if part.strip())
     if kind == "tuple[str, ...]":
         return parts
+    if kind in ("str", "str | None"):
+        return text
+    if kind == "bool":
+        if text not in ("true", "false"):
+            raise UserError(f"{key} = {text!r} is neither true nor false", hint=f"write --set {key}=true")
+        return text == "true"
+    if kind == "Normalise":
+        if text not in NORMALISE:
+            raise UserError(f"{key} = {text!r} is no way to normalise", hint=f"give {', '.join(NORMALISE)}")
+        return text
     try:
         if kind == "tuple[int, ...]":
             return tuple(int(part) for part in parts)

@@ -173,6 +173,7 @@ class Request:
     carried tokens; ``n_in`` counts prompt tokens evaluated plus those found in the cache (``n_cached``). ``point``
     names the requests that it may be condensed with, see ``Ask``; empty where those of the run are alike.
     ``energy_j``: of the designated total from sending to end, with its u (k = 2); None for ``energy_reason``.
+    ``logprob``: of the token that was asked about, in nats; it is kept in the scores.
     """
 
     index: int
@@ -204,6 +205,7 @@ class Request:
     energy_j: float | None = None
     energy_u_k2_j: float | None = None
     energy_reason: str = ""
+    logprob: float | None = None
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,30 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class Score:
+    """How good the answer to one item was. ``point``: of which of several ways of asking it; empty where there is one.
+
+    ``correct``: 0 to 1, None where no answer came or nobody says what is right; an answer that nothing could be read
+    out of is wrong (0) and not ``parsed``. ``extracted`` is what was read out of it, ``gold`` what is right.
+    ``value``: of choices the log-likelihood of the one taken, of a text that of all its scored tokens, in nats; ``n``
+    tokens. ``requests``: indices of the requests behind it, separated by commas.
+    """
+
+    item: str
+    method: str
+    correct: float | None
+    parsed: bool
+    extracted: str = ""
+    gold: str = ""
+    point: str = ""
+    group: str = ""
+    value: float | None = None
+    n: int | None = None
+    requests: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class Regime:
     """A span of the record in which the device was in one state: idle, load, burst, throttled, recovery, sustained or
     unload (meltbench.measure.regimes); ``cause`` says by what evidence."""
@@ -266,3 +292,4 @@ class RunRecord:
     measures: list[Measure] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
     regimes: list[Regime] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)

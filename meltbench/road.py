@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meltbench import deploy, host, models, settings, switches
+from meltbench import deploy, host, loglik, models, settings, switches, tokenizer
 from meltbench.assemble import assemble_refused
 from meltbench.calibration.record import calibrated
 from meltbench.collecting import bring_in, discard, index, lengths
@@ -25,6 +26,7 @@ from meltbench.site import visit
 from meltbench.targets.lease import Lease, holder_of
 from meltbench.ticket import LocalModel, refused_ticket
 from meltbench.watch import Interrupts
+from meltbench.workload import BY_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from meltbench.spec import Scalar
     from meltbench.store import Store
     from meltbench.targets.profile import Profile
+    from meltbench.tokenizer import Tokenized
     from meltbench.watch import Watch
 
 _ASIDE_S = 10.0  # what a repetition may take longer than the run before it
@@ -55,6 +58,7 @@ class Prepared:
     scripts: Scripts | None
     pushed: dict[str, Any]
     lease: Lease
+    tokens: Tokenized | None = None
 
 
 def run(plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecord]:
@@ -77,11 +81,12 @@ def _at(site: Site, plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecor
         for cell in plan.cells:
             yield _refused(plan, cell, site, store, str(error), watch)
         return
+    tokens = _tokens(plan, model, watch)
     recorder = host.Recorder.meet(plan.profile, site.facts, watch)
     with Lease.take(site.probe, holder_of(store.root), watch, wait=plan.spec.wait, steal=plan.spec.steal) as lease:
         there = deploy.put(plan, site, model, watch)
         plan = replace(plan, engine=there.engine)
-        ready = Prepared(plan, site, there.model, knobs, recorder, there.scripts, there.told, lease)
+        ready = Prepared(plan, site, there.model, knobs, recorder, there.scripts, there.told, lease, tokens)
         took_s: dict[object, float] = {}  # the last run of the same knobs
         gates = Gates(plan, site)
         with Interrupts(watch) as interrupts:
@@ -120,6 +125,15 @@ def prepare(plan: Plan, site: Site, watch: Watch) -> tuple[Plan, LocalModel | No
     return plan, model, knobs
 
 
+def _tokens(plan: Plan, model: LocalModel | None, watch: Watch) -> Tokenized | None:
+    """The texts of a workload that is scored by the token, in tokens; None where the engine does that by itself."""
+    assert plan.recipe is not None or model is None
+    by_token = plan.work.workload.kind in BY_TOKEN and plan.recipe is not None and plan.recipe.mode == "server"
+    if model is None or not by_token:
+        return None
+    return tokenizer.tokenized(Path(model.path), loglik.texts(plan.work.items), watch.say)
+
+
 def _calibrated(plan: Plan, site: Site, store: Store, watch: Watch) -> Plan:
     """The plan with what calibrations of this very device found; its hash stays that of what was asked for."""
     return replace(plan, profile=calibrated(plan.profile, site.facts, store, watch))
@@ -154,8 +168,9 @@ def _one(
         todo = settings.plan(profile, probe.transport, facts.programs)
         switches.check_cut(todo)
         job, ticket = compose(
-            ready.plan, cell, folder.run_id, facts, ready.knobs[cell], ready.model, where, todo, ready.scripts
-        )
+            ready.plan, cell, folder.run_id, facts, ready.knobs[cell], ready.model, where, todo, ready.scripts,
+            ready.tokens,
+        )  # fmt: skip
         ticket |= {"folder": where, **gated, "lease": lease.told(), "pushed": ready.pushed}
         if took_s is not None:
             ticket["expected_s"] = min(took_s + _ASIDE_S, ticket["longest_s"])

@@ -14,12 +14,11 @@ import meltbench
 from meltbench.models.header import Said, files_of, read_header, sha256_of_model
 from meltbench.plan import PROTOCOL
 from meltbench.spec import Scalar, digest
-from meltbench.workload import ASKED
+from meltbench.workload import ASKED, BY_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from meltbench.engines.prompts import Ask
     from meltbench.models import Header, Model
     from meltbench.plan import Cell, Plan
     from meltbench.targets.facts import Facts
@@ -74,7 +73,7 @@ def cell_key(plan: Plan, facts: Facts, knobs: dict[str, Scalar], model: LocalMod
             "model": None if model is None else model.sha256 or str(model.model.source),
             "engine": None if plan.engine is None else plan.engine.sha256,
             "arguments": None if plan.recipe is None else plan.recipe.arguments,
-            "workload": [plan.work.sha256, asdict(plan.work.workload)],
+            "workload": [plan.work.sha256, plan.work.workload.told()],
             "command": list(plan.spec.command),
             "device": facts.identity,
             "os": [facts.os, facts.kernel],
@@ -91,16 +90,19 @@ def expected_s(plan: Plan, asks: Sequence[Mapping[str, Any]]) -> float:
         return _LOADED_S + work.limit_s
     if work.kind not in ASKED:
         return work.window_s if work.kind == "idle" else work.timeout_s
+    if work.kind in BY_TOKEN:
+        return _LOADED_S + len(asks) / _SLOW_DECODE_TPS
     n_in, n_out = (sum(int(ask[key] or 0) for ask in asks) for key in ("n_in", "n_out"))
     return _LOADED_S + n_in / _SLOW_PREFILL_TPS + n_out / _SLOW_DECODE_TPS + work.pause_s * len(asks)
 
 
-def described(asks: Sequence[Ask]) -> list[dict[str, Any]]:
+def described(asks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What is kept of what was asked; the bytes of a request are evidence already."""
     out = []
     for ask in asks:
-        entry = asdict(ask)
-        del entry["tokens"], entry["messages"], entry["prompt"]
+        entry = dict(ask)
+        for key in ("tokens", "messages", "prompt", "stop", "allowed", "target"):
+            del entry[key]
         out.append(entry)
     return out
 
@@ -180,7 +182,7 @@ def ticket(
             "protocol": plan.recipe.protocol,
             "mode": plan.recipe.mode,
         },
-        "workload": {"name": plan.work.name, "sha256": plan.work.sha256, **asdict(plan.work.workload)},
+        "workload": {"name": plan.work.name, "sha256": plan.work.sha256, **plan.work.workload.told()},
         "asks": asks,
         "versions": {"meltbench": meltbench.__version__, "protocol": PROTOCOL},
         "conditions": facts.conditions(),

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from meltbench import catalog
-from meltbench.asks import Play, chat_plays, circle_plays, item_plays
+from meltbench.asks import Play, chat_plays, circle_plays, item_asks, item_plays
 from meltbench.engines.prompts import Kind, Point, grid_asks, point
 from meltbench.errors import DefinitionError, UserError
 from meltbench.items import check_conversations, read_items, turns
+from meltbench.measure.answers import Method  # noqa: TC001  read_table looks at it
+from meltbench.measure.likelihood import Normalise  # noqa: TC001
+from meltbench.questions.load import MAX_ITEMS, Data, load_set
 from meltbench.spec import digest
 from meltbench.tables import read_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meltbench.engines.prompts import Ask
 
 MAX_LEVEL = 64
@@ -24,8 +29,9 @@ CHARGE_LIMIT = "charge_timeout_s"
 SAMPLING = ("temperature", "top_k", "top_p", "repeat_penalty")
 _BEFORE = ("idle_s", "gate_timeout_s", CHARGE_LIMIT)
 _BETWEEN = ("pause_s", *SAMPLING)
+_OF_SET = ("data", "examples", "shots", "n_items")
 _KNOBS: dict[Kind, tuple[str, ...]] = {
-    "generate": (*_BEFORE, "timeout_s", "warmup", "repeat", "max_tokens", "concurrency", *_BETWEEN),
+    "generate": (*_BEFORE, "timeout_s", "warmup", "repeat", "max_tokens", "concurrency", *_BETWEEN, *_OF_SET, "chat"),
     "chat": (*_BEFORE, "timeout_s", "warmup", "repeat", "max_tokens", *_BETWEEN),
     "grid": (*_BEFORE, "timeout_s", "warmup", "repeat", "points"),
     "sustained": (
@@ -33,12 +39,15 @@ _KNOBS: dict[Kind, tuple[str, ...]] = {
         *("limit_s", "limit_temp_c", "limit_soc_percent"),
         *_BETWEEN,
     ),
+    "choices": (*_BEFORE, "timeout_s", *_OF_SET, "normalise"),
+    "perplexity": (*_BEFORE, "timeout_s", "data", "chunk", "chunks"),
     "idle": (*_BEFORE, "window_s"),
     "exec": (*_BEFORE, "timeout_s"),
 }
-ASKED: tuple[Kind, ...] = ("generate", "chat", "grid", "sustained")  # kinds that need an engine
+BY_TOKEN: tuple[Kind, ...] = ("choices", "perplexity")  # kinds that are scored a token at a time
+ASKED: tuple[Kind, ...] = ("generate", "chat", "grid", "sustained", *BY_TOKEN)  # kinds that need an engine
 SETTINGS = {key for keys in _KNOBS.values() for key in keys}
-_OF_ITEMS: tuple[Kind, ...] = ("generate", "chat", "sustained")
+_OF_ITEMS: tuple[Kind, ...] = ("generate", "chat", "sustained", *BY_TOKEN)
 _RANGES = {
     "gate_timeout_s": (0, 7200),
     "charge_timeout_s": (0, 86_400),
@@ -56,7 +65,13 @@ _RANGES = {
     "top_k": (1, 1_000_000),
     "top_p": (0, 1),
     "repeat_penalty": (0.1, 10),
+    "n_items": (1, MAX_ITEMS),
+    "shots": (0, 64),
+    "chunk": (8, 1_000_000),
+    "chunks": (1, 100_000),
 }
+# Fields that came later than the first stored runs: at their defaults they change no identity.
+_LATER = ("cite", "questions", "data", "examples", "shots", "n_items", "chat", "score", "normalise", "chunk", "chunks")
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,12 @@ class Workload:
     bounds that for a battery which is below the window of charge that its profile wants. ``pause_s`` are waited
     before each request, the warm-up too. ``temperature`` 0 takes the best token each time; above it ``top_k`` and
     ``top_p`` bound the choice; ``repeat_penalty`` is llama.cpp's. None leaves each to the engine.
+
+    ``score``: how generated answers are compared with the right ones (meltbench.measure.answers). ``choices`` takes
+    the likeliest of several endings, by their log-likelihood ``normalise``d; ``perplexity`` scores a text in chunks of
+    ``chunk`` tokens, ``chunks`` of them. ``questions``: where a set of questions is; ``data`` and ``examples`` are
+    files that stand in for it, ``n_items`` the first so many of it, ``shots`` solved ones go before each. ``chat``:
+    each prompt is a message of a user. ``cite``: the source of all this.
     """
 
     title: str
@@ -98,6 +119,23 @@ class Workload:
     top_k: int | None = None
     top_p: float | None = None
     repeat_penalty: float | None = None
+    cite: str = ""
+    questions: Data | None = None
+    data: str | None = None
+    examples: str | None = None
+    shots: int = 0
+    n_items: int | None = None
+    chat: bool = False
+    score: Method | None = None
+    normalise: Normalise = "none"
+    chunk: int = 512
+    chunks: int | None = None
+
+    def told(self) -> dict[str, Any]:
+        """What identifies it, as JSON-ready data."""
+        every = {field.name: field.default for field in fields(self)}
+        row = asdict(self)
+        return {key: value for key, value in row.items() if key not in _LATER or value != every[key]}
 
     @property
     def sampling(self) -> dict[str, float]:
@@ -122,17 +160,34 @@ class Workload:
             raise UserError(f"{where}: top_k and top_p change nothing at temperature 0", hint="write temperature = 0.9")
         if self.kind == "grid" and not self.points:
             raise DefinitionError(f"{where}: a grid needs points", hint="such as pp512,tg128")
-        if self.kind in _OF_ITEMS and not self.items:
+        if self.kind in _OF_ITEMS and not self.items and self.questions is None:
             raise DefinitionError(f"{where}: kind {self.kind} needs items", hint='write items = "name.jsonl"')
+        self._check_set(where)
         levels = self.concurrency
         if not levels or len(set(levels)) != len(levels) or not all(1 <= level <= MAX_LEVEL for level in levels):
             said = ",".join(map(str, levels))
             hint = f"give levels of 1 to {MAX_LEVEL}, none of them twice, such as 1,2,4"
             raise UserError(f"{where}: concurrency = {said} cannot be run", hint=hint)
 
+    def _check_set(self, where: str) -> None:
+        """Settings of a set of questions mean nothing without one."""
+        for name in ("data", "examples", "shots"):
+            if getattr(self, name) and self.questions is None:
+                raise UserError(f"{where}: {name} is for workloads of a set of questions", hint="leave it out")
+        if self.examples and not self.shots:
+            raise UserError(f"{where}: examples are shown where there are shots", hint="--set shots=5")
+        if self.normalise == "mass" and self.questions is not None and self.questions.recipe != "truthfulqa-mc2":
+            raise UserError(f"{where}: normalise = mass needs several true answers", hint="give none, bytes or tokens")
+
     def check_keys(self, where: str) -> None:
         """Refuse what is set and would change nothing of this kind."""
-        own = {"timeout_s", *self.knobs, *(("items", "ignore_eos") if self.kind in _OF_ITEMS else ())}
+        own = {
+            "timeout_s",
+            "cite",
+            *self.knobs,
+            *(("items", "ignore_eos", "questions") if self.kind in _OF_ITEMS else ()),
+        }
+        own |= {"score"} if self.kind == "generate" else set()
         for field in fields(self):
             default = field.default
             if field.name not in own and default is not MISSING and getattr(self, field.name) != default:
@@ -182,13 +237,13 @@ class Loaded:
                 return work.warmup + work.repeat * sum(turns(item) for item in self.items)
             case "sustained":
                 return work.warmup + n_items
-        return 0
+        return 0  # of what is asked by the token they are counted once its tokens are known
 
     def check(self, where: str) -> None:
         """Refuse settings that cannot be run, by themselves or with these items."""
         self.workload.check(where)
         a_level = self.workload.repeat * len(self.items)
-        if self.workload.kind == "generate" and self.slots > a_level:
+        if self.workload.kind == "generate" and self.slots > a_level > 0:
             raise UserError(
                 f"{where}: concurrency = {self.slots} is more than the {a_level} requests of a level",
                 hint=f"give repeat = {-(-self.slots // len(self.items))} or more",
@@ -199,6 +254,8 @@ class Loaded:
         """Context tokens every request fits in; the tokenizer is not known here, so a byte counts as a token."""
         if self.workload.kind == "grid":
             return max(p.n_ctx for p in self.grid)
+        if self.workload.kind == "perplexity":
+            return self.workload.chunk + 8
         longest = max((len(json.dumps(item)) for item in self.items), default=0)
         asked = max((int(item.get("max_tokens", 0)) for item in self.items), default=0)
         return longest + max(asked, self.workload.max_tokens) + 64
@@ -212,6 +269,8 @@ class Loaded:
             return chat_plays(self.items, work, seed)
         if work.kind == "sustained":
             return circle_plays(self.items, work, seed)
+        if work.kind in BY_TOKEN:
+            return [Play(tuple(item_asks(self.items, seed)))]
         return item_plays(self.items, work, seed) if work.kind == "generate" else []
 
     def asks(self, n_vocab: int, seed: int) -> list[Ask]:
@@ -219,13 +278,28 @@ class Loaded:
         return [ask for play in self.plays(n_vocab, seed) for ask in play.asks]
 
 
+def filled(loaded: Loaded, say: Callable[[str], None] | None = None) -> Loaded:
+    """The workload with the items of its set of questions, read or fetched; as it is where it has items of its own.
+
+    Raises what ``load_set`` does.
+    """
+    work = loaded.workload
+    if work.questions is None:
+        return replace(loaded, items=loaded.items[: work.n_items])
+    found = load_set(work.questions, loaded.name, work.data, work.n_items, work.shots, work.examples, say)
+    return replace(loaded, items=found.items, sha256=digest([loaded.sha256, *found.sha256]))
+
+
 def load(name: str) -> Loaded:
-    """A workload by name, or a JSONL file of one's own: every item asked once, answers as long as they get."""
+    """A workload by name, or a JSONL file of one's own: every item asked once, answers as long as they get.
+
+    Of items with ``choices`` the likeliest is taken, other answers are compared where an item says what is right.
+    """
     own = Path(name)
     if own.suffix.lower() == ".jsonl":
         items = read_items(own)
-        work = Workload(f"the items of {own.name}", 1, "generate", items=own.name, max_tokens=128, ignore_eos=False)
-        return Loaded(own.stem, digest([asdict(work), items]), work, items)
+        work = _of_own(own, items)
+        return Loaded(own.stem, digest([work.told(), items]), work, items)
     found = catalog.load("workloads", name)
     work = read_table(Workload, found.data, found.path)
     work.check_keys(str(found.path))
@@ -236,3 +310,14 @@ def load(name: str) -> Loaded:
     loaded = Loaded(name, found.sha256, work, items)
     loaded.check(str(found.path))
     return loaded
+
+
+def _of_own(path: Path, items: tuple[dict[str, Any], ...]) -> Workload:
+    title = f"the items of {path.name}"
+    with_choices = sum("choices" in item for item in items)
+    if with_choices not in (0, len(items)):
+        raise DefinitionError(f"{path}: some items have choices and some have none", hint="make two files of them")
+    if with_choices:
+        return Workload(title, 1, "choices", items=path.name, normalise="bytes")
+    score: Method | None = "match" if any("answer" in item for item in items) else None
+    return Workload(title, 1, "generate", items=path.name, max_tokens=128, ignore_eos=False, score=score)

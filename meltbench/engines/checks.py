@@ -39,7 +39,7 @@ def observed(request: Request, tokens: Sequence[tuple[int, int]]) -> Request:
 
 def checked(ask: Ask, request: Request) -> Request:
     """The request, or its failure where a grid's prompt or context depth is not the one that was asked for."""
-    if request.status != "ok" or ask.n_in is None:
+    if request.status != "ok" or ask.n_in is None or ask.target is not None:  # of which the answer tells by itself
         return request
     if request.n_in != ask.n_in:
         return replace(

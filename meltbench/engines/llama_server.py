@@ -11,12 +11,14 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from meltbench.engines import llama_log
+from meltbench.engines import llama_log, llama_logprob
 from meltbench.engines.checks import MAX_ANSWER_CHARS, SPARE_TOKENS, observed
 from meltbench.engines.http import Answer, decode, server_sent_events
 from meltbench.records import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from meltbench.engines.prompts import Ask, Sent
     from meltbench.records import Readings
 
@@ -37,6 +39,8 @@ class LlamaServer:
 
     def request(self, ask: Ask) -> bytes:
         """One HTTP/1.1 request, seeded, greedy unless it says how to draw, on a connection of its own."""
+        if ask.target is not None:
+            return _posted("/completion", llama_logprob.body(ask))
         body: dict[str, Any] = {
             "stream": True,
             "temperature": 0,
@@ -46,6 +50,10 @@ class LlamaServer:
             "timings_per_token": True,
             **ask.sampling,
         }
+        if ask.stop:
+            body["stop"] = list(ask.stop)
+        if ask.allowed:
+            body["grammar"] = _one_of(ask.allowed)
         if ask.messages is not None:
             path = "/v1/chat/completions"
             body |= {"messages": list(ask.messages), "max_tokens": ask.n_out, "stream_options": {"include_usage": True}}
@@ -53,12 +61,7 @@ class LlamaServer:
             path = "/completion"
             prompt = list(ask.tokens) if ask.tokens is not None else ask.prompt
             body |= {"prompt": prompt, "n_predict": ask.n_out, "return_tokens": True}
-        raw = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(raw)}\r\nConnection: close\r\n\r\n"
-        )
-        return head.encode() + raw
+        return _posted(path, body)
 
     def answer(self, ask: Ask, sent: Sent, chunks: Readings) -> Request:
         """Observed times from the chunks' arrival, the engine's own beside them."""
@@ -77,6 +80,8 @@ class LlamaServer:
             # What the server said comes before how the connection ended: it may refuse early and hang up.
             status = f"http_{answer.status}" if answer.status else sent.error or "http_garbage"
             return replace(blank, status=status, detail=said)
+        if ask.target is not None:
+            return llama_logprob.read(ask, blank, answer)
         stream = _Stream.read(answer, ask.n_out + SPARE_TOKENS)
         if stream.error or not stream.timings or sent.error or answer.problem:
             status = sent.error or ("engine_error" if stream.error else "truncated" if stream.tokens else "garbage")
@@ -87,6 +92,20 @@ class LlamaServer:
     def identity(self, log: str) -> dict[str, str]:
         """The device named by llama.cpp's log."""
         return {"accelerator": llama_log.accelerator(log)}
+
+
+def _posted(path: str, body: dict[str, Any]) -> bytes:
+    raw = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(raw)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + raw
+
+
+def _one_of(texts: Sequence[str]) -> str:
+    """A grammar of llama.cpp (GBNF) for one of these texts: its strings are written as JSON's are."""
+    return "root ::= " + " | ".join(json.dumps(text) for text in texts)
 
 
 @dataclass

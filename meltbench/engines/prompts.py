@@ -27,6 +27,9 @@ class Ask:
     ``sampling``: how tokens are drawn, by name, where it is not just the best one.
     ``point`` names what the request may be condensed with: a point of a grid, a level of concurrency, the first or the
     later turns of conversations; empty where the requests of a run are alike.
+    ``answer``: the right one, where somebody says which that is, and ``group`` what it is summed up with; the engine is
+    told neither. ``stop``: texts that end an answer; ``allowed``: the only ones it may give. ``target``: a token whose
+    log-probability after the prompt is asked for, in place of an answer.
     """
 
     file: str
@@ -43,6 +46,11 @@ class Ask:
     n_cached: int | None = None
     point: str = ""
     sampling: Mapping[str, float] = field(default_factory=dict)
+    answer: str | None = None
+    group: str = ""
+    stop: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
+    target: int | None = None
 
 
 @dataclass(frozen=True)
@@ -131,5 +139,5 @@ def grid_asks(points: Sequence[Point], repeat: int, n_vocab: int, seed: int, war
     return asks
 
 
-Kind = Literal["generate", "chat", "grid", "sustained", "idle", "exec"]
+Kind = Literal["generate", "chat", "grid", "sustained", "choices", "perplexity", "idle", "exec"]
 FIRST_TURN, LATER_TURNS = "first_turn", "later_turns"  # points of a chat: without and with what the cache holds

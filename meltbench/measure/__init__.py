@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from meltbench.measure.accuracy import accuracy_measures
 from meltbench.measure.battery import battery_reasons, on_battery, under_voltage_reasons
 from meltbench.measure.charge import BY_REQUEST, Stated, charge_measures
-from meltbench.measure.costs import NO_RUN, SERVED, energy_measures, rail_measures, too_much, without
+from meltbench.measure.costs import NO_RUN, SCORED, SERVED, energy_measures, rail_measures, too_much, without
 from meltbench.measure.crosscheck import cross_check
 from meltbench.measure.findings import (
     StreamStats,
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 
     from meltbench.engines.prompts import Kind
     from meltbench.measure.digest import Digest
-    from meltbench.records import Measure, Phase, Reason, Request, SourceStatus, State
+    from meltbench.measure.likelihood import Normalise
+    from meltbench.records import Measure, Phase, Reason, Request, Score, SourceStatus, State
 
 __all__ = ["Designation", "RunInputs", "Stated", "StreamStats", "measure_run", "request_energies"]
 
@@ -65,7 +67,8 @@ class RunInputs:
     ``asked``: exact number of tokens by request index, where the engine was made to produce so many.
     ``totals``: what the profile names as the total, in order of preference. ``gpus``: those outside of the processor's
     package. ``max_power_w``: more than the device can draw, None where its profile does not say. ``battery``: what its
-    profile states of its battery. ``screened``: what the samples of power and energy were like.
+    profile states of its battery. ``screened``: what the samples of power and energy were like. ``scores``: how good
+    the answers were, and ``by_way`` what each way of normalising makes of choices.
     """
 
     kind: Kind
@@ -90,6 +93,8 @@ class RunInputs:
     max_power_w: float | None = None
     battery: Stated | None = None
     screened: Sequence[Screened] = ()
+    scores: Sequence[Score] = ()
+    by_way: Mapping[Normalise, Sequence[float]] = field(default_factory=dict)
 
     @property
     def run(self) -> Phase | None:
@@ -135,6 +140,7 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         max_power_w=inputs.most_w,
     )
     measures = [
+        *accuracy_measures(inputs.scores, inputs.by_way),
         *_served(inputs),
         *load_measures(inputs.signals, run, *_own_cpu(inputs, run), no_run=NO_RUN[inputs.kind]),
         *(process_memory_measures(inputs.signals, inputs.maxrss_bytes) if inputs.kind != "idle" else ()),
@@ -176,6 +182,8 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
 
 def _served(inputs: RunInputs) -> list[Measure]:
     """What is known of a server's answers; points are told apart where a median over them means nothing."""
+    if inputs.kind in SCORED:
+        return in_mode([load_measure(inputs.load_s, inputs.load_label)], inputs.mode)
     if inputs.kind not in SERVED:
         return []
     out = [load_measure(inputs.load_s, inputs.load_label)]

@@ -15,7 +15,7 @@ from meltbench.measure.baseline import Baseline, idle, net_energy
 from meltbench.measure.energy import Rail, energy
 from meltbench.measure.per_request import enclosing, is_short
 from meltbench.measure.points import points, unlike
-from meltbench.measure.ratios import NET_RATIOS, RATIOS, net_ratios, point_costs
+from meltbench.measure.ratios import NET_RATIOS, RATIOS, net_ratios, point_costs, run_ratios
 from meltbench.measure.sums import like, summed
 from meltbench.measure.total import TOTAL
 from meltbench.records import Measure
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 _SUMMED = ("prefill", "decode")
 LEAST_W = 0.05  # an eighth of what a Pi Zero idles at; a unit that is off by a thousand lies below for all but servers
 SERVED: tuple[Kind, ...] = ("generate", "chat", "grid", "sustained")
-NO_RUN: dict[Kind, str] = dict.fromkeys(SERVED, "no_timed_request: no timed request was sent") | {
+SCORED: tuple[Kind, ...] = ("choices", "perplexity")  # servers whose answers are single tokens, of no rate of their own
+NO_RUN: dict[Kind, str] = dict.fromkeys((*SERVED, *SCORED), "no_timed_request: no timed request was sent") | {
     "exec": "no_reading: the command did not run, or its end was not seen",
     "idle": "no_reading: the idle window was not measured",
 }
@@ -62,6 +63,8 @@ def energy_measures(
     if kind in SERVED:
         out += point_costs(total, gross, requests, kind)
         out += net_ratios(net, requests, unlike(kind, requests))
+    elif kind in SCORED:
+        out += [one for one in run_ratios(gross, requests) if one.name == "j_per_request"]
     return without(out, _implausible(total, gross, seconds, baseline, kind) or too_much(gross, seconds, max_power_w))
 
 
@@ -103,13 +106,13 @@ def _implausible(rail: Rail, gross: Measure, seconds: float, baseline: Baseline 
         return ""
     watts = gross.value / seconds
     still = [part.name for part in rail.parts if part.head.unit == "W" and part.whole.low == part.whole.high]
-    if still and kind in SERVED:
+    if still and kind in (*SERVED, *SCORED):
         return f"stale_sensor: {still[0]} had one value, idle and under load"
     if watts <= 0:
         return f"implausible_power: {watts:.3g} W over the run"
-    if kind in SERVED and rail.scope != "rail" and watts < LEAST_W:
+    if kind in (*SERVED, *SCORED) and rail.scope != "rail" and watts < LEAST_W:
         return f"implausible_power: {watts:.3g} W over the run, no machine computes on less than {LEAST_W:g} W"
-    if isinstance(baseline, str) or kind not in SERVED:
+    if isinstance(baseline, str) or kind not in (*SERVED, *SCORED):
         return ""
     net, u = baseline.above(rail, gross, seconds)
     below = u is not None and net < -u
@@ -122,6 +125,7 @@ def _absent(reason: str, kind: Kind, requests: Sequence[Request]) -> list[Measur
         _none(name, unit, reason) for name, unit in (("energy_j", "J"), ("net_energy_j", "J"), ("mean_power_w", "W"))
     ]
     out += [_none("idle_power_w", "W", reason, name) for name in ("idle_before", "idle_after")]
+    out += [_none("j_per_request", "J/request", reason, stat="ratio_of_sums")] * (kind in SCORED)
     if kind not in SERVED:
         return out
     for phase in ("load", *_SUMMED):

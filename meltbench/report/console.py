@@ -22,6 +22,18 @@ _STYLE = {"valid": "green", "degraded": "yellow", "invalid": "red"}
 # The table of a run, top to bottom: (heading, the measures under it, by name and stat).
 _SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
+        "quality",
+        (
+            ("accuracy", "mean"),
+            ("accuracy_sum", "mean"),
+            ("accuracy_per_byte", "mean"),
+            ("accuracy_per_token", "mean"),
+            ("unparsed", "mean"),
+            ("perplexity", "value"),
+            ("nll_per_token", "value"),
+        ),
+    ),
+    (
         "time",
         (
             ("load_s", "value"),
@@ -140,7 +152,7 @@ def print_validity(console: Console, record: RunRecord) -> None:
 
 def _note(measure: Measure) -> str:
     parts = [measure.stat if measure.stat not in ("value", "ratio_of_sums") else ""]
-    parts.append(f"n = {measure.n}" if measure.n is not None and measure.stat in ("median", "p90") else "")
+    parts.append(f"n = {measure.n}" if measure.n is not None and measure.stat in ("median", "p90", "mean") else "")
     parts.append(measure.method.partition(";")[0].removesuffix(" on the target"))
     return ", ".join(part for part in parts if part)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-INDEX_VERSION = 5
+INDEX_VERSION = 6
 
 SqlType = Literal["VARCHAR", "BIGINT", "INTEGER", "DOUBLE", "TIMESTAMP"]
 
@@ -186,6 +186,28 @@ REGIMES = Table(
     later=True,
 )
 
+SCORES = Table(
+    "scores",
+    "How good the answer to each item was. correct is null where no answer came, or nobody says what is right.",
+    (
+        _seq("score"),
+        Column("item", "VARCHAR", "Item of the workload.", "item"),
+        Column("point", "VARCHAR", "Which of several ways of asking it; empty where there is one.", "point"),
+        Column("category", "VARCHAR", "What it is summed up with, such as a subject.", "group"),
+        Column("method", "VARCHAR", "How the answer was compared, or what was scored.", "method"),
+        Column("correct", "DOUBLE", "0 to 1.", "correct"),
+        Column("parsed", "INTEGER", "1 where something could be read out of the answer, else 0.", "parsed"),
+        Column("extracted", "VARCHAR", "What was read out of it; of choices the number of the one taken.", "extracted"),
+        Column("gold", "VARCHAR", "What is right.", "gold"),
+        Column("value", "DOUBLE", "Log-likelihood of the choice taken, or of the text, nat.", "value"),
+        Column("n", "BIGINT", "Tokens that it is of.", "n"),
+        Column("requests", "VARCHAR", "Indices of the requests behind it, separated by commas.", "requests"),
+        Column("detail", "VARCHAR", "Why there is no score.", "detail"),
+    ),
+    parquet="scores.parquet",
+    later=True,
+)
+
 MEASURES = Table(
     "measures",
     "One number of a run with its conditions. value is null exactly when reason is set; it is never 0 for missing.",
@@ -314,7 +336,7 @@ FILES = Table(
     ),
 )
 
-TABLES = (RUNS, REQUESTS, PHASES, REGIMES, MEASURES, REASONS, SOURCES, SERIES, FILES, SAMPLES, TOKENS)
+TABLES = (RUNS, REQUESTS, PHASES, REGIMES, MEASURES, SCORES, REASONS, SOURCES, SERIES, FILES, SAMPLES, TOKENS)
 
 
 def index_columns(table: Table) -> tuple[Column, ...]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from meltbench.errors import InternalError, StoreError
 from meltbench.paths import sha256_of
-from meltbench.records import STATUSES, Measure, Phase, Reason, Regime, Request, RunRecord, Series, SourceStatus
+from meltbench.records import STATUSES, Measure, Phase, Reason, Regime, Request, RunRecord, Score, Series, SourceStatus
 from meltbench.store import arrow, fs, manifest, schema
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def write_record(folder: Path, record: RunRecord) -> None:
             schema.PHASES: _columns(schema.PHASES, record.phases),
             schema.REGIMES: _columns(schema.REGIMES, record.regimes),
             schema.MEASURES: _columns(schema.MEASURES, [_finite(measure) for measure in record.measures]),
+            schema.SCORES: _columns(schema.SCORES, record.scores) | _parsed(record),
             schema.REASONS: _columns(schema.REASONS, record.reasons),
             schema.SOURCES: _columns(schema.SOURCES, record.sources),
             schema.SERIES: _columns(schema.SERIES, record.series),
@@ -98,6 +99,11 @@ def write_record(folder: Path, record: RunRecord) -> None:
         raise InternalError(f"run {record.run_id} contradicts itself: {error}", hint="please report it") from error
     for table, content in made.items():
         _write(folder, table, content)
+
+
+def _parsed(record: RunRecord) -> dict[str, list[int]]:
+    """A column of yes and no, as numbers."""
+    return {"parsed": [int(score.parsed) for score in record.scores]}
 
 
 def _write(folder: Path, table: schema.Table, content: pa.Table) -> None:
@@ -232,6 +238,7 @@ def read_record(folder: Path, *, signals: bool = True) -> RunRecord:
         requests=_read_requests(rows(schema.REQUESTS), tokens),
         measures=[Measure(**row) for row in rows(schema.MEASURES)],
         reasons=[Reason(**row) for row in rows(schema.REASONS)],
+        scores=[Score(**row | {"parsed": bool(row["parsed"])}) for row in rows(schema.SCORES)],
     )
 
 

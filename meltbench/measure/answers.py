@@ -1,0 +1,189 @@
+"""What was answered against what is right. Pure; an answer is data: it is never run, and only read by fixed patterns.
+
+Each method takes an answer apart (``extract``) and compares what it found with the right one. Nothing found is wrong,
+and told apart as unparsed. Sources: GSM8K, the filters strict-match and flexible-extract of lm-evaluation-harness
+(tasks/gsm8k); "the answer is", BBH's chain of thought (Suzgun et al. 2022); calls of tools, TinyAgent (Erdogan et al.
+2024, arXiv:2409.00608): the name and every argument exact.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from dataclasses import replace
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any, Literal
+
+from meltbench.records import Score
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from meltbench.engines.prompts import Ask
+    from meltbench.records import Request
+
+Method = Literal["exact", "match", "number", "number-strict", "letter", "answer-is", "call"]
+
+_MAX_CHARS = 65536
+_MAX_SHOWN = 200
+_NUMBER = re.compile(r"-?[$0-9.,]{2,200}|-?[0-9]", re.ASCII)
+_STRICT = re.compile(r"#### ?(-?[0-9.,]{1,200})", re.ASCII)
+_LETTER = re.compile(r"(?<![A-Za-z0-9])\(?([A-Ja-j])(?![A-Za-z0-9'])")
+_ANSWER_IS = re.compile(r"answer is:?[ \t]{0,20}([^\n]{1,400})", re.IGNORECASE)
+_MAX_DIGITS = 200
+
+
+def scores(requests: Sequence[Request], asks: Mapping[int, Ask], method: Method) -> list[Score]:
+    """A score of every timed request. ``asks``: what was asked, by the request's index; its ``answer`` is what is
+    right. A request that failed has no score: nobody answered."""
+    out = []
+    for one in requests:
+        ask = asks.get(one.index)
+        if ask is None or one.role != "timed":
+            continue
+        out.append(_score(one, ask.answer, ask.group, method))
+    return out
+
+
+def _score(request: Request, gold: str | None, group: str, method: Method) -> Score:
+    blank = Score(
+        request.item, method, None, parsed=False, gold=(gold or "")[:_MAX_SHOWN], point=request.point, group=group,
+        requests=str(request.index),
+    )  # fmt: skip
+    if request.status != "ok":
+        return replace(blank, detail=request.status)
+    found = extract(method, request.answer)
+    blank = replace(blank, parsed=found is not None, extracted=(found or "")[:_MAX_SHOWN])
+    if gold is None:
+        return replace(blank, detail="no right answer is known")
+    return replace(blank, correct=float(found is not None and is_right(method, found, gold)))
+
+
+def extract(method: Method, answer: str) -> str | None:
+    """What of an answer counts, None where there is nothing of the kind."""
+    return _EXTRACT[method](answer[:_MAX_CHARS])
+
+
+def is_right(method: Method, found: str, gold: str) -> bool:
+    """Whether what was found is what is right."""
+    if method in ("number", "number-strict"):
+        return _same_number(found, gold)
+    if method == "letter":
+        return found.casefold() == (extract("letter", gold) or gold).casefold()
+    if method == "call":
+        return _call(found) == _call(gold) and _call(gold) is not None
+    if method == "match":
+        return _matches(found, gold)
+    return _plain(found) == _plain(gold)
+
+
+def _last_number(text: str) -> str | None:
+    found = [one for one in _NUMBER.findall(text) if any(c.isdigit() for c in one)]
+    return str(found[-1]).rstrip(".,") if found else None
+
+
+def _strict_number(text: str) -> str | None:
+    found = _STRICT.search(text)
+    return found[1] if found and any(c.isdigit() for c in found[1]) else None
+
+
+def _letter(text: str) -> str | None:
+    found = _LETTER.search(text)
+    return found[1].upper() if found else None
+
+
+def _answer_is(text: str) -> str | None:
+    found = _ANSWER_IS.findall(text)
+    return str(found[-1]).strip().rstrip(".").strip() or None if found else None
+
+
+def _whole(text: str) -> str | None:
+    return text.strip() or None
+
+
+def _decimal(text: str) -> Decimal | None:
+    kept = re.sub(r"[$,\s]", "", text).rstrip(".")
+    if not kept or len(kept) > _MAX_DIGITS:
+        return None
+    try:
+        found = Decimal(kept)
+    except InvalidOperation:
+        return None
+    return found if found.is_finite() else None
+
+
+def _same_number(found: str, gold: str) -> bool:
+    one, other = _decimal(found), _decimal(gold)
+    return one is not None and one == other
+
+
+def _matches(found: str, gold: str) -> bool:
+    """A number where it is the last one; words where they stand in the answer in a row."""
+    if _decimal(gold) is not None:
+        last = _last_number(found)
+        return last is not None and _same_number(last, gold)
+    words, answer = _plain(gold).split(), _plain(found).split()
+    return bool(words) and any(answer[at : at + len(words)] == words for at in range(len(answer) - len(words) + 1))
+
+
+def _plain(text: str) -> str:
+    """Without case, accents, punctuation and articles, as SQuAD compares answers (Rajpurkar et al. 2016)."""
+    bare = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+    kept = re.sub(r"[^\w\s]", " ", bare)
+    return " ".join(word for word in kept.split() if word not in ("a", "an", "the")) or " ".join(bare.split())
+
+
+def _call_text(text: str) -> str | None:
+    """The first JSON object of an answer that has a name: {"name": ..., "arguments": {...}}."""
+    decoder = json.JSONDecoder()
+    at = text.find("{")
+    for _ in range(100):
+        if at < 0:
+            return None
+        try:
+            found, _end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, dict) and isinstance(found.get("name"), str):
+            return text[at:_end]
+        at = text.find("{", at + 1)
+    return None
+
+
+def _call(text: str) -> tuple[str, str] | None:
+    """Name and arguments, in one spelling; None for what is no call."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("name"), str):
+        return None
+    given = found.get("arguments", found.get("parameters", {}))
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError):
+            return None
+    return found["name"], json.dumps(_numbers(given), sort_keys=True)
+
+
+def _numbers(value: Any) -> Any:
+    """2.0 and 2 are one number; what is no number is none."""
+    if isinstance(value, dict):
+        return {key: _numbers(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_numbers(one) for one in value]
+    return int(value) if isinstance(value, float) and math.isfinite(value) and value.is_integer() else value
+
+
+_EXTRACT: dict[Method, Callable[[str], str | None]] = {
+    "exact": _whole,
+    "match": _whole,
+    "number": _last_number,
+    "number-strict": _strict_number,
+    "letter": _letter,
+    "answer-is": _answer_is,
+    "call": _call_text,
+}

@@ -1,0 +1,84 @@
+"""Files of question sets on the hub: fetched once into the user's cache, pinned at the first pull."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from meltbench.errors import FetchError, ModelDamaged, UserError
+from meltbench.models import hub
+from meltbench.models.download import Patience, download, drop
+from meltbench.models.hashes import file_sha256, pin, pinned, pins_path
+from meltbench.paths import alone, cache_dir, sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_FILE = re.compile(r"(?!.*\.\.)[\w.+-]+(/[\w.+-]+)*\Z", re.ASCII)
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository of data on the hub."""
+
+    repo: str
+    revision: str
+    file: str
+
+    def __post_init__(self) -> None:
+        if not hub.NAME.match(self.repo) or not _FILE.match(self.file):
+            raise UserError(f"{self.repo}:{self.file} is no file of the hub", hint="expected owner/repo and a file")
+
+    def __str__(self) -> str:
+        return f"hub:datasets/{self.repo}@{self.revision}:{self.file}"
+
+
+def fetched(wanted: HubFile, option: str, say: Callable[[str], None] | None = None) -> Path:
+    """Where the file lies on this machine; ``option`` says how it could be given instead.
+
+    What was fetched once is used without asking the hub. Raises FetchError with the address to download from and what
+    to do with it, ModelDamaged where the file changed since it was pinned.
+    """
+    say = say or (lambda _: None)
+    source, name = str(wanted), PurePosixPath(wanted.file).name
+    folder = cache_dir() / "questions"
+    if (path := _kept(folder, source, name)) is not None:
+        return path
+    partial = folder / "partial"
+    partial.mkdir(parents=True, exist_ok=True)
+    part = partial / f"{hashlib.sha256(source.encode()).hexdigest()[:24]}-{name}"
+    with alone(part.with_name(part.name + ".lock"), lambda: say(f"another process is fetching {name}; waiting for it")):
+        if (path := _kept(folder, source, name)) is not None:
+            return path
+        remote = hub.remote(f"datasets/{wanted.repo}", wanted.revision, wanted.file, None)
+        say(f"fetching {wanted.repo}: {wanted.file}")
+        try:
+            download(remote, part, lambda _done, _all: None, Patience())
+        except FetchError as error:
+            raise FetchError(
+                f"{wanted.repo} cannot be fetched: {error.message}",
+                hint=f"download {remote.url} by other means and give it: {option}",
+            ) from error
+        sha256 = sha256_of(part)
+        if (known := pinned(source)) is not None and known != sha256:
+            drop(part)
+            raise ModelDamaged(
+                f"{wanted.repo}: {wanted.file} is not the file it was: sha256 {known} before, {sha256} now",
+                hint=f"take its line out of {pins_path()} to accept the new one",
+            )
+        if known is None:
+            pin(source, sha256)
+        target = folder / sha256 / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(target)
+        return target
+
+
+def _kept(folder: Path, source: str, name: str) -> Path | None:
+    known = pinned(source)
+    path = folder / known / name if known else None
+    return path if path is not None and path.is_file() and file_sha256(path) == known else None
