@@ -15,7 +15,7 @@ import numpy as np
 from meltbench import loglik, settings
 from meltbench.account import conditions, gpus, load_label, manifest
 from meltbench.compose import ENGINE
-from meltbench.engines import Process, ProgramEngine, ServerEngine, protocol
+from meltbench.engines import Process, ProgramEngine, ScoringEngine, ServerEngine, protocol
 from meltbench.engines.checks import checked
 from meltbench.engines.prompts import Ask, Sent
 from meltbench.host import Hosted
@@ -75,7 +75,7 @@ def assemble(
     # What a program does of its own accord, to warm up or to fill a context, was not asked for.
     roles = {entry["role"] for entry in ticket["asks"]} | ({"timed"} if "scored" in ticket else set())
     wanted = [request for request in requests if request.role in roles]
-    n_asked = len(ticket["scored"]["items"]) if "scored" in ticket else len(ticket["asks"])
+    n_asked = told.n_asked
     if ticket["workload"]["kind"] == "sustained":  # asked in a circle, as often as there was time
         n_asked = max(len(requests), sum(entry["role"] == "warmup" for entry in ticket["asks"]) + 1)
     verdict = outcome(journal.events, wanted, n_asked, ENGINE, ticket["workload"]["kind"], log, kills)
@@ -222,14 +222,15 @@ def _identity(ticket: dict[str, Any], log: str) -> dict[str, str]:
 @dataclass(frozen=True)
 class Told:
     """What the engine told: its requests in the order of their sending, how many tokens those had to give that were
-    made to (``exact``, by index), when a program said that it had loaded its model (a server is asked), and how good
-    the answers were."""
+    made to (``exact``, by index), when a program said that it had loaded its model (a server is asked), how good the
+    answers were, and how many requests there were to be."""
 
     requests: list[Request] = field(default_factory=list)
     exact: dict[int, int] = field(default_factory=dict)
     loaded_ns: int | None = None
     scores: list[Score] = field(default_factory=list)
     by_way: dict[Normalise, list[float]] = field(default_factory=dict)
+    n_asked: int = 0
 
 
 def _told(ticket: dict[str, Any], journal: Journal) -> Told:
@@ -254,9 +255,14 @@ def _told(ticket: dict[str, Any], journal: Journal) -> Told:
         pairs = list(_answers(speak, asks, journal))
         found, of_request = [one for _, one in pairs], {one.index: ask for ask, one in pairs}
     exact = {index: ask.n_out for index, ask in of_request.items() if ask.ignore_eos}
-    method = ticket["workload"].get("score")
-    scores = answers.scores(found, of_request, method) if method else []
-    return Told(found, exact, loaded_ns, scores)
+    n_asked = len(asks)
+    if isinstance(speak, ScoringEngine):
+        n_asked = 1  # all of it is one request
+        scores = speak.scores(list(asks.values()), _processes(journal), ticket["workload"])
+    else:
+        method = ticket["workload"].get("score")
+        scores = answers.scores(found, of_request, method) if method else []
+    return Told(found, exact, loaded_ns, scores, n_asked=n_asked)
 
 
 def _by_token(ticket: dict[str, Any], speak: ServerEngine, journal: Journal) -> Told:
@@ -265,7 +271,7 @@ def _by_token(ticket: dict[str, Any], speak: ServerEngine, journal: Journal) -> 
     asks = {ask.file: ask for ask in loglik.expanded(items, ticket["scored"]["targets"])}
     found = {int(ask.file): one for ask, one in _answers(speak, asks, journal)}
     of_items = likelihood.gathered(items, found, ticket["workload"].get("normalise", "none"))
-    return Told(of_items.requests, scores=of_items.scores, by_way=of_items.by_way)
+    return Told(of_items.requests, scores=of_items.scores, by_way=of_items.by_way, n_asked=len(items))
 
 
 def _processes(journal: Journal) -> list[Process]:

@@ -282,10 +282,16 @@ def _execute(
         job.requests |= command.files
         # A warm-up and a depth may go before each request, and take as long.
         deadline_s = min(_READY_S + 3 * plan.work.workload.timeout_s * len(command.asks), _MAX_PROGRAM_S)
-        words = _command(plan, knobs, {"model": model.at, **command.words})
+        words = _command(plan, knobs, {"model": model.at, **_cut(plan.work), **command.words})
         job.execute(ENGINE, deadline_s, *words, **factors.limits(knobs))
         measured_s += deadline_s
     return [asdict(ask) for command in commands for ask in command.asks], measured_s
+
+
+def _cut(work: Loaded) -> dict[str, str]:
+    """How a text is to be cut, for an engine that does it by itself."""
+    chunk, chunks = work.workload.chunk, work.workload.chunks
+    return {"window": str(chunk), "chunks": "none" if chunks is None else str(chunks)}
 
 
 def _command(plan: Plan, knobs: dict[str, Scalar], fixed: dict[str, str]) -> tuple[list[str], dict[str, str]]:

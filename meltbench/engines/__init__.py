@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meltbench.engines.prompts import Ask, Sent
-    from meltbench.records import Readings, Request
+    from meltbench.records import Readings, Request, Score
 
 
 class EngineProtocol(Protocol):
@@ -92,13 +92,22 @@ class ProgramEngine(EngineProtocol, Protocol):
         """When the first process had its model loaded, None where it never said so."""
 
 
+@runtime_checkable
+class ScoringEngine(ProgramEngine, Protocol):
+    """A program that scores its items by itself."""
+
+    def scores(self, asks: Sequence[Ask], processes: Sequence[Process], asked: Mapping[str, Any]) -> list[Score]:
+        """What each item came to; arguments as of ``requests``. Never raises for what was printed."""
+
+
 def protocol(name: str) -> ServerEngine | ProgramEngine:
     """The engine protocol of a recipe's ``protocol`` key."""
-    from meltbench.engines import in_process, llama_bench, llama_server
+    from meltbench.engines import in_process, llama_bench, llama_perplexity, llama_server
 
     known: dict[str, ServerEngine | ProgramEngine] = {
         "llama-server": llama_server.LlamaServer(),
         "llama-bench": llama_bench.LlamaBench(),
+        "llama-perplexity": llama_perplexity.LlamaPerplexity(),
         "in-process": in_process.InProcess(),
     }
     if name not in known:

@@ -52,7 +52,6 @@ class Set:
 
     items: tuple[Item, ...]
     sha256: tuple[str, ...]
-    path: Path
 
 
 def load_set(
@@ -70,17 +69,30 @@ def load_set(
     FetchError where the hub is out of reach, DefinitionError that names the row that lacks something.
     """
     found = _found(data, data.file, path, f"--set data=FILE, a file of {name}", say)
-    files, before = [found], ""
-    if shots:
-        solved = _found(data, data.examples, shots_path, "--set examples=FILE, or --set shots=0", say)
-        files.append(solved)
-        examples = _items(data, solved, shots)
-        if len(examples) < shots:
-            raise UserError(f"{solved} has {len(examples)} rows for {shots} shots", hint=f"--set shots={len(examples)}")
-        before = "".join(f"{one['prompt']}{_solution(one, solved)}\n\n" for one in examples)
-    items = _items(data, found, n_items)
-    made = tuple(_whole(item, before, number) for number, item in enumerate(_joined(data, items), 1))
-    return Set(made, tuple(file_sha256(one) for one in files), found)
+    items, files = _joined(data, _items(data, found, n_items)), [found]
+    if not shots:
+        return Set(tuple(_whole(item, "", n) for n, item in enumerate(items, 1)), (file_sha256(found),))
+    solved = _found(data, data.examples, shots_path, "--set examples=FILE, or --set shots=0", say)
+    files.append(solved)
+    before = _examples(_items(data, solved, None), solved, shots)
+    made = [_whole(item, before(str(item.get("group", ""))), n) for n, item in enumerate(items, 1)]
+    return Set(tuple(made), tuple(file_sha256(one) for one in files))
+
+
+def _examples(solved: list[Item], path: Path, shots: int) -> Callable[[str], str]:
+    """What stands before a question of a group: the first examples of that group, where they have groups."""
+    groups: dict[str, list[Item]] = {}
+    for item in solved:
+        groups.setdefault(str(item.get("group", "")), []).append(item)
+
+    def before(group: str) -> str:
+        mine = groups.get(group, [])[:shots] if any(groups) else solved[:shots]
+        if len(mine) < shots:
+            of = f" of {group}" if group else ""
+            raise UserError(f"{path} has {len(mine)} rows{of} for {shots} shots", hint=f"--set shots={len(mine)}")
+        return "".join(f"{one['prompt']}{_solution(one, path)}\n\n" for one in mine)
+
+    return before
 
 
 def _found(data: Data, file: str | None, path: str | None, option: str, say: Callable[[str], None] | None) -> Path:

@@ -1,9 +1,8 @@
-"""Sets up what the tests need besides Python: stock llama-server and llama-bench, built once from their own source and
-cached, llama-cpp-python on the same libraries, and what the laboratory's targets are made of (lab_images.py), from the
-distribution where that may be done.
+"""Sets up what the tests need besides Python: stock programs of llama.cpp, built once from their
+own source and cached, llama-cpp-python on the same libraries, and what the laboratory's targets are made of
+(lab_images.py), from the distribution where that may be done.
 
 Usage: python tests/lab/setup_lab.py FOLDER. The folder may be deleted at any time; the next call makes it anew.
-What cannot be had is said and left out: the tests that need it then skip, with that reason.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def run(*argv: str, **env: str) -> None:
         raise RuntimeError(f"{argv[0]} ended with {done.returncode}:\n{done.stdout[-2000:]}")
 
 
-PROGRAMS = ("llama-server", "llama-bench")
+PROGRAMS = ("llama-server", "llama-bench", "llama-perplexity")
 
 
 def source_of(work: Path) -> Path:
@@ -127,6 +126,7 @@ def stock_engine(lab: Path) -> Path:
             shutil.copy2(found, made, follow_symlinks=False)
             if not found.is_symlink():
                 run("strip", str(made / found.name))
+        shutil.rmtree(target, ignore_errors=True)  # made with fewer programs, by an earlier version
         made.rename(target)
     return target
 

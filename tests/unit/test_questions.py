@@ -1,0 +1,259 @@
+"""Sets of questions: rows out of any file, items by the recipe of each set, and what is wrong told with its row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meltbench import catalog, workload
+from meltbench.errors import DefinitionError, FetchError, UserError
+from meltbench.questions import RECIPES, Data, load_set
+from meltbench.questions.rows import Lacking, read_rows
+
+ROWS: dict[str, dict[str, Any]] = {
+    "hellaswag": {
+        "activity_label": "Roof", "ctx_a": "A man [header] is up.", "ctx_b": "he", "label": "1",
+        "endings": ["falls [step] off.", "works.", "sings.", "sleeps."],
+    },
+    "winogrande": {"sentence": "Ann met Eve because _ was late.", "option1": "Ann", "option2": "Eve", "answer": "2"},
+    "arc": {"question": "What melts?", "choices": {"text": ["ice", "stone"], "label": ["A", "B"]}, "answerKey": "A"},
+    "truthfulqa": {"question": "Is it so?", "mc1_targets": {"choices": ["Yes", "No"], "labels": [1, 0]}},
+    "truthfulqa-mc2": {"question": "Is it so?", "mc2_targets": {"choices": ["Yes", "No", "Aye"], "labels": [1, 0, 1]}},
+    "mmlu": {"question": "Who?", "choices": ["me", "you", "they", "it"], "answer": 2, "subject": "high_school_law"},
+    "gsm8k": {"question": "3 + 4?", "answer": "3 + 4 = 7\n#### 7"},
+    "bbh": {"input": "Count: a, b.", "target": "2"},
+    "text": {"text": "Some words.\n"},
+    "fields": {"prompt": "Say A", "answer": "A"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_row_becomes_an_item(name: str) -> None:
+    item = RECIPES[name](ROWS[name], {})
+    wanted: dict[str, dict[str, Any]] = {
+        "hellaswag": {
+            "prompt": "Roof: A man  is up. He".replace("  ", " "), "answer": 1,
+            "choices": [" falls off.", " works.", " sings.", " sleeps."],
+        },
+        "winogrande": {
+            "prompts": ["Ann met Eve because Ann", "Ann met Eve because Eve"],
+            "choices": [" was late."] * 2, "answer": 1,
+        },
+        "arc": {"prompt": "Question: What melts?\nAnswer:", "choices": [" ice", " stone"], "answer": 0},
+        "truthfulqa": {"choices": [" Yes", " No"], "answer": 0, "true": [0]},
+        "truthfulqa-mc2": {"choices": [" Yes", " No", " Aye"], "answer": 0, "true": [0, 2]},
+        "mmlu": {
+            "prompt": "Who?\nA. me\nB. you\nC. they\nD. it\nAnswer:", "choices": [" A", " B", " C", " D"], "answer": 2,
+            "group": "high_school_law",
+            "before": "The following are multiple choice questions (with answers) about high school law.\n\n",
+        },
+        "gsm8k": {"prompt": "Question: 3 + 4?\nAnswer:", "answer": "7", "shown": " 3 + 4 = 7\n#### 7"},
+        "bbh": {"prompt": "Q: Count: a, b.\nA: Let's think step by step.", "answer": "2"},
+        "text": {"text": "Some words.\n"},
+        "fields": {"prompt": "Say A", "answer": "A"},
+    }  # fmt: skip
+    assert {key: item[key] for key in wanted[name]} == wanted[name]
+    if name.startswith("truthfulqa"):
+        assert item["prompt"].startswith("Q: What is human life expectancy")
+        assert item["prompt"].endswith("Barcelona, Spain.\n\nQ: Is it so?\nA:")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@given(data=st.data())
+def test_a_row_of_anything_is_an_item_or_lacks_something(name: str, data: st.DataObject) -> None:
+    values = (
+        st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.lists(st.text(max_size=3) | st.integers())
+    )
+    fields = ROWS[name]
+    row = {
+        key: data.draw(values | st.just(value) | st.fixed_dictionaries({"text": values}))
+        for key, value in fields.items()
+    }
+    try:
+        item = RECIPES[name](row, {})
+    except Lacking:
+        return
+    assert "text" in item or "prompt" in item or "prompts" in item
+    if "choices" in item:
+        assert 0 <= item["answer"] < len(item["choices"])
+
+
+def test_rows_are_read_out_of_whatever_file_they_are_kept_in(tmp_path: Path) -> None:
+    rows = [{"question": "a, b?", "answer": "c"}, {"question": "ü", "answer": "d"}]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    (tmp_path / "q.json").write_text(json.dumps({"data": rows}))
+    (tmp_path / "q.csv").write_text('question,answer\n"a, b?",c\nü,d\n')
+    (tmp_path / "q.tsv").write_text("question\tanswer\na, b?\tc\nü\td\n")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "q.parquet")
+    for path in sorted(tmp_path.iterdir()):
+        assert read_rows(path) == rows, path.name
+        assert read_rows(path, 1) == rows[:1]
+    text = tmp_path / "t.txt"
+    text.write_text(" \n = A title = \n words\n")
+    assert read_rows(text) == [{"text": " \n = A title = \n words\n"}]
+    text.write_text("Roof: A man\n1\nfalls.\nworks.\nsings.\nsleeps.\n")
+    assert read_rows(text) == [
+        {"ctx": "Roof: A man", "label": "1", "endings": ["falls.", "works.", "sings.", "sleeps."]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("q.jsonl", b'{"a": 1}\n{"a": \n', r"q\.jsonl:2 is not JSON"),
+        ("q.jsonl", b"[1]\n", r"q\.jsonl:1 is not an object"),
+        ("q.jsonl", b"\xff\xfe", "is not UTF-8 at byte 0"),
+        ("q.jsonl", b"", "has no rows"),
+        ("q.json", b'{"rows": {}}', "holds no list of rows"),
+        ("q.json", b"[" * 100_000, "is not JSON"),
+        ("q.csv", b"a,b\n1,2,3\n", r"q\.csv:2 has another number of columns"),
+        ("q.csv", b"a,b\n1\n", r"q\.csv:2 has another number of columns"),
+        ("q.parquet", b"PAR1 and then nothing", "is not a Parquet file"),
+        ("q.txt", b"\n\n", "has no rows"),
+    ],
+)
+def test_a_file_that_is_damaged_is_told_with_its_line(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DefinitionError, match=said):
+        read_rows(tmp_path / name)
+
+
+def test_a_file_that_is_not_there_or_is_a_folder_is_told(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.jsonl", tmp_path):
+        with pytest.raises(UserError, match=r"cannot read|is no file"):
+            read_rows(path)
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_examples_stand_before_each_question_and_a_groups_own_before_its_questions(tmp_path: Path) -> None:
+    gsm8k = written(tmp_path / "q.jsonl", [ROWS["gsm8k"]])
+    solved = written(tmp_path / "s.jsonl", [{"question": f"{n}?", "answer": f"#### {n}"} for n in range(3)])
+    found = load_set(Data("gsm8k"), "gsm8k", gsm8k, None, 2, solved)
+    assert found.items[0]["prompt"] == (
+        "Question: 0?\nAnswer: #### 0\n\nQuestion: 1?\nAnswer: #### 1\n\nQuestion: 3 + 4?\nAnswer:"
+    )
+    assert "shown" not in found.items[0]
+    assert len(found.sha256) == 2
+    law = ROWS["mmlu"]
+    mmlu = written(tmp_path / "m.jsonl", [law, law | {"subject": "art"}])
+    of_both = written(tmp_path / "d.jsonl", [law | {"subject": "art", "question": "Art?"}, law | {"question": "Law?"}])
+    items = load_set(Data("mmlu"), "mmlu", mmlu, None, 1, of_both).items
+    assert ["Law?" in items[0]["prompt"], "Art?" in items[0]["prompt"]] == [True, False]
+    assert items[1]["prompt"].startswith(
+        "The following are multiple choice questions (with answers) about art.\n\nArt?"
+    )
+    assert "Answer: C\n\nWho?" in items[1]["prompt"]
+    with pytest.raises(UserError, match=r"has 1 rows of high_school_law for 2 shots; --set shots=1"):
+        load_set(Data("mmlu"), "mmlu", mmlu, None, 2, of_both)
+
+
+def test_a_row_that_lacks_something_is_told_with_its_number_and_what_it_has(tmp_path: Path) -> None:
+    path = written(tmp_path / "q.jsonl", [ROWS["gsm8k"], {"question": "no answer"}])
+    with pytest.raises(DefinitionError, match=r"q\.jsonl, row 2: no field 'answer' \(recipe gsm8k\); it has question"):
+        load_set(Data("gsm8k"), "gsm8k", path, None, 0, None)
+    assert len(load_set(Data("gsm8k"), "gsm8k", path, 1, 0, None).items) == 1
+    unlabelled = written(tmp_path / "h.jsonl", [ROWS["hellaswag"] | {"label": ""}])
+    with pytest.raises(DefinitionError, match="test sets are published without answers"):
+        load_set(Data("hellaswag"), "hellaswag", unlabelled, None, 0, None)
+
+
+def test_a_set_of_ones_own_is_read_by_naming_its_fields(tmp_path: Path) -> None:
+    rows = [
+        {"frage": "Welche?", "optionen": ["rot", "blau"], "loesung": said, "nr": n, "fach": "farben"}
+        for n, said in enumerate(["blau", "B", 1, "b"])
+    ]
+    names = {"prompt": "frage", "choices": "optionen", "answer": "loesung", "id": "nr", "group": "fach"}
+    found = load_set(Data("fields", fields=names), "own", written(tmp_path / "q.jsonl", rows), None, 0, None)
+    assert [(item["id"], item["answer"], item["group"]) for item in found.items] == [
+        (str(n), 1, "farben") for n in range(4)
+    ]
+    assert found.items[0]["choices"] == [" rot", " blau"]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"recipe": "hellaswg"}, "is not known: hellaswag"),
+        ({"recipe": "gsm8k", "hub": "a/b"}, "hub and file go together"),
+        ({"recipe": "gsm8k", "fields": {"prompt": "q"}}, "change nothing of the recipe"),
+        ({"recipe": "fields", "fields": {"frage": "q"}}, "is none of id, prompt"),
+    ],
+)
+def test_a_definition_of_a_set_says_what_is_wrong_with_it(table: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Data(**table)
+
+
+def test_without_the_hub_it_says_what_to_download_and_how_to_give_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr("meltbench.models.download.time.sleep", lambda _s: None)
+    with pytest.raises(
+        FetchError, match=r"openai/gsm8k cannot be fetched.*download http://127\.0\.0\.1:1/datasets/openai/"
+    ):
+        load_set(Data("gsm8k", "openai/gsm8k", file="main/test.parquet"), "gsm8k", None, None, 0, None)
+    with pytest.raises(UserError, match=r"no file of its own to read; give --set data=FILE, a file of mine"):
+        load_set(Data("gsm8k"), "mine", None, None, 0, None)
+
+
+def test_every_set_that_is_shipped_cites_its_source_and_names_a_file() -> None:
+    sets = {name: workload.load(name).workload for name in catalog.find("workloads")}
+    of_sets = {name: work for name, work in sets.items() if work.questions is not None}
+    assert {
+        "hellaswag",
+        "winogrande",
+        "arc-easy",
+        "arc-challenge",
+        "truthfulqa-mc1",
+        "mmlu",
+        "gsm8k",
+        "bbh",
+        "wikitext-2",
+    } < set(of_sets)
+    for name, work in of_sets.items():
+        assert "arXiv:" in work.cite, name
+        assert work.questions is not None
+        assert work.questions.file, name
+        assert bool(work.shots) <= bool(work.questions.examples), name
+
+
+def test_the_smoke_set_has_thirty_items_each_with_an_answer() -> None:
+    items = workload.load("smoke").items
+    assert len(items) == 30
+    assert all(item["answer"] for item in items)
+
+
+def test_a_file_of_ones_own_is_scored_where_it_says_what_is_right(tmp_path: Path) -> None:
+    with_choices = written(tmp_path / "c.jsonl", [{"prompt": "Sky?", "choices": ["blue", "green"], "answer": "blue"}])
+    work = workload.load(with_choices)
+    assert (work.workload.kind, work.items[0]["answer"], work.items[0]["choices"]) == (
+        "choices",
+        0,
+        [" blue", " green"],
+    )
+    answered = workload.load(written(tmp_path / "a.jsonl", [{"prompt": "Sky?", "answer": "blue"}]))
+    assert (answered.workload.kind, answered.workload.score) == ("generate", "match")
+    plain = workload.load(written(tmp_path / "p.jsonl", [{"prompt": "Sky?"}]))
+    assert plain.workload.score is None
+    for rows, said in (
+        ([{"prompt": "a", "choices": ["x"], "answer": 0}], "two texts or more"),
+        ([{"prompt": "a", "choices": ["x", "y"], "answer": 2}], "none of the choices"),
+        ([{"prompt": "a", "choices": ["x", "y"]}], "none of the choices"),
+        ([{"prompt": "a", "answer": ["x"]}], "neither a text nor a number"),
+        ([{"prompt": "a", "answer": "x", "stop": "y"}], "stop is not a list"),
+        ([{"prompt": "a", "choices": ["x", "y"], "answer": 0}, {"prompt": "b"}], "some items have choices"),
+    ):
+        with pytest.raises(DefinitionError, match=said):
+            workload.load(written(tmp_path / "bad.jsonl", rows))
