@@ -45,7 +45,7 @@ class LlamaPerplexity:
 
     def commands(self, asks: Sequence[Ask], folder: str) -> list[Command]:
         """One process; the tasks or the text go along as a file. How a text is cut, whoever asks says."""
-        if any(ask.allowed for ask in asks):
+        if _are_choices(asks):
             words = {"flags": "--multiple-choice", "tasks": f"{folder}/{_TASKS}", "text": "none", "output": "none"}
             words |= {"window": str(_WINDOW), "chunks": "none"}
             return [Command(words, tuple(asks), {_TASKS: _packed(asks)}, len(asks) * _LINE_BYTES)]
@@ -62,7 +62,7 @@ class LlamaPerplexity:
         begun, end = self.loaded_ns(processes), process.t_exit_ns
         if begun is None:
             return []
-        done, wanted = len(_tasks(process)) or len(_chunks(process)), len(asks) if asks and asks[0].allowed else 1
+        done, wanted = len(_tasks(process)) or len(_chunks(process)), len(asks) if _are_choices(asks) else 1
         whole = done >= wanted and end is not None
         last = end if end is not None else begun
         return [
@@ -82,7 +82,7 @@ class LlamaPerplexity:
         """What each task or chunk came to. ``asked``: the settings of the run, of which the chunk's length is one."""
         if not processes:
             return []
-        if any(ask.allowed for ask in asks):
+        if _are_choices(asks):
             return _of_tasks(asks, processes[0])
         return _of_chunks(processes[0], int(asked.get("chunk") or 512))
 
@@ -96,6 +96,11 @@ class LlamaPerplexity:
     def identity(self, log: str) -> dict[str, str]:
         """The device named by llama.cpp's log."""
         return {"accelerator": llama_log.accelerator(log)}
+
+
+def _are_choices(asks: Sequence[Ask]) -> bool:
+    """A text has no right answer."""
+    return any(ask.answer is not None for ask in asks)
 
 
 def _packed(asks: Sequence[Ask]) -> bytes:

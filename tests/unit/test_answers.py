@@ -66,7 +66,7 @@ def test_what_is_read_out_of_an_answer(method: Method, answer: str, found: str |
         ("match", "An élève", "eleve", True),
         ("exact", "Paris", "paris", True),
         ("exact", "It is Paris", "Paris", False),
-        ("call", '{"name": "f", "arguments": {"a": 2.0, "b": 1}}', '{"name": "f", "arguments": {"b": 1, "a": 2}}', True),
+        ("call", '{"name": "f", "arguments": {"a": 2.0, "b": 1}}', '{"name": "f", "arguments": {"b": 1,"a": 2}}', True),
         ("call", '{"name": "f", "arguments": {"a": "2"}}', '{"name": "f", "arguments": {"a": 2}}', False),
         ("call", '{"name": "f", "arguments": "{\\"a\\": 2}"}', '{"name": "f", "arguments": {"a": 2}}', True),
         ("call", '{"name": "g", "arguments": {}}', '{"name": "f", "arguments": {}}', False),
