@@ -202,6 +202,11 @@ class Run:
         return self._frame("regimes")
 
     @property
+    def scores(self) -> pd.DataFrame:
+        """One row a scored item: whether its answer was right, what was read out of it, and what is right."""
+        return self._frame("scores")
+
+    @property
     def series(self) -> pd.DataFrame:
         """What was sampled: name, unit, kind, scope of each series."""
         return self._frame("series")

@@ -14,6 +14,7 @@ def as_json(record: RunRecord, where: str) -> dict[str, Any]:
     requests = [asdict(request) for request in record.requests]
     for request in requests:
         del request["token_t_ns"], request["token_n"]  # they are in tokens.parquet, by the thousand
+        del request["logprob"]  # of one token; what they come to is a score
     return {
         "run_id": record.run_id,
         "stored": where,
@@ -24,4 +25,5 @@ def as_json(record: RunRecord, where: str) -> dict[str, Any]:
         "regimes": [asdict(regime) for regime in record.regimes],
         "sources": [asdict(source) for source in record.sources],
         "requests": requests,
+        "scores": [asdict(score) for score in record.scores],
     }

@@ -30,6 +30,11 @@ _NULLS = {
     "phases": {"request": "always: the spans of requests are in the store"},
     "reasons": {},
     "regimes": {},
+    "scores": {
+        "correct": "no answer came, nobody says what is right, or it is a text",
+        "value": "the answer was generated, or the engine tells only whether it was right",
+        "n": "value is null",
+    },
     "sources": {},
     "requests": dict.fromkeys(
         (
@@ -53,7 +58,8 @@ def _of_table(table: schema.Table) -> list[Key]:
     for column in table.columns:
         if column.field:
             name = str(column.field)
-            keys.append(Key(f"{table.name}[].{name}", _TYPES[column.type], column.comment, nulls.get(name, "")))
+            kind = "true or false" if name == "parsed" else _TYPES[column.type]
+            keys.append(Key(f"{table.name}[].{name}", kind, column.comment, nulls.get(name, "")))
     return keys
 
 
@@ -217,6 +223,7 @@ RUN = Document(
         *_of_table(schema.REGIMES),
         *_of_table(schema.SOURCES),
         *_of_table(schema.REQUESTS),
+        *_of_table(schema.SCORES),
     ),
 )
 _OPEN = "nothing is known of it yet"

@@ -28,6 +28,8 @@ WIDE = {
     "inprocess_j_per_output_token": "ratio_of_sums",
     "max_temp_c": "max",
     "wall_s": "value",
+    "accuracy": "mean",
+    "perplexity": "value",
 }
 # Parts are never summed into a total: of these, only the row of the designated total counts.
 TOTAL_ONLY = ("energy_j", "net_energy_j", "j_per_output_token", "inprocess_j_per_output_token")
