@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from meltbench import arms
 from meltbench.engines.prompts import FIRST_TURN, LATER_TURNS, Ask
 
 if TYPE_CHECKING:
@@ -33,9 +34,15 @@ def item_plays(items: Sequence[Item], work: Workload, seed: int) -> list[Play]:
     """Every item in each pass; each pass has an order of its own, so that what drifts in a run does not fall on the
     same items every time. Several levels of concurrency are played one after the other and are points of their own.
 
+    Where each is asked in several ways (meltbench.arms), those are points, and a question has a play of its own.
+
     The warm-up comes first, in the one play of a run of single requests, else in a play at the highest level, so that
     no timed request shares the engine with it and each of the engine's slots has worked once.
     """
+    if not arms.plain(work):
+        asks = [_ask(item, work, seed, "timed") for item in items]
+        warm = [_ask(items[i % len(items)], work, seed, "warmup") for i in range(work.warmup * max(work.samples))]
+        return _numbered([(warm, max(work.samples)), *arms.groups(asks, work, seed)])
     rng = random.Random(seed)  # noqa: S311  (a workload must repeat; nothing here is secret)
     levels = work.concurrency
     warm = [_ask(items[i % len(items)], work, seed, "warmup") for i in range(work.warmup * max(levels))]
@@ -88,6 +95,7 @@ def _ask(item: Item, work: Workload, seed: int, role: Role) -> Ask:
         group=str(item.get("group", "")),
         stop=tuple(item.get("stop", ())),
         allowed=tuple(item.get("choices", ())) if work.score == "letter" else (),
+        thinks=None if work.thinking is None else work.thinking == "on",
     )
 
 

@@ -25,9 +25,11 @@ from meltbench.measure import (
     Stated,
     StreamStats,
     answers,
+    energies,
     likelihood,
     measure_run,
-    request_energies,
+    question_costs,
+    question_measures,
 )
 from meltbench.measure.beats import beats
 from meltbench.measure.digest import Digester, Edges
@@ -70,7 +72,7 @@ def assemble(
     spans = phases(journal.events, requests, ENGINE, loaded_ns)
     lives = _lives(journal)
     screen = Screen(most_w(ticket.get("max_power_w"), _outside(ticket, engine)), _run(spans))
-    edges = _edges(spans, requests, lives, sustained=ticket["workload"]["kind"] == "sustained")
+    edges = _edges(spans, requests, told.scores, lives, sustained=ticket["workload"]["kind"] == "sustained")
     signals, sources = _signals(ticket, journal, hosted, edges, screen, keep)
     # What a program does of its own accord, to warm up or to fill a context, was not asked for.
     roles = {entry["role"] for entry in ticket["asks"]} | ({"timed"} if "scored" in ticket else set())
@@ -83,17 +85,18 @@ def assemble(
     inputs = _inputs(ticket, journal, told, signals, sources, spans, lives, verdict, engine, made)
     inputs = replace(inputs, screened=screen.done(), conditions=[*inputs.conditions, *hosted.conditions])
     measures, reasons, state = measure_run(inputs)
+    requests, scores = energies(inputs, measures)
     return RunRecord(
         run_id=ticket["run_id"],
         manifest=manifest(ticket, journal, _events(journal, "spawn"), log, verdict, engine, made) | {"validity": state},
         series=[signal.head for signal in signals],
         sources=sources,
         phases=spans,
-        requests=request_energies(inputs, measures),
-        measures=measures,
+        requests=requests,
+        measures=[*measures, *question_measures(scores)],
         reasons=reasons,
         regimes=list(inputs.regimes.regimes),
-        scores=told.scores,
+        scores=scores,
     )
 
 
@@ -313,12 +316,15 @@ def _run(spans: list[Phase]) -> Phase | None:
     return next((span for span in spans if span.name == "run"), None)
 
 
-def _edges(spans: list[Phase], requests: list[Request], lives: list[Life], *, sustained: bool) -> Edges:
-    """Every window whose energy will be asked about: the phases, and each request from sending to end; of a sustained
-    run also those that tell how its power drifts."""
+def _edges(
+    spans: list[Phase], requests: list[Request], scores: list[Score], lives: list[Life], *, sustained: bool
+) -> Edges:
+    """Every window whose energy will be asked about: the phases, each request from sending to end, each scored
+    question; of a sustained run also those that tell how its power drifts."""
     run = _run(spans)
     windows = [(span.t0_ns, span.t1_ns) for span in spans] + [(r.t_send_ns, r.t_end_ns) for r in requests]
     windows += power_windows(run) if sustained and run is not None else []
+    windows += question_costs.windows(scores, requests)
     return Edges.of(windows, run, [(life.t0_ns, life.t1_ns) for life in lives], beats(requests))
 
 

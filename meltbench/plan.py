@@ -271,6 +271,10 @@ def _coerced(key: str, text: str) -> Any:
         if text not in ("true", "false"):
             raise UserError(f"{key} = {text!r} is neither true nor false", hint=f"write --set {key}=true")
         return text == "true"
+    if key == "thinking":
+        if text not in ("on", "off"):
+            raise UserError(f"thinking = {text!r} is neither on nor off", hint="leave it out to leave it to the model")
+        return text
     if kind == "Normalise":
         if text not in NORMALISE:
             raise UserError(f"{key} = {text!r} is no way to normalise", hint=f"give {', '.join(NORMALISE)}")

@@ -246,9 +246,11 @@ class Score:
     """How good the answer to one item was. ``point``: of which of several ways of asking it; empty where there is one.
 
     ``correct``: 0 to 1, None where no answer came or nobody says what is right; an answer that nothing could be read
-    out of is wrong (0) and not ``parsed``. ``extracted`` is what was read out of it, ``gold`` what is right.
-    ``value``: of choices the log-likelihood of the one taken, of a text that of all its scored tokens, in nats; ``n``
-    tokens. ``requests``: indices of the requests behind it, separated by commas.
+    out of is wrong (0) and not ``parsed``. ``best``: 1 where any of several answers was right: best of n, by one who
+    knows. ``extracted`` is what was read out of it, ``gold`` what is right. ``value``: of choices the log-likelihood of
+    the one taken, of a text that of all its scored tokens, in nats; ``n`` tokens. ``requests``: indices of the requests
+    behind it, separated by commas; ``latency_s`` and ``energy_j`` (u at k = 2) are of the window from the first one's
+    sending to the last one's end, None for ``energy_reason``.
     """
 
     item: str
@@ -263,6 +265,11 @@ class Score:
     n: int | None = None
     requests: str = ""
     detail: str = ""
+    best: float | None = None
+    latency_s: float | None = None
+    energy_j: float | None = None
+    energy_u_k2_j: float | None = None
+    energy_reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def described(asks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     out = []
     for ask in asks:
         entry = dict(ask)
-        for key in ("tokens", "messages", "prompt", "stop", "allowed", "target"):
+        for key in ("tokens", "messages", "prompt", "stop", "allowed", "thinks", "target"):
             del entry[key]
         out.append(entry)
     return out

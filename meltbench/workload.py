@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from meltbench import catalog
+from meltbench import arms, catalog
 from meltbench.asks import Play, chat_plays, circle_plays, item_asks, item_plays
 from meltbench.engines.prompts import Kind, Point, grid_asks, point
 from meltbench.errors import DefinitionError, UserError
@@ -30,8 +30,9 @@ SAMPLING = ("temperature", "top_k", "top_p", "repeat_penalty")
 _BEFORE = ("idle_s", "gate_timeout_s", CHARGE_LIMIT)
 _BETWEEN = ("pause_s", *SAMPLING)
 _OF_SET = ("data", "examples", "shots", "n_items")
+_ARMS = ("chat", "thinking", "budget", "soft", "samples")
 _KNOBS: dict[Kind, tuple[str, ...]] = {
-    "generate": (*_BEFORE, "timeout_s", "warmup", "repeat", "max_tokens", "concurrency", *_BETWEEN, *_OF_SET, "chat"),
+    "generate": (*_BEFORE, "timeout_s", "warmup", "repeat", "max_tokens", "concurrency", *_BETWEEN, *_OF_SET, *_ARMS),
     "chat": (*_BEFORE, "timeout_s", "warmup", "repeat", "max_tokens", *_BETWEEN),
     "grid": (*_BEFORE, "timeout_s", "warmup", "repeat", "points"),
     "sustained": (
@@ -70,8 +71,9 @@ _RANGES = {
     "chunk": (8, 1_000_000),
     "chunks": (1, 100_000),
 }
+_LISTS = {"concurrency": MAX_LEVEL, "samples": MAX_LEVEL, "budget": 1_000_000}
 # Fields that came later than the first stored runs: at their defaults they change no identity.
-_LATER = ("cite", "questions", "data", "examples", "shots", "n_items", "chat", "score", "normalise", "chunk", "chunks")
+_LATER = ("cite", "questions", "data", "examples", "shots", "n_items", "score", "normalise", "chunk", "chunks", *_ARMS)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,10 @@ class Workload:
     the likeliest of several endings, by their log-likelihood ``normalise``d; ``perplexity`` scores a text in chunks of
     ``chunk`` tokens, ``chunks`` of them. ``questions``: where a set of questions is; ``data`` and ``examples`` are
     files that stand in for it, ``n_items`` the first so many of it, ``shots`` solved ones go before each. ``chat``:
-    each prompt is a message of a user. ``cite``: the source of all this.
+    each prompt is a message of a user; ``thinking``: whether a model that can is to reason before it answers.
+    ``budget``: how many tokens an answer may have, several in turn, cut off there or (``soft``) told to the model.
+    ``samples``: how many answers to each question are asked for at a time and voted on, several numbers in turn.
+    ``cite``: the source of all this.
     """
 
     title: str
@@ -126,6 +131,10 @@ class Workload:
     shots: int = 0
     n_items: int | None = None
     chat: bool = False
+    thinking: Literal["on", "off"] | None = None
+    budget: tuple[int, ...] = ()
+    soft: bool = False
+    samples: tuple[int, ...] = (1,)
     score: Method | None = None
     normalise: Normalise = "none"
     chunk: int = 512
@@ -163,11 +172,14 @@ class Workload:
         if self.kind in _OF_ITEMS and not self.items and self.questions is None:
             raise DefinitionError(f"{where}: kind {self.kind} needs items", hint='write items = "name.jsonl"')
         self._check_set(where)
-        levels = self.concurrency
-        if not levels or len(set(levels)) != len(levels) or not all(1 <= level <= MAX_LEVEL for level in levels):
-            said = ",".join(map(str, levels))
-            hint = f"give levels of 1 to {MAX_LEVEL}, none of them twice, such as 1,2,4"
-            raise UserError(f"{where}: concurrency = {said} cannot be run", hint=hint)
+        for name, most in _LISTS.items():
+            levels = getattr(self, name)
+            missing = not levels and name != "budget"
+            if missing or len(set(levels)) != len(levels) or not all(1 <= level <= most for level in levels):
+                said = ",".join(map(str, levels))
+                hint = f"give levels of 1 to {most}, none of them twice, such as 1,2,4"
+                raise UserError(f"{where}: {name} = {said} cannot be run", hint=hint)
+        self._check_arms(where)
 
     def _check_set(self, where: str) -> None:
         """Settings of a set of questions mean nothing without one."""
@@ -178,6 +190,20 @@ class Workload:
             raise UserError(f"{where}: examples are shown where there are shots", hint="--set shots=5")
         if self.normalise == "mass" and self.questions is not None and self.questions.recipe != "truthfulqa-mc2":
             raise UserError(f"{where}: normalise = mass needs several true answers", hint="give none, bytes or tokens")
+
+    def _check_arms(self, where: str) -> None:
+        """Ways of asking that change nothing, or cannot be told apart."""
+        if not arms.plain(self) and self.concurrency != (1,):
+            raise UserError(
+                f"{where}: concurrency is of questions asked once each", hint="leave it out, or samples and budget"
+            )
+        if self.samples != (1,) and not self.temperature:
+            hint = "--set temperature=0.7 draws different ones"
+            raise UserError(f"{where}: several answers at temperature 0 are the same answer", hint=hint)
+        if self.soft and not self.budget:
+            raise UserError(f"{where}: soft is of a budget", hint="--set budget=256")
+        if self.budget and self.ignore_eos:
+            raise UserError(f"{where}: a budget bounds answers that end by themselves", hint="set ignore_eos = false")
 
     def check_keys(self, where: str) -> None:
         """Refuse what is set and would change nothing of this kind."""
@@ -222,7 +248,7 @@ class Loaded:
     @property
     def slots(self) -> int:
         """Requests that are under way at a time at most."""
-        return max(self.workload.concurrency)
+        return max(*self.workload.concurrency, *self.workload.samples)
 
     @property
     def n_requests(self) -> int:
@@ -232,7 +258,8 @@ class Loaded:
             case "grid":
                 return sum(1 + bool(p.depth) for p in self.grid) * work.repeat + 2 * work.warmup
             case "generate":
-                return self.slots * work.warmup + len(work.concurrency) * work.repeat * n_items
+                asked = sum(n for _, _, n in arms.of(work)) * len(work.concurrency)
+                return self.slots * work.warmup + asked * work.repeat * n_items
             case "chat":
                 return work.warmup + work.repeat * sum(turns(item) for item in self.items)
             case "sustained":
@@ -243,7 +270,7 @@ class Loaded:
         """Refuse settings that cannot be run, by themselves or with these items."""
         self.workload.check(where)
         a_level = self.workload.repeat * len(self.items)
-        if self.workload.kind == "generate" and self.slots > a_level > 0:
+        if self.workload.kind == "generate" and max(self.workload.concurrency) > a_level > 0:
             raise UserError(
                 f"{where}: concurrency = {self.slots} is more than the {a_level} requests of a level",
                 hint=f"give repeat = {-(-self.slots // len(self.items))} or more",
@@ -258,7 +285,8 @@ class Loaded:
             return self.workload.chunk + 8
         longest = max((len(json.dumps(item)) for item in self.items), default=0)
         asked = max((int(item.get("max_tokens", 0)) for item in self.items), default=0)
-        return longest + max(asked, self.workload.max_tokens) + 64
+        budget = max(self.workload.budget, default=0) * (arms.SOFT_ROOM if self.workload.soft else 1)
+        return longest + max(asked, self.workload.max_tokens, budget) + 64
 
     def plays(self, n_vocab: int, seed: int) -> list[Play]:
         """The requests of one run, in the order and company in which they are made."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from meltbench.records import Request
 
 MAX_ANSWER_CHARS = 65536
+THINK, THOUGHT = "<think>", "</think>"  # what a model that reasons writes around it, before its answer
 # More than an engine can say by mistake of one token; a count beyond it would fill the memory of whoever believes it.
 SPARE_TOKENS = 16
 

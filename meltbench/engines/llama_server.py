@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meltbench.engines import llama_log, llama_logprob
-from meltbench.engines.checks import MAX_ANSWER_CHARS, SPARE_TOKENS, observed
+from meltbench.engines.checks import MAX_ANSWER_CHARS, SPARE_TOKENS, THINK, THOUGHT, observed
 from meltbench.engines.http import Answer, decode, server_sent_events
 from meltbench.records import Request
 
@@ -52,6 +52,8 @@ class LlamaServer:
         }
         if ask.stop:
             body["stop"] = list(ask.stop)
+        if ask.thinks is not None:
+            body["chat_template_kwargs"] = {"enable_thinking": ask.thinks}
         if ask.allowed:
             body["grammar"] = _one_of(ask.allowed)
         if ask.messages is not None:
@@ -118,6 +120,7 @@ class _Stream:
     timings: dict[str, float]
     stop: str
     error: str
+    thoughts: bool = False
 
     @classmethod
     def read(cls, answer: Answer, limit: int) -> _Stream:
@@ -140,6 +143,9 @@ class _Stream:
         if "error" in event:
             self.error = _text(event["error"])
         text, ids, stop = _piece(event)
+        if text and self.thoughts != (thoughts := _thoughts(event)):
+            text = f"{THINK if thoughts else THOUGHT}{text}"  # the marks that the server took out
+            self.thoughts = thoughts
         timings = _numbers(event.get("timings"))
         counted = int(timings.get("predicted_n", 0))
         if counted > self.limit:
@@ -169,6 +175,14 @@ def _piece(event: dict[str, Any]) -> tuple[str, int, str]:
         return text, 0, str(choice.get("finish_reason") or "")
     ids = event.get("tokens")
     return str(event.get("content") or ""), len(ids) if isinstance(ids, list) else 0, str(event.get("stop_type") or "")
+
+
+def _thoughts(event: dict[str, Any]) -> bool:
+    """Whether what an event brings is a part of what the model thinks before it answers."""
+    choices = event.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    delta = first.get("delta") if isinstance(first, dict) else None
+    return isinstance(delta, dict) and bool(delta.get("reasoning_content"))
 
 
 def _numbers(timings: object) -> dict[str, float]:

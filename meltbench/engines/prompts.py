@@ -27,9 +27,11 @@ class Ask:
     ``sampling``: how tokens are drawn, by name, where it is not just the best one.
     ``point`` names what the request may be condensed with: a point of a grid, a level of concurrency, the first or the
     later turns of conversations; empty where the requests of a run are alike.
-    ``answer``: the right one, where somebody says which that is, and ``group`` what it is summed up with; the engine is
-    told neither. ``stop``: texts that end an answer; ``allowed``: the only ones it may give. ``target``: a token whose
-    log-probability after the prompt is asked for, in place of an answer.
+    ``answer``: the right one, where somebody says which that is, and ``group`` what it is summed up with; the engine
+    is told neither. ``stop``: texts that end an answer; ``allowed``: the only ones it may give. ``thinks``: whether a
+    model that can reason before it answers is to, None where that is left to it. ``vote``: requests with one number
+    answer one question, and the commonest answer is taken. ``target``: a token whose log-probability after the prompt
+    is asked for, in place of an answer.
     """
 
     file: str
@@ -50,6 +52,8 @@ class Ask:
     group: str = ""
     stop: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
+    thinks: bool | None = None
+    vote: int | None = None
     target: int | None = None
 
 

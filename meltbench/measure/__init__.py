@@ -32,6 +32,7 @@ from meltbench.measure.latency import OF_CACHE, count_measures, in_mode, latency
 from meltbench.measure.own_cpu import Life, cpu_within
 from meltbench.measure.per_request import with_energy
 from meltbench.measure.points import points, unlike
+from meltbench.measure.question_costs import question_measures, with_costs
 from meltbench.measure.ratios import NET_RATIOS, RATIOS
 from meltbench.measure.regimes import Found, regimes
 from meltbench.measure.screening import Screened, most_w, screen_reasons, screened_total, without_refuted
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from meltbench.measure.likelihood import Normalise
     from meltbench.records import Measure, Phase, Reason, Request, Score, SourceStatus, State
 
-__all__ = ["Designation", "RunInputs", "Stated", "StreamStats", "measure_run", "request_energies"]
+__all__ = ["Designation", "RunInputs", "Stated", "StreamStats", "energies", "measure_run", "question_measures"]
 
 
 @dataclass(frozen=True)
@@ -229,11 +230,15 @@ def _of_rails(inputs: RunInputs) -> list[Measure]:
     return out
 
 
-def request_energies(inputs: RunInputs, measures: Sequence[Measure]) -> list[Request]:
-    """The requests of a run with the energy of each, from the designated total. ``measures``: those of the run, for
-    where its total cannot be true that of a request is none either."""
+def energies(inputs: RunInputs, measures: Sequence[Measure]) -> tuple[list[Request], list[Score]]:
+    """The requests of a run and its scored questions with the energy of each, from the designated total. ``measures``:
+    those of the run, for where its total cannot be true that of a request is none either."""
     gross = next((m for m in measures if (m.name, m.phase, m.source) == ("energy_j", "run", TOTAL)), None)
     said = (gross.reason or "") if gross is not None else ""
     bad = said if said.startswith("implausible_power") else ""
     rail = None if bad else inputs.total.rail
-    return with_energy(inputs.requests, rail, bad or inputs.total.reason, gross is not None and gross.value is not None)
+    why, run_has_it = bad or inputs.total.reason, gross is not None and gross.value is not None
+    return (
+        with_energy(inputs.requests, rail, why, run_has_it),
+        with_costs(inputs.scores, inputs.requests, rail, why),
+    )

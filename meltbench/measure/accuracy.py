@@ -31,20 +31,34 @@ def accuracy_measures(
         return []
     if all(score.method == "nll" for score in scores):
         return _perplexity(scores)
-    out = [_accuracy("accuracy", scores, "run"), _unparsed(scores)]
+    out = [_accuracy(scores, "run"), _unparsed(scores)]
     for way, values in (by_way or {}).items():
         out.append(_mean(_WAYS[way], list(values), "run", "likeliest choice", len(scores) - len(values)))
+    points = list(dict.fromkeys(score.point for score in scores))
+    if points != [""]:  # of several ways of asking none stands for all
+        return [one for point in points for one in _of_point([s for s in scores if s.point == point], point)]
+    out += _best(scores, "run")
     groups = list(dict.fromkeys(score.group for score in scores))
     if len(groups) > 1:
-        out += [
-            _accuracy("accuracy", [one for one in scores if one.group == group], group or "other") for group in groups
-        ]
+        out += [_accuracy([one for one in scores if one.group == group], group or "other") for group in groups]
     return out
 
 
-def _accuracy(name: str, scores: Sequence[Score], phase: str) -> Measure:
+def _of_point(scores: Sequence[Score], point: str) -> list[Measure]:
+    return [_accuracy(scores, point), *_best(scores, point)]
+
+
+def _best(scores: Sequence[Score], phase: str) -> list[Measure]:
+    """Of several answers to each question: whether any was right."""
+    known = [score.best for score in scores if score.best is not None and "," in score.requests]
+    if not known:
+        return []
+    return [_mean("best_of_n", known, phase, "any of its answers, by one who knows", len(scores) - len(known))]
+
+
+def _accuracy(scores: Sequence[Score], phase: str) -> Measure:
     known = [score.correct for score in scores if score.correct is not None]
-    return _mean(name, known, phase, scores[0].method, len(scores) - len(known))
+    return _mean("accuracy", known, phase, scores[0].method, len(scores) - len(known))
 
 
 def _mean(name: str, values: Sequence[float], phase: str, method: str, left: int) -> Measure:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Literal
 
+from meltbench.engines.checks import THOUGHT
 from meltbench.records import Score
 
 if TYPE_CHECKING:
@@ -36,34 +37,78 @@ _MAX_DIGITS = 200
 
 
 def scores(requests: Sequence[Request], asks: Mapping[int, Ask], method: Method) -> list[Score]:
-    """A score of every timed request. ``asks``: what was asked, by the request's index; its ``answer`` is what is
-    right. A request that failed has no score: nobody answered."""
+    """A score of every timed request, or of all that answer one question together. ``asks``: what was asked, by the
+    request's index; its ``answer`` is what is right. Of a request that failed nobody answered."""
+    timed = [(one, asks[one.index]) for one in requests if one.role == "timed" and one.index in asks]
+    votes: dict[int, list[Request]] = {}
+    for one, ask in timed:
+        if ask.vote is not None:
+            votes.setdefault(ask.vote, []).append(one)
     out = []
-    for one in requests:
-        ask = asks.get(one.index)
-        if ask is None or one.role != "timed":
-            continue
-        out.append(_score(one, ask.answer, ask.group, method))
+    for one, ask in timed:
+        if ask.vote is None:
+            out.append(_score(one, ask, method))
+        elif votes[ask.vote][0] is one:
+            out.append(_vote(votes[ask.vote], ask, method))
     return out
 
 
-def _score(request: Request, gold: str | None, group: str, method: Method) -> Score:
-    blank = Score(
-        request.item, method, None, parsed=False, gold=(gold or "")[:_MAX_SHOWN], point=request.point, group=group,
-        requests=str(request.index),
-    )  # fmt: skip
+def _blank(first: Request, ask: Ask, method: str, requests: Sequence[Request]) -> Score:
+    return Score(
+        item=first.item,
+        method=method,
+        correct=None,
+        parsed=False,
+        gold=(ask.answer or "")[:_MAX_SHOWN],
+        point=first.point,
+        group=ask.group,
+        requests=",".join(str(one.index) for one in requests),
+    )
+
+
+def _score(request: Request, ask: Ask, method: Method) -> Score:
+    blank = _blank(request, ask, method, [request])
     if request.status != "ok":
         return replace(blank, detail=request.status)
     found = extract(method, request.answer)
-    blank = replace(blank, parsed=found is not None, extracted=(found or "")[:_MAX_SHOWN])
+    return _judged(blank, found, [found], ask.answer, method)
+
+
+def _vote(requests: Sequence[Request], ask: Ask, method: Method) -> Score:
+    """Of several answers to one question the commonest, of equally common ones the first; what cannot be read has no
+    vote. Where a request failed, the vote is of the rest."""
+    blank = _blank(requests[0], ask, f"{method}/vote", requests)
+    good = [one for one in requests if one.status == "ok"]
+    if not good:
+        return replace(blank, detail=requests[0].status)
+    lost = len(requests) - len(good)
+    blank = replace(blank, detail=f"{lost} of {len(requests)} answers failed" if lost else "")
+    found = [extract(method, one.answer) for one in good]
+    read = [one for one in found if one is not None]
+    counts = [sum(_alike(method, one, other) for other in read) for one in read]
+    return _judged(blank, read[counts.index(max(counts))] if read else None, found, ask.answer, method)
+
+
+def _judged(blank: Score, taken: str | None, every: Sequence[str | None], gold: str | None, method: Method) -> Score:
+    score = replace(blank, parsed=taken is not None, extracted=(taken or "")[:_MAX_SHOWN])
     if gold is None:
-        return replace(blank, detail="no right answer is known")
-    return replace(blank, correct=float(found is not None and is_right(method, found, gold)))
+        return replace(score, detail="no right answer is known")
+    right = [one is not None and is_right(method, one, gold) for one in every]
+    return replace(score, correct=float(taken is not None and is_right(method, taken, gold)), best=float(any(right)))
+
+
+def _alike(method: Method, one: str, other: str) -> bool:
+    """Whether two answers are one vote."""
+    if method in ("number", "number-strict"):
+        return _same_number(one, other)
+    if method == "call":
+        return _call(one) == _call(other)
+    return _plain(one) == _plain(other)
 
 
 def extract(method: Method, answer: str) -> str | None:
-    """What of an answer counts, None where there is nothing of the kind."""
-    return _EXTRACT[method](answer[:_MAX_CHARS])
+    """What of an answer counts, None where there is nothing of the kind. What was thought before it does not."""
+    return _EXTRACT[method](answer[:_MAX_CHARS].rpartition(THOUGHT)[2])
 
 
 def is_right(method: Method, found: str, gold: str) -> bool:

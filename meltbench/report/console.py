@@ -28,6 +28,7 @@ _SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("accuracy_sum", "mean"),
             ("accuracy_per_byte", "mean"),
             ("accuracy_per_token", "mean"),
+            ("best_of_n", "mean"),
             ("unparsed", "mean"),
             ("perplexity", "value"),
             ("nll_per_token", "value"),
@@ -48,6 +49,7 @@ _SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("sustained_decode_tps", "median"),
             ("throttle_retention", "value"),
             ("decode_tps_drift_per_min", "value"),
+            ("question_latency_s", "mean"),
             ("wall_s", "value"),
             ("cpu_s", "value"),
         ),
@@ -69,6 +71,7 @@ _SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("mean_power_w", "value"),
             ("power_drift_per_min", "value"),
             ("j_per_output_token", "ratio_of_sums"),
+            ("j_per_question", "mean"),
             ("discharge_mah_per_token", "ratio_of_sums"),
             ("prompts_per_charge", "ratio_of_sums"),
             ("battery_life_h", "value"),
@@ -116,6 +119,7 @@ def points(record: RunRecord) -> list[tuple[str, Measure]]:
     wanted = {("prefill_tps", "median"), ("decode_tps", "median"), ("j_per_output_token", "ratio_of_sums")}
     if (record.manifest.get("workload") or {}).get("kind") != "grid":
         wanted |= {("ttft_s", "median"), ("output_tps", "value")}
+    wanted |= {(name, "mean") for name in ("accuracy", "best_of_n", "question_latency_s", "j_per_question")}
     shown = []
     for point, measures in sorted(of_points(record.measures).items(), key=lambda found: natural(found[0])):
         for m in measures:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from meltbench.engines.checks import observed
 from meltbench.engines.prompts import FIRST_TURN, LATER_TURNS
-from meltbench.measure import Designation, RunInputs, measure_run, request_energies
+from meltbench.measure import Designation, RunInputs, energies, measure_run
 from meltbench.measure.beats import beats
 from meltbench.measure.digest import Digester, Edges
 from meltbench.measure.phases import phases
@@ -131,7 +131,7 @@ def measure(conversation: Conversation, power: Power | None, found: Tie, what: s
         screened=screen.done(),
     )
     measures, reasons, state = measure_run(inputs)
-    return Measured(request_energies(inputs, measures), spans, series, [source], measures, reasons, state, found)
+    return Measured(energies(inputs, measures)[0], spans, series, [source], measures, reasons, state, found)
 
 
 def _requests(conversation: Conversation, found: Tie) -> list[Request]:

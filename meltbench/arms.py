@@ -1,0 +1,69 @@
+"""Ways of asking the same questions: budgets of tokens, thinking or not, and several answers that are voted on.
+
+Each way is a point of its own, named ``b256`` (a budget), ``n8`` (eight answers) or ``b256.n8``. As EdgeReasoning asks
+them (arXiv 2511.01866): a hard budget cuts the answer off, a soft one is told to the model, in the words that L1 was
+trained with (Aggarwal and Welleck 2025, arXiv:2503.04697); several answers are generated at a time, each with a seed of
+its own, and the commonest is taken.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from meltbench.engines.prompts import Ask
+    from meltbench.workload import Workload
+
+    Item = Mapping[str, Any]
+
+_SOFT = " Think for maximum {} tokens."
+SOFT_ROOM = 4  # a soft budget is a wish: the answer is cut off at so many times it
+
+
+def of(work: Workload) -> list[tuple[str, int | None, int]]:
+    """The arms of a workload: point, budget of tokens, answers at a time; none where it asks in one way only."""
+    budgets: Sequence[int | None] = work.budget or (None,)
+    arms = []
+    for budget in budgets:
+        for n in work.samples:
+            parts = [f"b{budget}"] * (len(budgets) > 1) + [f"n{n}"] * (len(work.samples) > 1)
+            arms.append((".".join(parts), budget, n))
+    return arms
+
+
+def plain(work: Workload) -> bool:
+    """Whether each item is asked in one way, once at a time."""
+    return not work.budget and work.samples == (1,)
+
+
+def groups(asks: Sequence[Ask], work: Workload, seed: int) -> list[tuple[list[Ask], int]]:
+    """The requests of every arm in turn, those of one question together: requests, and how many at a time.
+
+    ``asks``: one of each item. Each arm has an order of its own, and each answer to a question a seed of its own.
+    """
+    rng = random.Random(seed)  # noqa: S311  (a workload must repeat; nothing here is secret)
+    out: list[tuple[list[Ask], int]] = []
+    for point, budget, n in of(work):
+        for _ in range(work.repeat):
+            for ask in rng.sample(list(asks), len(asks)):
+                one = replace(_within(ask, budget, soft=work.soft), point=point)
+                vote = len(out) if n > 1 else None
+                out.append(([replace(one, seed=(seed + k) % 2**31, vote=vote) for k in range(n)], n))
+    return out
+
+
+def _within(ask: Ask, budget: int | None, *, soft: bool) -> Ask:
+    if budget is None:
+        return ask
+    if not soft:
+        return replace(ask, n_out=budget)
+    told = _SOFT.format(budget)
+    room = budget * SOFT_ROOM
+    if ask.messages is None:
+        return replace(ask, n_out=room, prompt=f"{ask.prompt}{told}")
+    *before, last = ask.messages
+    return replace(ask, n_out=room, messages=(*before, {**last, "content": f"{last['content']}{told}"}))

@@ -1,0 +1,81 @@
+"""What each question cost: the time and the energy from the first sending of its requests to the last one's end.
+
+Several answers to one question are generated at a time, so their requests share an energy: the question has it as one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from meltbench.measure.energy import window
+from meltbench.records import Measure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meltbench.measure.energy import Rail
+    from meltbench.records import Request, Score
+
+_SHARED = "overlapping_requests: another question was under way and shares its energy"
+
+
+def windows(scores: Sequence[Score], requests: Sequence[Request]) -> list[tuple[int, int]]:
+    """The window of each question, ns; what is to be asked of the samples must be known before they are read."""
+    by_index = {one.index: one for one in requests}
+    return [span for score in scores if (span := _span(score, by_index)) is not None]
+
+
+def with_costs(scores: Sequence[Score], requests: Sequence[Request], rail: Rail | None, why: str) -> list[Score]:
+    """The scores with what each question cost; ``rail`` None: there is no total, for the reason ``why``."""
+    by_index = {one.index: one for one in requests}
+    ordered = sorted(requests, key=lambda one: one.t_send_ns)
+    out = []
+    for score in scores:
+        span = _span(score, by_index)
+        if span is None:
+            out.append(replace(score, energy_reason="no_request: its end was not seen"))
+            continue
+        one = replace(score, latency_s=(span[1] - span[0]) / 1e9)
+        mine = set(_indices(score))
+        if rail is None:
+            out.append(replace(one, energy_reason=why))
+        elif any(r.t_send_ns < span[1] and r.t_end_ns > span[0] and r.index not in mine for r in ordered):
+            out.append(replace(one, energy_reason=_SHARED))
+        else:
+            found = window(rail, *span)
+            u = None if found.energy_j is None else rail.u_k2(found.energy_j, *found.parts_j)
+            out.append(replace(one, energy_j=found.energy_j, energy_u_k2_j=u, energy_reason=found.reason or ""))
+    return out
+
+
+def question_measures(scores: Sequence[Score]) -> list[Measure]:
+    """Means over questions, of the run or of each point: latency, and energy where every question has one."""
+    out = []
+    for point in dict.fromkeys(score.point for score in scores):
+        mine = [score for score in scores if score.point == point]
+        phase = point or "run"
+        latency = [score.latency_s for score in mine if score.latency_s is not None]
+        energy = [score.energy_j for score in mine if score.energy_j is not None]
+        if latency:
+            mean = sum(latency) / len(latency)
+            out.append(Measure("question_latency_s", mean, "s", stat="mean", phase=phase, n=len(latency)))
+        blank = Measure("j_per_question", None, "J/question", stat="mean", phase=phase, source="total", n=len(mine))
+        if energy and len(energy) == len(mine):
+            out.append(replace(blank, value=sum(energy) / len(energy)))
+        else:
+            reason = next((score.energy_reason for score in mine if score.energy_reason), "no_reading: nobody looked")
+            out.append(replace(blank, reason=reason))
+    return out
+
+
+def _indices(score: Score) -> list[int]:
+    return [int(part) for part in score.requests.split(",") if part]
+
+
+def _span(score: Score, by_index: dict[int, Request]) -> tuple[int, int] | None:
+    mine = [by_index[index] for index in _indices(score) if index in by_index]
+    if not mine:
+        return None
+    first, last = min(one.t_send_ns for one in mine), max(one.t_end_ns for one in mine)
+    return (first, last) if last > first else None
