@@ -125,7 +125,8 @@ def _accuracy(scored: Sequence[Query]) -> Estimate:
 
 
 def _by_items(values: Sequence[float], items: Sequence[str], *, bounded: bool = False) -> Estimate:
-    """The mean of values of which those of one item belong together, with a t interval over items."""
+    """The mean of values of which those of one item belong together, with a t interval over items: on its log where
+    all are above zero, so that no power comes out negative."""
     if not values:
         return missing("no_items: nothing was scored" if bounded else "no_values: nothing was asked")
     sums = stats.cluster_sums((values, [1.0] * len(values)), items)
@@ -141,6 +142,8 @@ def _by_items(values: Sequence[float], items: Sequence[str], *, bounded: bool = 
         return replace(stats.proportion(value * k, k), n=n, method="Wilson over items")
     if bounded:
         lo, hi = max(lo, 0.0), min(hi, 1.0)
+    elif min(values) > 0:
+        lo, hi = value * math.exp(-half / value), value * math.exp(half / value)
     return Estimate(value, lo, hi, se, n, k, "t over items")
 
 

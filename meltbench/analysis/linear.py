@@ -95,8 +95,9 @@ def _fitted(names: Sequence[str], design: Array, y: Array, sigma: Array, weights
     s2 = chi2 / dof if weights != "stated" else max(chi2 / dof, 1.0)
     covariance = s2 * np.linalg.pinv(scaled.T @ scaled) / np.outer(lengths, lengths)
     middle = float(np.median(sigma)) if weights == "stated" else 1.0
-    # With the scale at its most likely value; a perfect fit is as likely as anything can be.
-    likely = -n / 2 * math.log(max(chi2 / n, 1e-300)) - float(np.log(sigma).sum())
+    # With the scale at its most likely value. Beyond nine digits no fit is better than another: that is rounding.
+    floor = 1e-18 * float(((y / sigma) ** 2).mean()) + 1e-300
+    likely = -n / 2 * math.log(max(chi2 / n, floor)) - float(np.log(sigma).sum())
     return Linear(
         tuple(names),
         tuple(float(v) for v in values / lengths),

@@ -8,8 +8,8 @@ From EdgeReasoning (power_model.py and config/analytic.yaml of edge-inference/ed
 Theirs are fitted to samples of power at 1 Hz, which show the idle device in every prefill under 0.8 s: below 65 tokens
 they take a ln O + b for the decode's power, and a step at 800 tokens for the prefill's. An energy has no such gaps, so
 here both forms are fitted at once to the energies of requests, E = P_p(I) T_prefill + E_decode(T_decode), the
-prefill's being continuous: P_p + g ln(I / I0) above I0. Of simpler forms the one with the least AICc is taken; often
-that is one power, for requests that are all alike cannot tell more.
+prefill's being continuous: P_p + g ln(I / I0) above I0. The simplest form is taken that the requests do not
+speak against; often that is one power, for requests that are all alike cannot tell more.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from meltbench.analysis.linear import Linear
     from meltbench.analysis.stats import Array
 
-_TAUS = 40
+_TAUS = 24
 _THRESHOLDS = 12
+_STRONG = 6.0  # Kass and Raftery (1995): from here on evidence is strong
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,13 @@ def rising_energy_j(p_end_w: float, delta_w: float, tau_s: float, seconds: float
 
 
 def fit_energy(observations: Sequence[Observation], gain_u: float | None) -> PowerForm:
-    """The form of least AICc of those that the requests can tell; a request without an energy is left out."""
+    """The simplest form that the requests do not speak against; a request without an energy is left out."""
     mine = [one for one in observations if one.energy_j is not None and _seconds(one) > 0]
     if len(mine) < 2:
         return PowerForm(None, reason=f"too_few_energies: 2 requests with an energy are needed, there are {len(mine)}")
-    candidates = [form for shape in _shapes(mine) if (form := _fit(mine, *shape)) is not None]
-    if not candidates:
+    best = _chosen(mine)
+    if best is None or best.fit is None:
         return PowerForm(None, reason="degenerate: the requests with an energy cannot tell a power")
-    best = min(candidates, key=_aicc)
-    assert best.fit is not None
     powers = [v for name, v in zip(best.fit.names, best.fit.values, strict=True) if name in ("p", "p_decode")]
     if min(powers) <= 0:
         return PowerForm(None, reason=f"not_positive: the fitted power is {min(powers):.3g} W")
@@ -100,17 +99,32 @@ def _seconds(one: Observation) -> float:
     return (one.prefill_s or 0.0) + (one.decode_s or 0.0)
 
 
-def _shapes(mine: Sequence[Observation]) -> list[tuple[str, float | None, float | None]]:
-    """Every form to be tried: its name, the length where growth begins, the time constant of the rise."""
+def _chosen(mine: Sequence[Observation]) -> PowerForm | None:
+    """The forms in order of their parameters: a later one is taken where its BIC is lower by more than ``_STRONG``."""
     lengths = sorted({one.n_in for one in mine if one.prefill_s})
-    thresholds = lengths[:-1][:: max(1, len(lengths) // _THRESHOLDS)]
-    longest = max((one.decode_s or 0.0 for one in mine), default=0.0)
-    shortest = min((one.decode_s for one in mine if one.decode_s), default=0.0)
-    taus = np.geomspace(shortest / 10, longest, _TAUS).tolist() if 0 < shortest < longest else []
-    shapes: list[tuple[str, float | None, float | None]] = [("one power", None, None), ("two powers", None, None)]
-    shapes += [("growing prefill", float(i), None) for i in thresholds]
-    shapes += [("rising decode", None, tau) for tau in taus]
-    return shapes + [("growing prefill, rising decode", float(i), tau) for i in thresholds for tau in taus]
+    thresholds = [float(i) for i in lengths[:-1][:: len(lengths) // _THRESHOLDS + 1]]
+    times = sorted({one.decode_s for one in mine if one.decode_s})
+    taus = np.geomspace(times[0] / 10, times[-1], _TAUS).tolist() if len(times) > 1 else []
+    growing = _best(mine, "growing prefill", [(i, None) for i in thresholds])
+    both = [] if growing is None else [(growing.threshold, tau) for tau in taus]
+    chosen = _best(mine, "one power", [(None, None)])
+    for form in (
+        _best(mine, "two powers", [(None, None)]),
+        growing,
+        _best(mine, "rising decode", [(None, tau) for tau in taus]),
+        _best(mine, "growing prefill, rising decode", both),
+    ):
+        if form is not None and (chosen is None or _bic(form) < _bic(chosen) - _STRONG):
+            chosen = form
+    return chosen
+
+
+def _best(
+    mine: Sequence[Observation], shape: str, places: Sequence[tuple[float | None, float | None]]
+) -> PowerForm | None:
+    """Of a shape the most likely with its threshold and time constant at one of these."""
+    forms = [form for threshold, tau_s in places if (form := _fit(mine, shape, threshold, tau_s)) is not None]
+    return min(forms, key=_bic, default=None)
 
 
 def _fit(mine: Sequence[Observation], shape: str, threshold: float | None, tau_s: float | None) -> PowerForm | None:
@@ -144,9 +158,7 @@ def _row(form: PowerForm, n_in: int, prefill_s: float, decode_s: float) -> list[
     return row
 
 
-def _aicc(form: PowerForm) -> float:
-    """Akaike's criterion for few observations (Hurvich and Tsai 1989); the scatter is a parameter too."""
+def _bic(form: PowerForm) -> float:
+    """Schwarz's criterion (1978); the scatter is a parameter too."""
     assert form.fit is not None
-    k = form.fit.n - form.fit.dof + 1
-    left = form.fit.n - k - 1
-    return math.inf if left <= 0 else 2 * k - 2 * form.fit.log_likelihood + 2 * k * (k + 1) / left
+    return (form.fit.n - form.fit.dof + 1) * math.log(form.fit.n) - 2 * form.fit.log_likelihood

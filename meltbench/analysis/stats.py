@@ -134,7 +134,8 @@ def ratio_of_means(
 ) -> Estimate:
     """Mean of ``above`` over mean of ``below``, both of the same cases, with a joint interval.
 
-    Raises nothing for data: a mean that is not above zero, or cannot be told from it, has no ratio, and says so.
+    Where values below the line may be negative, as net energies are, their mean has to be told from zero, or there is
+    no ratio, and the reason says so.
     """
     sums = cluster_sums((above, below), clusters)
     return ratio_of_sums(sums, len(above))
@@ -154,7 +155,7 @@ def ratio_of_sums(sums: Array, n: int) -> Estimate:
     residual = sums[:, 0] - value * sums[:, 1]
     se = math.sqrt(k / (k - 1) * float(residual @ residual)) / float(y)  # linearised: the delta method
     spread = math.sqrt(k * float(sums[:, 1].var(ddof=1)))
-    if t_quantile(k - 1) * spread >= y:
+    if t_quantile(k - 1) * spread >= y and float(sums[:, 1].min()) <= 0:
         return missing("not_positive: the mean below the line cannot be told from zero", n)
     if k >= FEW:
         found = bootstrap(sums, lambda s: s[..., 0] / s[..., 1])
@@ -234,8 +235,9 @@ def bootstrap(sums: Array, statistic: Statistic) -> Estimate:
     """BCa interval (Efron 1987) of a statistic of sums over clusters, which are drawn whole.
 
     Its percentiles are those of t, times sqrt(k / (k - 1)), in place of the normal's (Hesterberg 2015): draws from k
-    clusters scatter too little by as much, and at 12 a plain bootstrap covers 90 %. Where every draw gives the same number, as of answers that are all right, the interval has no width: look for that
-    before. ``se`` is the standard deviation of the draws.
+    clusters scatter too little by as much, and at 12 without it 93 % are covered. Where every draw gives the same
+    number, as of answers that are all right, the interval has no width: look for that before. ``se`` is the standard
+    deviation of the draws.
     """
     from scipy.special import ndtr, ndtri
 
@@ -246,15 +248,17 @@ def bootstrap(sums: Array, statistic: Statistic) -> Estimate:
     off = float(left_out.mean()) - left_out
     scale = float((off**2).sum()) ** 1.5
     lean = float((off**3).sum()) / (6 * scale) if scale > 0 else 0.0
-    below = float((drawn < value).mean() + (drawn == value).mean() / 2)
+    same = np.isclose(drawn, value, rtol=1e-12, atol=0)  # draws that tie, whatever their sums were rounded to
+    below = float(((drawn < value) & ~same).mean() + same.mean() / 2)
     bias = float(ndtri(min(max(below, 0.5 / RESAMPLES), 1 - 0.5 / RESAMPLES)))
 
     def place(z: float) -> float:
-        return float(ndtr(bias + (bias + z) / (1 - lean * (bias + z))))
+        return float(ndtr(bias + (bias + z) / max(1 - lean * (bias + z), 1e-3)))
 
     z = t_quantile(k - 1) * math.sqrt(k / (k - 1))
     lo, hi = np.quantile(drawn, [place(-z), place(z)])
-    return Estimate(value, float(lo), float(hi), float(drawn.std(ddof=1)), k, k, "BCa bootstrap of clusters")
+    lo, hi = min(float(lo), value), max(float(hi), value)
+    return Estimate(value, lo, hi, float(drawn.std(ddof=1)), k, k, "BCa bootstrap of clusters")
 
 
 def _draws(sums: Array, statistic: Statistic) -> Array:
