@@ -38,7 +38,8 @@ class Observation:
     """One request. ``n_in``: tokens of the context that its answer began with; ``n_steps``: decode steps.
 
     ``prefill_s`` is None where not the whole context was evaluated; ``decode_s`` where there was no step. ``energy_j``
-    is of both together, with the part of its u (k = 1) that is not the meter's gain.
+    is of both together, with the part of its u (k = 1) that is not the meter's gain; ``cached_first_s`` is the time to
+    the first token of a prompt that was in the cache, which for the energy is one more step.
     """
 
     n_in: int
@@ -47,6 +48,7 @@ class Observation:
     decode_s: float | None
     energy_j: float | None = None
     energy_u_j: float | None = None
+    cached_first_s: float = 0.0
     run: str = ""
 
 

@@ -103,7 +103,7 @@ def intelligence(
     to measure is not the same as what was asked.
     """
     scored = list(queries) if joined is not None else [one for one in queries if one.correct is not None]
-    accuracy = joined or Accuracy(_accuracy(scored), origin)
+    accuracy = joined or Accuracy(accuracy_of([(one.item, one.correct or 0.0) for one in scored]), origin)
     runs = sorted({one.run for one in scored})
     gross = _cost(scored, [one.energy_j for one in scored], accuracy, joined is None, meter, 0.0)
     net = _cost(scored, [one.net_energy_j for one in scored], accuracy, joined is None, meter, meter.baseline_u_w)
@@ -115,13 +115,12 @@ def intelligence(
     )
 
 
-def _accuracy(scored: Sequence[Query]) -> Estimate:
-    """Of items answered once a proportion; of items answered again and again a mean over items."""
-    marks = [float(one.correct or 0) for one in scored]
-    items = [one.item for one in scored]
-    if len(set(items)) == len(items) and {*marks} <= {0, 1}:
-        return stats.proportion(sum(marks), len(marks))
-    return _by_items(marks, items, bounded=True)
+def accuracy_of(marks: Sequence[tuple[str, float]]) -> Estimate:
+    """From pairs of an item and a mark: of items answered once a proportion, of others a mean over items."""
+    items, values = [item for item, _ in marks], [mark for _, mark in marks]
+    if len(set(items)) == len(items) and {*values} <= {0, 1}:
+        return stats.proportion(sum(values), len(values))
+    return _by_items(values, items, bounded=True)
 
 
 def _by_items(values: Sequence[float], items: Sequence[str], *, bounded: bool = False) -> Estimate:

@@ -40,7 +40,8 @@ class PowerForm:
     """The form that was taken. ``threshold``: I0, tokens; ``tau_s``; each None where the form has no such part.
 
     ``shape``: one power, two powers, and with them growing prefill, rising decode. ``gain_u``: relative standard
-    uncertainty of the meter's gain, None where nobody knows it. ``fit`` None for ``reason``.
+    uncertainty of the meter's gain, None where nobody knows it. ``lacks``: prefill or decode where no request with an
+    energy had one. ``fit`` None for ``reason``.
     """
 
     fit: Linear | None
@@ -48,6 +49,7 @@ class PowerForm:
     threshold: float | None = None
     tau_s: float | None = None
     gain_u: float | None = None
+    lacks: str = ""
     reason: str = ""
 
 
@@ -67,7 +69,9 @@ def fit_energy(observations: Sequence[Observation], gain_u: float | None) -> Pow
     powers = [v for name, v in zip(best.fit.names, best.fit.values, strict=True) if name in ("p", "p_decode")]
     if min(powers) <= 0:
         return PowerForm(None, reason=f"not_positive: the fitted power is {min(powers):.3g} W")
-    return PowerForm(best.fit, best.shape, best.threshold, best.tau_s, gain_u)
+    lacks = "" if any(one.prefill_s for one in mine) else "prefill"
+    lacks = lacks if any(_decode_s(one) for one in mine) else "decode"
+    return PowerForm(best.fit, best.shape, best.threshold, best.tau_s, gain_u, lacks)
 
 
 def predict_energy(
@@ -83,6 +87,8 @@ def predict_energy(
     if prefill.value is None or decode.value is None or prefill.hi is None or decode.hi is None:
         return (Prediction(None, reason=prefill.reason or decode.reason),) * 2
     seconds = prefill.value + decode.value
+    if (decode.value if form.lacks == "decode" else prefill.value if form.lacks == "prefill" else 0.0) > 0:
+        return (Prediction(None, reason=f"no_{form.lacks}_energy: no request with an energy had a {form.lacks}"),) * 2
     value, half = form.fit.at(_row(form, n_in, prefill.value, decode.value))
     if value <= 0:
         return (Prediction(None, reason=f"not_positive: the fitted form gives {value:.3g} J here"),) * 2
@@ -96,14 +102,18 @@ def predict_energy(
 
 
 def _seconds(one: Observation) -> float:
-    return (one.prefill_s or 0.0) + (one.decode_s or 0.0)
+    return (one.prefill_s or 0.0) + _decode_s(one)
+
+
+def _decode_s(one: Observation) -> float:
+    return (one.decode_s or 0.0) + one.cached_first_s
 
 
 def _chosen(mine: Sequence[Observation]) -> PowerForm | None:
     """The forms in order of their parameters: a later one is taken where its BIC is lower by more than ``_STRONG``."""
     lengths = sorted({one.n_in for one in mine if one.prefill_s})
     thresholds = [float(i) for i in lengths[:-1][:: len(lengths) // _THRESHOLDS + 1]]
-    times = sorted({one.decode_s for one in mine if one.decode_s})
+    times = sorted({_decode_s(one) for one in mine} - {0.0})
     taus = np.geomspace(times[0] / 10, times[-1], _TAUS).tolist() if len(times) > 1 else []
     growing = _best(mine, "growing prefill", [(i, None) for i in thresholds])
     both = [] if growing is None else [(growing.threshold, tau) for tau in taus]
@@ -129,7 +139,7 @@ def _best(
 
 def _fit(mine: Sequence[Observation], shape: str, threshold: float | None, tau_s: float | None) -> PowerForm | None:
     blank = PowerForm(None, shape, threshold, tau_s)
-    rows = np.array([_row(blank, one.n_in, one.prefill_s or 0.0, one.decode_s or 0.0) for one in mine])
+    rows = np.array([_row(blank, one.n_in, one.prefill_s or 0.0, _decode_s(one)) for one in mine])
     y = np.array([one.energy_j for one in mine], dtype=float)
     known = [one.energy_u_j for one in mine if one.energy_u_j]
     u: Array | None = np.array(known, dtype=float) if len(known) == len(mine) else None

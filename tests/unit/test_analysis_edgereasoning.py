@@ -220,7 +220,7 @@ def test_the_simplest_form_that_does_is_taken():
 def test_energy_predictions_cover_and_hold_the_gain():
     hits, trials = 0, 60
     latency = fit_latency(made(LLAMA["prefill"], LLAMA["decode"]))
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(4)
     for seed in range(trials):
         form = fit_energy(metered(lambda i, p, d: 22 * p + 28 * d, 0.02, seed), None)
         i, o = int(rng.integers(64, 2048)), int(rng.integers(16, 1024))

@@ -1,0 +1,272 @@
+"""``meltbench predict`` and ``meltbench intelligence`` over runs of a made machine: its own numbers come back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import duckdb
+import pytest
+from analysis_kit import DECODE, PREFILL, answered, in_turn, joules, record, stored
+from jsoncheck import NAMED, problems
+from store_kit import store_at
+from typer.testing import CliRunner
+
+from meltbench.analysis import stats
+from meltbench.analysis.edgereasoning import decode_time_s, prefill_time_s
+from meltbench.analysis.intelligence import Accuracy
+from meltbench.cli.app import app
+from meltbench.efficiency import efficiency, joined_accuracy, read_scores
+from meltbench.errors import UnknownName, UserError
+from meltbench.predicting import chosen, predict
+from meltbench.report.intelligence import intelligence_sheet
+from meltbench.report.intelligence import notes as intelligence_notes
+from meltbench.report.prediction import fit_sheet, notes, prediction_sheet
+
+FIRST = prefill_time_s(**PREFILL, n_in=512)
+REST = decode_time_s(**DECODE, n_in=512, n_steps=255)
+
+
+def by_name(document):
+    return {one["name"]: one for one in document["predictions"]}
+
+
+def asked(*words):
+    """The command line's answer, with what it raised where it raised."""
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_a_made_machine_is_predicted():
+    found = predict([record("r1", noise=0.01, seed=1), record("r2", noise=0.01, seed=2)], 512, 256)
+    told = by_name(found)
+    for name, true in (
+        ("prefill_s", FIRST),
+        ("decode_s", REST),
+        ("e2e_s", FIRST + REST),
+        ("energy_j", joules(FIRST, REST)),
+        ("mean_power_w", joules(FIRST, REST) / (FIRST + REST)),
+    ):
+        assert told[name]["lo"] < true < told[name]["hi"], name
+        assert told[name]["value"] == pytest.approx(true, rel=0.02), name
+        assert told[name]["beyond"] == ""
+    assert told["energy_j"]["hi"] / told["energy_j"]["value"] > 1.058, "the meter's gain is in it"
+    assert (found["scope"], found["klass"], found["gain_u_k2"]) == ("soc", "B", pytest.approx(0.058))
+    assert (found["n_requests"], found["runs"], found["left_out"]) == (24, ["r1", "r2"], {})
+    assert [fit["name"] for fit in found["fits"]] == ["prefill", "decode", "energy"]
+    assert problems(NAMED["predict"], found) == []
+    assert notes(found) == ["from 24 requests of 2 runs"]
+
+
+def test_without_energy_times_are_told_and_the_reason():
+    run = record()
+    why = "no_energy_source: no counter on this machine"
+    run = replace(run, requests=[replace(r, energy_j=None, energy_reason=why) for r in run.requests], measures=[])
+    found = predict([run], 4096, 256)
+    told = by_name(found)
+    assert told["e2e_s"]["value"] > 0
+    assert "4096 tokens" in told["e2e_s"]["beyond"]
+    assert told["energy_j"] == told["energy_j"] | {"value": None, "lo": None, "hi": None, "reason": why}
+    assert problems(NAMED["predict"], found) == []
+    cells = prediction_sheet(found).rows
+    assert cells[-1] == ("energy_j", "—", "", why)
+    assert cells[0][3].startswith("extrapolated: 4096 tokens")
+    assert fit_sheet(found).rows[-1][1] == why
+    assert notes(found) == ["from 12 requests of 1 run: how runs differ is not in the intervals"]
+
+
+def test_prefills_alone_tell_nothing_of_a_decodes_energy():
+    alone = [replace(one, n_out=1) for one in in_turn([(i, 1) for i in (64, 128, 256, 512)] * 2, 0.01, 0)]
+    steps = [replace(one, energy_j=None) for one in in_turn([(i, 64) for i in (64, 128, 256, 512)], 0.01, 0)]
+    shift = alone[-1].t_end_ns + 10**9
+    moved = [replace(r, index=90 + r.index, t_send_ns=r.t_send_ns + shift, t_end_ns=r.t_end_ns + shift) for r in steps]
+    found = predict([record(requests=[*alone, *moved])], 128, 64)
+    assert by_name(found)["decode_s"]["value"] is not None
+    assert by_name(found)["energy_j"]["reason"] == "no_decode_energy: no request with an energy had a decode"
+    assert by_name(predict([record(requests=alone)], 128, 1))["energy_j"]["value"] is not None
+
+
+def test_the_command_prints_tables_and_json(tmp_path):
+    store = store_at(tmp_path)
+    for seed in range(2):
+        stored(store, noise=0.01, seed=seed)
+    stored(store, validity="invalid", noise=0.5)
+    done = asked("predict", "--in", 512, "--out", 256, "--data", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "energy: (p_prefill) T_prefill + p_decode T_decode" in done.stdout
+    assert "from 24 requests of 2 runs" in done.stdout
+    plain = asked(
+        "predict", "--in", 512, "--out", 256, "--model", "TIN", "--device", "desk", "--data", tmp_path, "--json"
+    )
+    assert problems(NAMED["predict"], json.loads(plain.stdout)) == []
+    assert "| prefill_s |" in asked("predict", "--in", 9, "--out", 2, "--data", tmp_path, "--markdown").stdout
+
+
+def test_a_run_that_is_named_is_used_even_if_invalid_and_told(tmp_path):
+    store = store_at(tmp_path)
+    run_id = stored(store, validity="invalid")
+    done = asked("predict", "--in", 512, "--out", 256, run_id, "--data", tmp_path)
+    assert f"invalid, and used because named: {run_id}" in done.stdout.replace("\n", " ")
+    with pytest.raises(UserError, match="no run of a model in "):
+        chosen(store, [], None, None)
+
+
+def test_requests_that_are_all_alike_predict_nothing_and_exit_1(tmp_path):
+    store = store_at(tmp_path)
+    stored(store, lengths=[(64, 17)] * 6)
+    done = asked("predict", "--in", 512, "--out", 256, "--data", tmp_path)
+    assert done.exit_code == 1
+    assert "too_few_lengths: prompts of 3 lengths are needed, there are 1 (64)" in done.stdout
+    assert "degenerate" in done.stdout
+
+
+def test_bad_input_is_refused_in_a_line(tmp_path):
+    store = store_at(tmp_path)
+    first = stored(store)
+    other = stored(store, runner={"mode": "bench"})
+    with pytest.raises(UserError, match=r"they differ in mode \(server, bench\)"):
+        predict(chosen(store, [first, other], None, None), 512, 256)
+    with pytest.raises(UserError, match="no run of model 'qwen' and device 'pi' in "):
+        chosen(store, [], "qwen", "pi")
+    with pytest.raises(UnknownName):
+        chosen(store, ["2019"], None, None)
+    command = stored(store, runner={}, spec={})
+    assert chosen(store, [first, first], None, None)[0].run_id == first
+    done = asked("predict", "--in", 5, "--out", 5, command, "--model", "x", "--data", tmp_path)
+    assert isinstance(done.exception, UserError)
+    assert asked("predict", "--in", 0, "--out", 5, "--data", tmp_path).exit_code == 2
+
+
+def test_a_run_of_no_model_is_refused(tmp_path):
+    from store_kit import open_run
+
+    store = store_at(tmp_path)
+    folder = open_run(store)
+    made = record(folder.run_id)
+    store.commit(folder, replace(made, manifest=made.manifest | {"runner": None, "model": None}))
+    store.ingest(folder.run_id)
+    with pytest.raises(UserError, match="is not of a model"):
+        chosen(store, [folder.run_id], None, None)
+
+
+def score(run_id, item, correct, requests, point="", method="exact", parsed=True):
+    cells = {"run_id": run_id, "item": item, "point": point, "method": method}
+    return cells | {"correct": correct, "parsed": parsed, "requests": requests}
+
+
+def scored(n=40, run_id="r1", right=0.6):
+    """A run of that many questions on the made machine, and its scores."""
+    run = record(run_id, lengths=[(64 + at, 65) for at in range(n)], noise=0.01)
+    return run, [score(run_id, f"q{at}", float(at < right * n), f"[{at}]") for at in range(n)]
+
+
+def numbers(document):
+    return {(one["name"], one["energy"]): one for one in document["numbers"]}
+
+
+def test_the_right_value_lies_in_its_interval():
+    """Show 6 on a made device: known power, known answers."""
+    run, rows = scored()
+    (found,) = efficiency([run], rows)
+    first = sum(prefill_time_s(**PREFILL, n_in=64 + at) for at in range(40)) / 40
+    rest = sum(decode_time_s(**DECODE, n_in=64 + at, n_steps=64) for at in range(40)) / 40
+    energy = joules(first, rest)
+    told = numbers(found)
+    for name, true in (("ipj_per_j", 0.6 / energy), ("ipw_per_w", 0.6 / (energy / (first + rest)))):
+        assert told[name, "gross"]["lo"] < true < told[name, "gross"]["hi"]
+        assert told[name, "gross"]["value"] == pytest.approx(true, rel=0.01)
+    net = energy - 3.0 * (first + rest)
+    assert told["mean_energy_j", "net"]["value"] == pytest.approx(net, rel=0.02)
+    assert told["mean_energy_j", "net"]["lo"] < net < told["mean_energy_j", "net"]["hi"]
+    assert told["accuracy", None]["value"] == pytest.approx(0.6)
+    assert (found["scope"], found["klass"], found["origin"], found["n_queries"]) == ("soc", "B", "generated", 40)
+    assert problems(NAMED["intelligence"], [found]) == []
+    rows_shown = {cells[0]: cells for cells in intelligence_sheet(found).rows}
+    assert rows_shown["accuracy"][2] == "60 %"
+    assert rows_shown["accuracy"][5].startswith("standard error 7.8 %")
+    assert {"ipw_per_w", "ipj_per_j"} <= rows_shown.keys(), "never one without the other"
+    assert intelligence_notes(found)[0] == "scope soc, class B, accuracy generated: 40 queries of 40 items in 1 run"
+
+
+def test_points_and_methods_stand_apart():
+    run, rows = scored(20)
+    half = [replace_point(row, "n4" if at % 2 else "n1") for at, row in enumerate(rows)]
+    found = efficiency([run], half)
+    assert [(one["point"], one["n_queries"]) for one in found] == [("n1", 10), ("n4", 10)]
+    unread = [row | {"parsed": False, "correct": 0.0} if at < 3 else row for at, row in enumerate(rows)]
+    assert "unparsed: 3 answers could not be read, and count as wrong" in efficiency([run], unread)[0]["flags"]
+
+
+def replace_point(row, point):
+    return row | {"point": point}
+
+
+def test_a_query_without_energy_is_a_dash_with_its_count():
+    run, rows = scored(20)
+    requests = [replace(r, energy_j=None) if r.index == 4 else r for r in run.requests]
+    (found,) = efficiency([replace(run, requests=requests)], rows)
+    assert numbers(found)["ipw_per_w", "gross"]["reason"] == "no_energy: 1 of 20 queries have none"
+    assert numbers(found)["ipw_per_w", "gross"]["value"] is None
+    assert ("ipj_per_j", "gross", "—", "", "20", "no_energy: 1 of 20 queries have none") in intelligence_sheet(
+        found
+    ).rows
+    assert problems(NAMED["intelligence"], [found]) == []
+
+
+def test_an_accuracy_is_joined_and_flagged():
+    run, _ = scored(20)
+    joined = joined_accuracy(scored(100, "host", 0.5)[1], "host")
+    (found,) = efficiency([run], [], joined)
+    assert numbers(found)["accuracy", None]["value"] == pytest.approx(0.5)
+    assert found["origin"] == "inherited"
+    assert found["flags"][0].startswith("accuracy_inherited: ")
+    assert problems(NAMED["intelligence"], [found]) == []
+    by_loglik = joined_accuracy([score("host", "a", 1.0, "0", method="loglik")] * 3, "host")
+    assert by_loglik.origin == "loglik"
+    assert by_loglik.estimate.clusters == 1
+    with pytest.raises(UserError, match="run host has 2 accuracies: exact, n4 exact"):
+        joined_accuracy([score("host", "a", 1.0, "0"), score("host", "a", 1.0, "0", "n4")], "host")
+    with pytest.raises(UserError, match="run host has no scores"):
+        joined_accuracy([], "host")
+
+
+def test_runs_that_differ_or_were_not_scored_are_refused():
+    run, rows = scored(20)
+    with pytest.raises(UserError, match="run r1 has no scores"):
+        efficiency([run], [])
+    other = replace(run, run_id="r2", manifest=run.manifest | {"workload": {"name": "other", "sha256": "w9"}})
+    with pytest.raises(UserError, match=r"they differ in workload \(study, other\)"):
+        efficiency([run, other], rows, Accuracy(stats.proportion(1, 2), "inherited"))
+    bad = replace(run, manifest=run.manifest | {"validity": "invalid"})
+    assert any(flag.startswith("invalid: r1 ") for flag in efficiency([bad], rows)[0]["flags"])
+
+
+def test_the_command_reads_scores_of_the_store(tmp_path):
+    store = store_at(tmp_path)
+    run_id = stored(store, lengths=[(64 + at, 65) for at in range(12)], noise=0.01)
+    plain = asked("intelligence", run_id, "--data", tmp_path)
+    assert isinstance(plain.exception, UserError)
+    assert read_scores(store, [run_id]) == []
+    with duckdb.connect(str(store.index)) as index:
+        index.execute(
+            """CREATE TABLE IF NOT EXISTS scores (run_id VARCHAR, item VARCHAR, point VARCHAR, method VARCHAR,
+            correct DOUBLE, parsed BOOLEAN, requests VARCHAR)"""
+        )
+        rows = [(run_id, f"q{at}", "", "exact", float(at % 3 > 0), True, f"[{at}]") for at in range(12)]
+        index.executemany(
+            "INSERT INTO scores (run_id, item, point, method, correct, parsed, requests) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+    done = asked("intelligence", run_id, "--data", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "66.7 %" in done.stdout
+    assert "one_run: how runs differ is not in the interval" in done.stdout
+    told = json.loads(asked("intelligence", run_id, "--data", tmp_path, "--json").stdout)
+    assert problems(NAMED["intelligence"], told) == []
+    again = asked("intelligence", run_id, "--accuracy", run_id, "--data", tmp_path, "--markdown")
+    assert "| ipw_per_w | gross |" in again.stdout
+    assert "accuracy inherited" in again.stdout
+
+
+def test_warmups_are_no_observations():
+    asked_for = [answered(0, 64, 17, 0, 0.0, 0, role="warmup"), *in_turn([(64, 17)] * 3, 0.0, 0)[1:]]
+    assert predict([record(requests=asked_for)], 64, 17)["n_requests"] == 2
