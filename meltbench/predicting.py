@@ -145,10 +145,12 @@ def _described(name: str, form: str, fitted: Form) -> dict[str, Any]:
 def _of_power(fitted: PowerForm, reason: str) -> dict[str, Any]:
     """The form of the power in words, with the length and the time that are part of it."""
     rising = "" if fitted.tau_s is None else f" - delta_p tau (1 - exp(-T_decode / tau)), tau = {fitted.tau_s:.3g} s"
-    growing = "" if fitted.threshold is None else f" + p_growth ln(I / {fitted.threshold:g}) above"
-    form = "p (T_prefill + T_decode)" if fitted.shape == "one power" else ""
-    form = form or f"(p_prefill{growing}) T_prefill + p_decode T_decode{rising}"
-    made = {"name": "energy", "form": form if fitted.fit is not None else "p (T_prefill + T_decode)", **_of_fit(fitted)}
+    prefill = "p_prefill"
+    if fitted.threshold is not None:
+        prefill = f"(p_prefill + p_growth ln(max(I / {fitted.threshold:g}, 1)))"
+    one = fitted.fit is None or fitted.shape == "one power"
+    form = "p (T_prefill + T_decode)" if one else f"{prefill} T_prefill + p_decode T_decode{rising}"
+    made = {"name": "energy", "form": form, **_of_fit(fitted)}
     return made | {"n_in": None, "n_steps": None, "reason": None if fitted.fit is not None else reason}
 
 

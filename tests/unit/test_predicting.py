@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import duckdb
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from meltbench.analysis import stats
 from meltbench.analysis.edgereasoning import decode_time_s, prefill_time_s
 from meltbench.analysis.intelligence import Accuracy
+from meltbench.analysis.power import rising_energy_j
 from meltbench.cli.app import app
 from meltbench.efficiency import efficiency, joined_accuracy, read_scores
 from meltbench.errors import UnknownName, UserError
@@ -57,6 +59,24 @@ def test_a_made_machine_is_predicted():
     assert notes(found) == ["from 24 requests of 2 runs"]
 
 
+@pytest.mark.parametrize(
+    ("prefill_w", "delta_w", "said"),
+    [
+        (lambda i: 5 + 9 * max(0.0, math.log(i / 128)), 0.0, "(p_prefill + p_growth ln(max(I / 128, 1))) T_prefill"),
+        (lambda i: 12.0, 6.0, "p_decode T_decode - delta_p tau (1 - exp(-T_decode / tau)), tau = "),
+        (lambda i: 8.0, 0.0, "p (T_prefill + T_decode)"),
+    ],
+)
+def test_the_form_of_the_power_is_told_as_it_was_taken(prefill_w, delta_w, said):
+    made = []
+    for one in in_turn([(i, o) for i in (64, 128, 512, 1024, 4096) for o in (1, 9, 65, 513)], 0.001, 3):
+        decode_s = one.e2e_s - one.ttft_s
+        energy = prefill_w(one.n_in) * one.ttft_s + (rising_energy_j(8.0, delta_w, 0.5, decode_s))
+        made.append(replace(one, energy_j=energy, energy_u_k2_j=None))
+    found = predict([record(requests=made)], 512, 64)
+    assert said in found["fits"][2]["form"]
+
+
 def test_without_energy_times_are_told_and_the_reason():
     run = record()
     why = "no_energy_source: no counter on this machine"
@@ -92,7 +112,7 @@ def test_the_command_prints_tables_and_json(tmp_path):
     stored(store, validity="invalid", noise=0.5)
     done = asked("predict", "--in", 512, "--out", 256, "--data", tmp_path)
     assert done.exit_code == 0, done.output
-    assert "energy: (p_prefill) T_prefill + p_decode T_decode" in done.stdout
+    assert "energy: p_prefill T_prefill + p_decode T_decode" in done.stdout
     assert "from 24 requests of 2 runs" in done.stdout
     plain = asked(
         "predict", "--in", 512, "--out", 256, "--model", "TIN", "--device", "desk", "--data", tmp_path, "--json"
