@@ -1,56 +1,44 @@
-"""Intelligence per watt and per joule of stored runs: their scored items joined with the requests behind them."""
+"""Intelligence per watt and per joule of stored runs: their scores joined with the requests behind them."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from meltbench.analysis.intelligence import Accuracy, Intelligence, accuracy_of, intelligence
-from meltbench.analysis.observations import meter_of, origin_of, queries_of
+from meltbench.analysis.intelligence import Accuracy, accuracy_of, intelligence
+from meltbench.analysis.observations import TEXT, meter_of, origin_of, queries_of
+from meltbench.analysis.perplexity import Chunk, text_intelligence
 from meltbench.analysis.sameness import demand_same
 from meltbench.errors import UserError
-from meltbench.store import index
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from meltbench.analysis.intelligence import Cost, Intelligence, Meter
+    from meltbench.analysis.perplexity import TextIntelligence
     from meltbench.analysis.stats import Estimate
-    from meltbench.records import RunRecord
-    from meltbench.store import Store
+    from meltbench.records import RunRecord, Score
 
-    Scores = Sequence[Mapping[str, Any]]
+    Groups = dict[tuple[str, str], dict[str, list[Score]]]
 
-_COLUMNS = ("run_id", "item", "point", "method", "correct", "parsed", "requests")
-_UNITS = {"accuracy": "1", "mean_power_w": "W", "mean_energy_j": "J", "ipw_per_w": "1/W", "ipj_per_j": "1/J"}
+_COSTS = (("mean_power_w", "W"), ("mean_energy_j", "J"))
 
 
-def read_scores(store: Store, run_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """The scores of these runs; none where nothing of the store was ever scored."""
-    known = index.query(store, "SELECT 1 FROM duckdb_tables() WHERE table_name = 'scores'", None).fetchall()
-    if not known:
-        return []
-    # One text for all: the number of runs is bounded by the command line.
-    places = ", ".join("?" for _ in run_ids)
-    found = index.query(
-        store, f"SELECT {', '.join(_COLUMNS)} FROM scores WHERE run_id IN ({places})", list(run_ids)
-    ).fetchall()
-    return [dict(zip(_COLUMNS, row, strict=True)) for row in found]
-
-
-def joined_accuracy(scores: Scores, run_id: str) -> Accuracy:
+def joined_accuracy(record: RunRecord) -> Accuracy:
     """The accuracy of another run, to be joined with a cost. Raises UserError where it has not exactly one."""
-    groups = _grouped(scores)
+    groups = {key: of_runs for key, of_runs in _grouped([record]).items() if key[1] != TEXT}
     if not groups:
-        raise UserError(f"run {run_id} has no scores", hint="--accuracy takes a run of an accuracy workload")
+        raise UserError(f"run {record.run_id} has no accuracy", hint="--accuracy takes a run of an accuracy workload")
     if len(groups) > 1:
         named = ", ".join(" ".join(part for part in key if part) for key in groups)
-        raise UserError(f"run {run_id} has {len(groups)} accuracies: {named}", hint="--accuracy takes a run with one")
-    ((_, method), rows) = next(iter(groups.items()))
-    marks = [(str(row["item"]), float(row["correct"])) for row in rows if row["correct"] is not None]
+        hint = "--accuracy takes a run with one"
+        raise UserError(f"run {record.run_id} has {len(groups)} accuracies: {named}", hint=hint)
+    ((_, method), of_runs) = next(iter(groups.items()))
+    marks = [(one.item, one.correct) for one in of_runs[record.run_id] if one.correct is not None]
     return Accuracy(accuracy_of(marks), "loglik" if origin_of(method) == "loglik" else "inherited")
 
 
-def efficiency(records: Sequence[RunRecord], scores: Scores, joined: Accuracy | None = None) -> list[dict[str, Any]]:
+def efficiency(records: Sequence[RunRecord], joined: Accuracy | None = None) -> list[dict[str, Any]]:
     """One document a point and method of these runs, which must be repetitions of each other; keys: docs/json.md.
 
     Without ``joined`` the runs need scores of their own. With it a query is a scored item, or of runs without scores a
@@ -58,45 +46,84 @@ def efficiency(records: Sequence[RunRecord], scores: Scores, joined: Accuracy | 
     """
     hint = "give the repetitions of one cell, and another command for another"
     demand_same([record.manifest for record in records], workload=True, hint=hint)
-    meter = meter_of(records)
-    groups = _grouped(scores)
-    if not groups and joined is None:
-        raise UserError(
-            f"run {records[0].run_id} has no scores",
-            hint="measure an accuracy workload, or join one with --accuracy RUN",
-        )
-    made = []
-    for (point, method), rows in groups.items() or [(("", ""), None)]:
-        queries = [
-            query
-            for record in records
-            for query in queries_of(record, None if rows is None else [r for r in rows if r["run_id"] == record.run_id])
-        ]
-        found = intelligence(queries, meter, origin_of(method), joined)
-        unparsed = 0 if rows is None else sum(row["parsed"] is False for row in rows)
-        made.append(_document(records, point, method, found, unparsed))
-    return made
+    meter, groups = meter_of(records), _grouped(records)
+    if joined is not None:
+        groups = {key: of_runs for key, of_runs in groups.items() if key[1] != TEXT}
+        if not groups:
+            queries = [query for record in records for query in queries_of(record, None)]
+            found = intelligence(queries, meter, joined=joined)
+            return [_document(records, "", "", found, _of_accuracy(found), joined.origin)]
+    elif not groups:
+        hint = "measure an accuracy workload, or join one with --accuracy RUN"
+        raise UserError(f"run {records[0].run_id} has no scores", hint=hint)
+    return [
+        _of_text(records, point, of_runs, meter)
+        if method == TEXT
+        else _of_answers(records, (point, method), of_runs, meter, joined)
+        for (point, method), of_runs in groups.items()
+    ]
 
 
-def _grouped(scores: Scores) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
-    """Scores by point and method, in order of their names."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in scores:
-        groups.setdefault((str(row["point"] or ""), str(row["method"] or "")), []).append(row)
+def _grouped(records: Sequence[RunRecord]) -> Groups:
+    """Scores by point and method, in order of their names, and by run."""
+    groups: Groups = {}
+    for record in records:
+        for one in record.scores:
+            of_runs = groups.setdefault((one.point, one.method), {each.run_id: [] for each in records})
+            of_runs[record.run_id].append(one)
     return dict(sorted(groups.items()))
 
 
+def _of_answers(
+    records: Sequence[RunRecord],
+    key: tuple[str, str],
+    of_runs: dict[str, list[Score]],
+    meter: Meter,
+    joined: Accuracy | None,
+) -> dict[str, Any]:
+    queries = [query for record in records for query in queries_of(record, of_runs[record.run_id])]
+    found = intelligence(queries, meter, origin_of(key[1]), joined)
+    made = _document(records, *key, found, _of_accuracy(found), found.accuracy.origin)
+    unparsed = sum(one.correct is not None and not one.parsed for scores in of_runs.values() for one in scores)
+    if unparsed and joined is None:
+        made["flags"].append(f"unparsed: {unparsed} answers could not be read, and count as wrong")
+    return made
+
+
+def _of_text(records: Sequence[RunRecord], point: str, of_runs: dict[str, list[Score]], meter: Meter) -> dict[str, Any]:
+    chunks = [
+        Chunk(query, score.value, score.n or 0)
+        for record in records
+        for query, score in zip(queries_of(record, of_runs[record.run_id]), of_runs[record.run_id], strict=True)
+    ]
+    found = text_intelligence(chunks, meter)
+    numbers = [_row("perplexity", "1", "", found.perplexity), *_of_costs(found.gross, found.net, "pp")]
+    return _document(records, point, TEXT, found, numbers, "loglik")
+
+
+def _of_accuracy(found: Intelligence) -> list[dict[str, Any]]:
+    return [_row("accuracy", "1", "", found.accuracy.estimate), *_of_costs(found.gross, found.net, "ip")]
+
+
+def _of_costs(gross: Cost, net: Cost, prefix: str) -> list[dict[str, Any]]:
+    rows = []
+    for which, cost in (("gross", gross), ("net", net)):
+        rows += [_row(name, unit, which, getattr(cost, name)) for name, unit in _COSTS]
+        rows += [_row(f"{prefix}w_per_w", "1/W", which, cost.per_w), _row(f"{prefix}j_per_j", "1/J", which, cost.per_j)]
+    return rows
+
+
 def _document(
-    records: Sequence[RunRecord], point: str, method: str, found: Intelligence, unparsed: int
+    records: Sequence[RunRecord],
+    point: str,
+    method: str,
+    found: Intelligence | TextIntelligence,
+    numbers: list[dict[str, Any]],
+    origin: str,
 ) -> dict[str, Any]:
     about = records[0].manifest
     runner = about["runner"]
-    rows = [_row("accuracy", "", found.accuracy.estimate)]
-    for which, cost in (("gross", found.gross), ("net", found.net)):
-        rows += [_row(name, which, getattr(cost, name)) for name in _UNITS if name != "accuracy"]
     flags = list(found.flags)
-    if unparsed:
-        flags.append(f"unparsed: {unparsed} answers could not be read, and count as wrong")
     invalid = [record.run_id for record in records if record.manifest.get("validity") == "invalid"]
     if invalid:
         flags.append(f"invalid: {', '.join(invalid)} is no valid run, and was used because it was named")
@@ -111,15 +138,15 @@ def _document(
         "workload": (about.get("workload") or {}).get("name"),
         "point": point,
         "method": method,
-        "origin": found.accuracy.origin,
+        "origin": origin,
         "scope": found.scope,
         "klass": found.klass,
         "n_queries": found.n_queries,
         "n_items": found.n_items,
-        "numbers": rows,
+        "numbers": numbers,
         "flags": flags,
     }
 
 
-def _row(name: str, which: str, one: Estimate) -> dict[str, Any]:
-    return {"name": name, "energy": which or None, "unit": _UNITS[name], **asdict(one)}
+def _row(name: str, unit: str, which: str, one: Estimate) -> dict[str, Any]:
+    return {"name": name, "energy": which or None, "unit": unit, **asdict(one)}

@@ -66,8 +66,9 @@ def record(
     run_id: str = "r1", lengths: list[tuple[int, int]] | None = None, noise: float = 0.0, seed: int = 0, **more: Any
 ) -> RunRecord:
     requests = more.pop("requests", None) or in_turn(lengths or LENGTHS, noise, seed)
-    reason = more.pop("reason", None)
-    return RunRecord(run_id, manifest(run_id, **more), requests=requests, measures=measures(requests, reason))
+    reason, scores = more.pop("reason", None), more.pop("scores", [])
+    about = manifest(run_id, **more)
+    return RunRecord(run_id, about, requests=requests, measures=measures(requests, reason), scores=scores)
 
 
 def stored(store: Store, **more: Any) -> str:

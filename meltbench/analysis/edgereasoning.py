@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from meltbench.analysis import linear
+from meltbench.analysis.stats import t_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,7 @@ PREFILL_UNITS = ("s/token^2", "s/token", "s")
 DECODE_NAMES = ("n", "m")
 DECODE_UNITS = ("s/token", "s/token^2")
 _SHOWN = 6
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def _fit_prefill(observations: Sequence[Observation]) -> Form:
     if made is None:
         near = f"{lengths[0]} to {lengths[-1]} tokens"
         return Form(None, reason=f"degenerate: prompts of {near} are too alike for three parameters")
-    return Form(made, (lengths[0], lengths[-1]))
+    return _possible(Form(made, (lengths[0], lengths[-1])), PREFILL_UNITS)
 
 
 def _fit_decode(observations: Sequence[Observation]) -> Form:
@@ -128,7 +130,18 @@ def _fit_decode(observations: Sequence[Observation]) -> Form:
         why = f"degenerate: the requests' mean contexts ({said} tokens) are too alike to tell what a longer one costs"
         return Form(None, reason=why)
     ins, steps = [one.n_in for one in mine], [one.n_steps for one in mine]
-    return Form(made, (min(ins), max(ins)), (min(steps), max(steps)))
+    return _possible(Form(made, (min(ins), max(ins)), (min(steps), max(steps))), DECODE_UNITS)
+
+
+def _possible(form: Form, units: Sequence[str]) -> Form:
+    """The form, unless a parameter is below zero for certain: nothing takes less time the more of it there is."""
+    fit = form.fit
+    assert fit is not None
+    for name, value, error, unit in zip(fit.names, fit.values, fit.errors, units, strict=True):
+        if value + t_quantile(fit.dof) * error < -_ROUNDING * max(abs(v) for v in fit.values):
+            why = f"impossible: {name} = {value:.2g} ± {error:.2g} {unit}; measure prompts and answers that differ more"
+            return Form(None, reason=why)
+    return form
 
 
 def _decode_row(n_in: int, n_steps: int) -> tuple[float, float]:
@@ -166,10 +179,13 @@ def added(first: Prediction, second: Prediction) -> Prediction:
 
 
 def _bounded(value: float, half: float, beyond: str) -> Prediction:
-    """A time with its interval: what comes out at or below zero is no time."""
+    """A time with its interval: what cannot be told from zero is no prediction."""
     if value <= 0:
-        return Prediction(None, beyond=beyond, reason=f"not_positive: the fitted form gives {value:.3g} s here")
-    return Prediction(value, max(value - half, 0.0), value + half, beyond)
+        return Prediction(None, reason=f"not_positive: the fitted form gives {value:.3g} s here")
+    if half >= value:
+        told = f"too_uncertain: {value:.3g} s ± {half:.2g} s" + (f"; {beyond}" if beyond else "")
+        return Prediction(None, reason=told)
+    return Prediction(value, value - half, value + half, beyond)
 
 
 def _outside(what: str, asked: int, known: tuple[int, int]) -> str:

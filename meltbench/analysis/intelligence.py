@@ -25,7 +25,10 @@ from meltbench.analysis import stats
 from meltbench.analysis.stats import Estimate, missing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    # A cost of every query and the mean of it, to what is wanted per watt or per joule.
+    Ratio = Callable[[Sequence[float], Estimate], Estimate]
 
 Origin = Literal["generated", "loglik", "inherited"]
 
@@ -35,7 +38,7 @@ class Query:
     """One question as it was answered once.
 
     ``correct``: 0 to 1, None where it has no score; ``energy_j`` and ``latency_s`` from its sending to its end, of all
-    requests that it took; ``net_energy_j``: less what idling would have taken.
+    requests that it took, else ``energy_reason``; ``net_energy_j``: less what idling would have taken.
     """
 
     item: str
@@ -44,6 +47,7 @@ class Query:
     latency_s: float | None
     net_energy_j: float | None = None
     run: str = ""
+    energy_reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,12 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a query cost on average, gross or net, and what that makes of the accuracy."""
+    """What a query cost on average, gross or net, and how good the answers were per watt and per joule of it."""
 
     mean_power_w: Estimate
     mean_energy_j: Estimate
-    ipw_per_w: Estimate
-    ipj_per_j: Estimate
+    per_w: Estimate
+    per_j: Estimate
 
 
 @dataclass(frozen=True)
@@ -104,14 +108,21 @@ def intelligence(
     """
     scored = list(queries) if joined is not None else [one for one in queries if one.correct is not None]
     accuracy = joined or Accuracy(accuracy_of([(one.item, one.correct or 0.0) for one in scored]), origin)
-    runs = sorted({one.run for one in scored})
-    gross = _cost(scored, [one.energy_j for one in scored], accuracy, joined is None, meter, 0.0)
-    net = _cost(scored, [one.net_energy_j for one in scored], accuracy, joined is None, meter, meter.baseline_u_w)
+
+    def ratio(values: Sequence[float], mean: Estimate) -> Estimate:
+        return _ratio(scored, values, mean, accuracy, together=joined is None)
+
+    gross, net = costs_of(scored, meter, ratio)
     return Intelligence(
-        *(accuracy, gross, net, meter.scope, meter.klass, len(scored)),
+        accuracy,
+        gross,
+        net,
+        meter.scope,
+        meter.klass,
+        len(scored),
         len({one.item for one in scored}),
-        len(runs),
-        tuple(_flags(queries, scored, accuracy, meter)),
+        len({one.run for one in scored}),
+        tuple(_of_accuracy(accuracy) + flags_of(queries, scored, meter)),
     )
 
 
@@ -146,15 +157,15 @@ def _by_items(values: Sequence[float], items: Sequence[str], *, bounded: bool = 
     return Estimate(value, lo, hi, se, n, k, "t over items")
 
 
+def costs_of(queries: Sequence[Query], meter: Meter, ratio: Ratio) -> tuple[Cost, Cost]:
+    """Gross and net. ``ratio``: what to make of every query's cost and the mean of it."""
+    gross = _cost(queries, [one.energy_j for one in queries], meter, 0.0, ratio)
+    return gross, _cost(queries, [one.net_energy_j for one in queries], meter, meter.baseline_u_w, ratio)
+
+
 def _cost(
-    queries: Sequence[Query],
-    energies: Sequence[float | None],
-    accuracy: Accuracy,
-    together: bool,
-    meter: Meter,
-    baseline_u_w: float | None,
+    queries: Sequence[Query], energies: Sequence[float | None], meter: Meter, baseline_u_w: float | None, ratio: Ratio
 ) -> Cost:
-    """Mean power, mean energy and both ratios. ``together``: accuracy and cost are of the same answers."""
     found = [
         (energy, one.latency_s)
         for one, energy in zip(queries, energies, strict=True)
@@ -162,27 +173,32 @@ def _cost(
     ]
     n = len(queries)
     if len(found) < n or not n:
-        what = f"no_energy: {n - len(found)} of {n} queries have none" if n else "no_items: nothing was scored"
-        return Cost(*([missing(what, n)] * 4))
-    joules = [energy for energy, _ in found]
-    seconds = [s for _, s in found]
-    watts = [energy / s for energy, s in found]
-    duration_s = sum(seconds) / n
+        return Cost(*([missing(_lacking(queries, n - len(found)), n)] * 4))
+    duration_s = sum(s for _, s in found) / n
     made = []
-    for values, per_w in ((watts, 1.0), (joules, duration_s)):
+    for values, seconds in (([energy / s for energy, s in found], 1.0), ([energy for energy, _ in found], duration_s)):
         mean = _by_items(values, [one.item for one in queries])
-        u = _systematic(meter, mean.value, baseline_u_w, per_w)
-        ratio = _ratio(queries, values, mean, accuracy, together)
-        between = _between_runs(queries, values)
-        made.append((widened(mean, u, between), widened(ratio, u, between)))
-    (power, ipw), (energy, ipj) = made
-    return Cost(power, energy, ipw, ipj)
+        parts = _systematic(meter, mean.value, baseline_u_w, seconds), _between_runs(queries, values)
+        made.append((_widened(mean, *parts), _widened(ratio(values, mean), *parts)))
+    (power, per_w), (energy, per_j) = made
+    return Cost(power, energy, per_w, per_j)
+
+
+def _lacking(queries: Sequence[Query], n: int) -> str:
+    """Why there is no cost: how many queries have none, and why the first of them has none."""
+    if not queries:
+        return "no_items: nothing was scored"
+    without = [one for one in queries if one.energy_j is None]
+    if not without:
+        return f"no_energy: {n} of {len(queries)} queries have no net energy, for want of an idle baseline or a time"
+    why = next((one.energy_reason for one in without if one.energy_reason), "")
+    return f"no_energy: {n} of {len(queries)} queries have none" + (f" ({why})" if why else "")
 
 
 def _ratio(
-    queries: Sequence[Query], values: Sequence[float], mean: Estimate, accuracy: Accuracy, together: bool
+    queries: Sequence[Query], values: Sequence[float], mean: Estimate, accuracy: Accuracy, *, together: bool
 ) -> Estimate:
-    """Accuracy over a mean cost, before what no resampling shows."""
+    """Accuracy over a mean cost, before what no resampling shows. ``together``: both are of the same answers."""
     share = accuracy.estimate.value
     if not together or share is None or share in (0.0, 1.0):  # answers that are all alike have nothing to resample
         return stats.ratio_of_estimates(accuracy.estimate, mean)
@@ -219,7 +235,7 @@ def _alike(queries: Sequence[Query]) -> bool:
     return len(asked) > 1 and all(items == asked[0] for items in asked)
 
 
-def widened(found: Estimate, *parts: float) -> Estimate:
+def _widened(found: Estimate, *parts: float) -> Estimate:
     """The interval with further relative half-widths added in quadrature on the log scale; a bound of 0 stays."""
     if found.value is None or found.lo is None or found.hi is None:
         return found
@@ -230,15 +246,19 @@ def widened(found: Estimate, *parts: float) -> Estimate:
     return replace(found, lo=found.value * math.exp(-down), hi=found.value * math.exp(up))
 
 
-def _flags(queries: Sequence[Query], scored: Sequence[Query], accuracy: Accuracy, meter: Meter) -> list[str]:
+def _of_accuracy(accuracy: Accuracy) -> list[str]:
+    if accuracy.origin == "generated":
+        return []
+    how = {"loglik": "scored by log-likelihood", "inherited": "inherited from another run"}[accuracy.origin]
+    return [f"accuracy_{accuracy.origin}: the accuracy was {how}, not by answers that were generated at this cost"]
+
+
+def flags_of(queries: Sequence[Query], scored: Sequence[Query], meter: Meter) -> list[str]:
     """What a reader has to know before these numbers are put beside others."""
     out = []
-    if accuracy.origin != "generated":
-        how = {"loglik": "scored by log-likelihood", "inherited": "inherited from another run"}[accuracy.origin]
-        out.append(f"accuracy_{accuracy.origin}: the accuracy was {how}, not by the answers that cost the energy")
     if len(scored) < len(queries):
         out.append(f"unscored: {len(queries) - len(scored)} of {len(queries)} queries have no score and are left out")
-    if meter.gain_u is None:
+    if meter.gain_u is None and any(one.energy_j is not None for one in scored):
         out.append("gain_unknown: nobody stated the meter's gain, so the interval holds scatter alone")
     runs = {one.run for one in scored}
     if len(runs) == 1:

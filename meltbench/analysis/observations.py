@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from meltbench.analysis.edgereasoning import Observation
 from meltbench.analysis.intelligence import Meter, Query
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meltbench.analysis.intelligence import Origin
-    from meltbench.records import Measure, Request, RunRecord
+    from meltbench.records import Measure, Request, RunRecord, Score
 
-_MAX_REQUESTS = 100_000  # behind one score; the column is text, and a text can say anything
+TEXT = "nll"  # the method of a score that is the log-likelihood of a text
+_INDEX = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -147,25 +148,23 @@ def _baseline(record: RunRecord, gain_u: float | None) -> tuple[float, float] | 
     return (before + after) / 2, math.hypot(abs(before - after) / 2, u_before / 2, u_after / 2)
 
 
-def queries_of(record: RunRecord, scores: Sequence[Mapping[str, Any]] | None) -> list[Query]:
+def queries_of(record: RunRecord, scores: Sequence[Score] | None) -> list[Query]:
     """The queries of a run: its scored items, each with all requests behind it; ``scores`` None: its timed requests.
 
     Energy is the sum over the requests, None where one of them has none. Latency is the time in which at least one of
     them was under way: of votes that were taken side by side it is not their sum.
     """
     total = total_energy(record)
-    refused = total is not None and total.value is None
+    refused = str(total.reason) if total is not None and total.value is None else ""
     idle = _baseline(record, None if total is None else _gain_u(total))
     by_index = {one.index: one for one in record.requests}
+    asked: list[tuple[str, float | None, list[Request]]] = []
     if scores is None:
         asked = [(one.item, None, [one]) for one in record.requests if one.role == "timed"]
-    else:
-        asked = []
-        for row in scores:
-            behind = [by_index.get(index) for index in indices(row.get("requests"))]
-            known = [one for one in behind if one is not None]
-            correct = row.get("correct")
-            asked.append((str(row["item"]), correct, known if len(known) == len(behind) else []))
+    for score in scores or ():
+        behind = [by_index.get(int(word)) for word in _INDEX.findall(score.requests)]
+        known = [one for one in behind if one is not None]
+        asked.append((score.item, score.correct, known if len(known) == len(behind) else []))
     return [_query(record.run_id, item, correct, behind, refused, idle) for item, correct, behind in asked]
 
 
@@ -174,14 +173,15 @@ def _query(
     item: str,
     correct: float | None,
     behind: Sequence[Request],
-    refused: bool,
+    refused: str,
     idle: tuple[float, float] | None,
 ) -> Query:
-    energies = [one.energy_j for one in behind if one.energy_j is not None]
-    energy_j = sum(energies) if energies and len(energies) == len(behind) and not refused else None
+    why = refused or ("" if behind else "the requests behind it are not in the run")
+    why = why or next((one.energy_reason or "no reason" for one in behind if one.energy_j is None), "")
+    energy_j = None if why else sum(one.energy_j or 0.0 for one in behind)
     latency_s = _under_way_s(behind) if behind else None
     net_j = None if energy_j is None or latency_s is None or idle is None else energy_j - idle[0] * latency_s
-    return Query(item, correct, energy_j, latency_s, net_j, run)
+    return Query(item, correct, energy_j, latency_s, net_j, run, why)
 
 
 def _under_way_s(requests: Sequence[Request]) -> float:
@@ -192,19 +192,6 @@ def _under_way_s(requests: Sequence[Request]) -> float:
     return total_ns / 1e9
 
 
-def indices(cell: Any) -> list[int]:
-    """The requests behind a score: a list, or a text of numbers.
-
-    >>> indices("[3, 4]"), indices([3, 4]), indices(None)
-    ([3, 4], [3, 4], [])
-    """
-    if cell is None:
-        return []
-    if isinstance(cell, str):
-        return [int(word) for word in re.findall(r"\d{1,9}", cell)[:_MAX_REQUESTS]]
-    return [int(one) for one in list(cell)[:_MAX_REQUESTS]]
-
-
 def origin_of(method: str) -> Origin:
     """Where an accuracy comes from, by the name of the method that scored it."""
-    return "loglik" if "loglik" in method.lower() else "generated"
+    return "loglik" if method.startswith("loglik") else "generated"

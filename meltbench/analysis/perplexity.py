@@ -2,7 +2,9 @@
 
     PPW = 1 / (E[ppl] E[P])      PPJ = 1 / (E[ppl] E[P tau])
 
-so that more is better, as of IPW and IPJ. A query is a chunk of the text.
+so that more is better, as of IPW and IPJ. A query is a chunk of the text. Perplexity is exp of the mean negative
+log-likelihood over all tokens, as llama-perplexity prints it. The paper takes the mean of the queries' perplexities
+instead, which one bad query can rule; of chunks of equal length the difference is small.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from meltbench.analysis import stats
-from meltbench.analysis.intelligence import widened
+from meltbench.analysis.intelligence import Cost, Query, costs_of, flags_of
 from meltbench.analysis.stats import Estimate, missing
 
 if TYPE_CHECKING:
@@ -25,77 +27,82 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of text that was scored: the sum of its tokens' log-likelihoods (natural), and what that cost."""
+    """A piece of text that was scored: the sum of its tokens' natural log-likelihoods, None where it has none, how many
+    those were, and what it cost as a query."""
 
-    loglik: float
+    query: Query
+    loglik: float | None
     n_tokens: int
-    energy_j: float | None
-    latency_s: float | None
 
 
 @dataclass(frozen=True)
 class TextIntelligence:
-    """Perplexity, and what it makes of power and energy: ``ppw_per_w`` and ``ppj_per_j``, the more the better."""
+    """Perplexity, and its inverse per watt and per joule, gross and net. ``flags`` as of Intelligence."""
 
     perplexity: Estimate
-    ppw_per_w: Estimate
-    ppj_per_j: Estimate
+    gross: Cost
+    net: Cost
     scope: str
     klass: str | None
+    n_queries: int
+    n_items: int
+    flags: tuple[str, ...]
 
 
 def text_intelligence(chunks: Sequence[Chunk], meter: Meter) -> TextIntelligence:
-    """PPW and PPJ with a chunk as the query. Perplexity is exp of the mean negative log-likelihood over all tokens.
+    """Perplexity, PPW and PPJ; a chunk without a score is left out, one without an energy leaves no PPW and PPJ."""
+    known = [(one.query, -one.loglik, one.n_tokens) for one in chunks if one.loglik is not None and one.n_tokens > 0]
+    queries, items = [query for query, _, _ in known], [query.item for query, _, _ in known]
+    of_text = [[nll for _, nll, _ in known], [float(n) for _, _, n in known]]
 
-    The paper takes the mean of the queries' perplexities instead, which one bad query can rule; of chunks of equal
-    length the difference is small, and ours is the number that llama-perplexity prints.
-    """
-    known = [one for one in chunks if one.n_tokens > 0]
-    if not known:
-        nothing = missing("no_items: nothing was scored")
-        return TextIntelligence(nothing, nothing, nothing, meter.scope, meter.klass)
-    columns = [[-one.loglik for one in known], [float(one.n_tokens) for one in known]]
-    level = _exp_mean(stats.cluster_sums(columns))
-    metered = [
-        (one.energy_j, one.latency_s)
-        for one in known
-        if one.energy_j is not None and one.latency_s is not None and one.latency_s > 0
-    ]
-    if len(metered) < len(known):
-        why = missing(f"no_energy: {len(known) - len(metered)} of {len(known)} chunks have none", len(known))
-        return TextIntelligence(level, why, why, meter.scope, meter.klass)
-    made: list[Estimate] = []
-    for values in ([energy / s for energy, s in metered], [energy for energy, _ in metered]):
-        sums = stats.cluster_sums([*columns, values, [1.0] * len(known)])
-        made.append(widened(_per_cost(sums), 2 * (meter.gain_u or 0.0)))
-    ppw, ppj = made
-    return TextIntelligence(level, ppw, ppj, meter.scope, meter.klass)
+    def ratio(values: Sequence[float], mean: Estimate) -> Estimate:
+        if mean.value is None or mean.value <= 0 or (mean.lo is not None and mean.lo <= 0):
+            return missing("not_positive: the mean cost cannot be told from zero", len(values))
+        return _inverse(stats.cluster_sums([*of_text, values, [1.0] * len(values)], items))
+
+    gross, net = costs_of(queries, meter, ratio)
+    return TextIntelligence(
+        _perplexity(stats.cluster_sums(of_text, items)),
+        gross,
+        net,
+        meter.scope,
+        meter.klass,
+        len(queries),
+        len(set(items)),
+        tuple(flags_of([one.query for one in chunks], queries, meter)),
+    )
 
 
-def _exp_mean(sums: stats.Array) -> Estimate:
+def _perplexity(sums: stats.Array) -> Estimate:
     """exp of a mean over tokens, its interval from chunks."""
+    if not len(sums):
+        return missing("no_items: nothing was scored")
     if len(sums) >= stats.FEW:
         return stats.bootstrap(sums, lambda s: np.exp(s[..., 0] / s[..., 1]))
-    return _exp_few(sums, float(np.exp(sums[:, 0].sum() / sums[:, 1].sum())), sums[:, 2:])
+    nll, tokens = sums[:, 0], sums[:, 1]
+    return _few(float(np.exp(nll.sum() / tokens.sum())), _shares(nll, tokens))
 
 
-def _per_cost(sums: stats.Array) -> Estimate:
-    """1 / (perplexity x mean cost): columns are negative log-likelihood, tokens, cost, ones."""
+def _inverse(sums: stats.Array) -> Estimate:
+    """1 / (perplexity x mean cost): columns are negative log-likelihood, tokens, cost, how many."""
     if len(sums) >= stats.FEW:
         return stats.bootstrap(sums, lambda s: np.exp(-s[..., 0] / s[..., 1]) * s[..., 3] / s[..., 2])
-    nll, tokens, cost, n = sums.sum(axis=0)
-    return _exp_few(sums, float(np.exp(-nll / tokens) * n / cost), sums[:, 2:])
+    nll, tokens, cost, n = sums.T
+    value = float(np.exp(-nll.sum() / tokens.sum()) * n.sum() / cost.sum())
+    return _few(value, _shares(nll, tokens) + cost / cost.sum() - n / n.sum())
 
 
-def _exp_few(sums: stats.Array, value: float, cost: stats.Array) -> Estimate:
-    """t on the log, linearised, of fewer than ten chunks; ``cost``: its column and ones, or no columns."""
-    k = len(sums)
+def _shares(nll: stats.Array, tokens: stats.Array) -> stats.Array:
+    """What each chunk adds to the log of the perplexity, beyond its share of the tokens."""
+    made: stats.Array = (nll - tokens * (nll.sum() / tokens.sum())) / tokens.sum()
+    return made
+
+
+def _few(value: float, shares: stats.Array) -> Estimate:
+    """t on the log, linearised, for fewer than ten chunks."""
+    k = len(shares)
     if k == 1:
         return Estimate(value, n=1, clusters=1, method="one chunk")
-    nll, tokens = sums[:, 0], sums[:, 1]
-    share = (nll - tokens * (nll.sum() / tokens.sum())) / tokens.sum()
-    if cost.size:
-        share = share + cost[:, 0] / cost[:, 0].sum() - 1 / k
-    se = math.sqrt(k / (k - 1) * float(share @ share))
+    se = math.sqrt(k / (k - 1) * float(shares @ shares))
     factor = math.exp(stats.t_quantile(k - 1) * se)
     return Estimate(value, value / factor, value * factor, value * se, k, k, "t on the log")

@@ -20,7 +20,7 @@ def intelligence(
     as_json: Json = False,
 ) -> None:
     """Accuracy, intelligence per watt and per joule of runs, gross and net, with joint intervals and their scope."""
-    from meltbench.efficiency import efficiency, joined_accuracy, read_scores
+    from meltbench.efficiency import efficiency, joined_accuracy
     from meltbench.predicting import named
     from meltbench.report.intelligence import intelligence_sheet, notes
     from meltbench.report.sheet import print_sheet
@@ -28,12 +28,8 @@ def intelligence(
 
     check_format(as_json=as_json, as_markdown=as_markdown)
     store = find_store(data)
-    records = named(store, run)
-    joined = None
-    if accuracy is not None:
-        other = store.resolve(accuracy, among=store.stored_ids()).run_id
-        joined = joined_accuracy(read_scores(store, [other]), other)
-    documents = efficiency(records, read_scores(store, [record.run_id for record in records]), joined)
+    joined = None if accuracy is None else joined_accuracy(*named(store, [accuracy]))
+    documents = efficiency(named(store, run), joined)
     if as_json:
         print_json(documents)
         return

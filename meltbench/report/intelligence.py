@@ -31,15 +31,15 @@ def intelligence_sheet(document: Document) -> Sheet:
             continue
         interval = MISSING
         if one["lo"] is not None:
-            interval = f"{_told(one['lo'], one['unit'])} to {_told(one['hi'], one['unit'])}"
-        sheet.rows.append((name, which, _told(one["value"], one["unit"]), interval, str(one["n"]), _note(one)))
+            interval = f"{_told(one['lo'], one)} to {_told(one['hi'], one)}"
+        sheet.rows.append((name, which, _told(one["value"], one), interval, str(one["n"]), _note(one)))
     return sheet
 
 
 def notes(document: Document) -> list[str]:
     """Scope, class and flags, a line each."""
     n = len(document["runs"])
-    scope = f"scope {document['scope']}, class {document['klass'] or 'unknown'}, accuracy {document['origin']}"
+    scope = f"scope {document['scope']}, class {document['klass'] or 'unknown'}, {document['origin']}"
     return [
         f"{scope}: {document['n_queries']} queries of {document['n_items']} items in {n} run{'s' * (n > 1)}",
         *document["flags"],
@@ -52,7 +52,8 @@ def _note(one: Document) -> str:
     return str(one["method"])
 
 
-def _told(value: float, unit: str) -> str:
-    if unit == "1":
+def _told(value: float, one: Document) -> str:
+    unit = str(one["unit"])
+    if one["name"] == "accuracy":
         return f"{value * 100:.3g} %"
     return f"{value:.3g} {unit}" if unit in ("1/W", "1/J") else quantity(value, unit)

@@ -145,10 +145,21 @@ def test_too_little_says_what_is_lacking():
 
 
 def test_a_time_below_zero_is_no_time():
-    down = [Observation(i, 0, 2.0 - 0.5 * i, None) for i in (1, 2, 3)] * 2
-    latency = fit_latency(down)
+    near = [Observation(i, 0, s, None) for i, s in ((1, 1.0), (2, 0.8), (3, 0.75), (1, 1.1), (2, 0.9), (3, 0.6))]
+    latency = fit_latency(near)
     assert latency.prefill.fit is not None
-    assert "not_positive" in predict_prefill(latency.prefill, 20).reason
+    assert predict_prefill(latency.prefill, 2).value == pytest.approx(0.85, rel=0.05)
+    assert "too_uncertain: " in predict_prefill(latency.prefill, 50).reason
+    bent = replace(latency.prefill, fit=replace(latency.prefill.fit, values=(-1.0, 0.0, 1.0)))
+    assert predict_prefill(bent, 3).reason == "not_positive: the fitted form gives -8 s here"
+
+
+def test_a_fit_that_no_machine_could_be_is_none():
+    falling = [Observation(i, 10, 2.0 - 0.5 * i, 5.0 - 0.4 * i) for i in (1, 2, 3)] * 2
+    latency = fit_latency(falling)
+    assert latency.prefill.reason.startswith("impossible: b = -0.5 ± ")
+    assert latency.decode.reason.startswith("impossible: m = -0.04 ± ")
+    assert "measure prompts and answers that differ more" in latency.decode.reason
 
 
 def test_stated_uncertainties_weigh():

@@ -42,32 +42,31 @@ def test_both_are_ratios_of_means():
     assert found.accuracy.estimate.value == pytest.approx(2 / 3)
     assert found.gross.mean_power_w.value == pytest.approx((5 + 10 + 10) / 3)
     assert found.gross.mean_energy_j.value == pytest.approx(20)
-    assert found.gross.ipw_per_w.value == pytest.approx((2 / 3) / (25 / 3))
-    assert found.gross.ipj_per_j.value == pytest.approx((2 / 3) / 20)
-    assert found.net.ipj_per_j.value == pytest.approx((2 / 3) / 8)
+    assert found.gross.per_w.value == pytest.approx((2 / 3) / (25 / 3))
+    assert found.gross.per_j.value == pytest.approx((2 / 3) / 20)
+    assert found.net.per_j.value == pytest.approx((2 / 3) / 8)
     assert 0 < found.gross.mean_energy_j.lo < 10 < 30 < found.gross.mean_energy_j.hi
     assert (found.scope, found.klass, found.n_queries, found.n_items, found.n_runs) == ("wall", "A", 3, 3, 1)
-    assert found.gross.ipw_per_w.n == 3
+    assert found.gross.per_w.n == 3
     assert [flag.partition(":")[0] for flag in found.flags] == ["one_run"]
 
 
 def test_the_truth_lies_in_the_interval():
-    hits, trials, true_w, true_j = 0, 60, 0.6 / 8, None
+    length = np.random.default_rng(99).uniform(1, 3, 400_000)
+    true_w = float((0.6 * (1.3 - 0.15 * length)).mean()) / 8
+    true_j = true_w / float(length.mean())
+    hits, trials = 0, 60
     for seed in range(trials):
-        queries = asked(80, seed)
-        found = intelligence(queries, EXACT)
-        length = np.random.default_rng(99).uniform(1, 3, 400_000)
-        true_w = float((0.6 * (1.3 - 0.15 * length)).mean()) / 8
-        true_j = true_w * 8 / (8 * float(length.mean()))
-        hits += found.gross.ipw_per_w.lo <= true_w <= found.gross.ipw_per_w.hi
-        hits += found.gross.ipj_per_j.lo <= true_j <= found.gross.ipj_per_j.hi
+        found = intelligence(asked(80, seed), EXACT).gross
+        hits += found.per_w.lo <= true_w <= found.per_w.hi
+        hits += found.per_j.lo <= true_j <= found.per_j.hi
     assert hits / (2 * trials) >= 0.92
 
 
 def test_the_gain_widens_every_interval_and_moves_no_number():
     queries = asked(60)
     sure, unsure = intelligence(queries, EXACT), intelligence(queries, Meter("wall", "C", 0.1 / math.sqrt(3)))
-    for name in ("mean_power_w", "mean_energy_j", "ipw_per_w", "ipj_per_j"):
+    for name in ("mean_power_w", "mean_energy_j", "per_w", "per_j"):
         a, b = getattr(sure.gross, name), getattr(unsure.gross, name)
         assert a.value == b.value
         assert b.lo < a.lo <= a.hi < b.hi
@@ -81,18 +80,21 @@ def test_the_baseline_widens_net_numbers_alone():
     sure, unsure = intelligence(queries, EXACT), intelligence(queries, replace(EXACT, baseline_u_w=0.5))
     assert unsure.gross == sure.gross
     assert math.log(unsure.net.mean_power_w.hi / 5.0) == pytest.approx(2 * 0.5 / 5.0)
-    assert unsure.net.ipj_per_j.hi > sure.net.ipj_per_j.hi
+    assert unsure.net.per_j.hi > sure.net.per_j.hi
 
 
 def test_a_query_without_an_energy_leaves_no_number_and_is_counted():
     queries = asked(20)
     queries[3] = replace(queries[3], energy_j=None)
     queries[7] = replace(queries[7], latency_s=None)
+    told = replace(queries[3], energy_reason="stale_sensor: one value")
+    why = intelligence([*queries[:3], told, *queries[4:]], METER).gross.per_w.reason
+    assert why == "no_energy: 2 of 20 queries have none (stale_sensor: one value)"
     found = intelligence(queries, METER)
-    for one in (found.gross.mean_power_w, found.gross.mean_energy_j, found.gross.ipw_per_w, found.gross.ipj_per_j):
+    for one in (found.gross.mean_power_w, found.gross.mean_energy_j, found.gross.per_w, found.gross.per_j):
         assert (one.value, one.lo, one.hi) == (None, None, None)
         assert one.reason == "no_energy: 2 of 20 queries have none"
-    assert found.net.ipw_per_w.reason == "no_energy: 1 of 20 queries have none"
+    assert found.net.per_w.reason == "no_energy: 1 of 20 queries have none"
     assert found.accuracy.estimate.value is not None
 
 
@@ -100,17 +102,19 @@ def test_a_query_without_a_score_is_left_out_and_told():
     queries = [*asked(20), Query("open", None, None, 1.0)]
     found = intelligence(queries, METER)
     assert found.n_queries == 20
-    assert found.gross.ipw_per_w.value is not None
+    assert found.gross.per_w.value is not None
     assert "unscored: 1 of 21 queries have no score and are left out" in found.flags
+    no_idle = intelligence([replace(one, net_energy_j=None) for one in asked(3)], METER)
+    assert no_idle.net.per_w.reason.startswith("no_energy: 3 of 3 queries have no net energy, for want of an idle")
     nothing = intelligence([Query("open", None, 1.0, 1.0)], METER)
     assert nothing.accuracy.estimate.value is None
-    assert nothing.gross.ipj_per_j.reason == "no_items: nothing was scored"
+    assert nothing.gross.per_j.reason == "no_items: nothing was scored"
 
 
 @pytest.mark.parametrize("mark", [0.0, 1.0])
 def test_all_wrong_is_a_real_zero_and_all_right_is_not_certain(mark):
     queries = [replace(one, correct=mark) for one in asked(20)]
-    found = intelligence(queries, EXACT).gross.ipj_per_j
+    found = intelligence(queries, EXACT).gross.per_j
     assert found.value == pytest.approx(mark / intelligence(queries, EXACT).gross.mean_energy_j.value)
     assert found.hi > found.lo
     if mark == 0.0:
@@ -126,7 +130,7 @@ def test_runs_that_differ_widen_what_queries_cannot_tell():
     factor = {"run0": 0.9, "run1": 1.0, "run2": 1.1}
     moved = [replace(one, energy_j=one.energy_j * factor[one.run]) for one in base]
     still, shaken = intelligence(base, EXACT).gross, intelligence(moved, EXACT).gross
-    assert shaken.ipj_per_j.hi / shaken.ipj_per_j.lo > 1.15 * still.ipj_per_j.hi / still.ipj_per_j.lo
+    assert shaken.per_j.hi / shaken.per_j.lo > 1.15 * still.per_j.hi / still.per_j.lo
     assert intelligence(base, EXACT).flags == ()
     assert (intelligence(base, EXACT).n_runs, intelligence(base, EXACT).n_items) == (3, 40)
     parts = [replace(one, run="run0" if int(one.item[1:]) < 20 else "run1") for one in asked(40)]
@@ -137,59 +141,84 @@ def test_an_accuracy_of_elsewhere_is_flagged_and_taken_as_independent():
     queries = [replace(one, correct=None) for one in asked(50)]
     joined = Accuracy(stats.proportion(120, 200), "inherited")
     found = intelligence(queries, METER, joined=joined)
-    assert found.gross.ipw_per_w.value == pytest.approx(0.6 / 8)
-    assert found.gross.ipw_per_w.method == "MOVER"
+    assert found.gross.per_w.value == pytest.approx(0.6 / 8)
+    assert found.gross.per_w.method == "MOVER"
     assert found.flags[0].startswith("accuracy_inherited: ")
     assert intelligence(asked(50), METER, "loglik").flags[0].startswith("accuracy_loglik: ")
     unknown = intelligence(queries, METER, joined=Accuracy(stats.missing("nobody scored it"), "inherited"))
-    assert unknown.gross.ipw_per_w.reason == "nobody scored it"
+    assert unknown.gross.per_w.reason == "nobody scored it"
     assert unknown.gross.mean_power_w.value == pytest.approx(8)
 
 
 def test_an_unknown_gain_is_told():
-    assert any(flag.startswith("gain_unknown: ") for flag in intelligence(asked(20), Meter("soc", "E", None)).flags)
+    unknown = Meter("soc", "E", None)
+    assert any(flag.startswith("gain_unknown: ") for flag in intelligence(asked(20), unknown).flags)
+    unmetered = [replace(one, energy_j=None) for one in asked(20)]
+    assert not any(flag.startswith("gain_unknown: ") for flag in intelligence(unmetered, unknown).flags)
 
 
 def test_net_energy_that_cannot_be_told_from_nothing_has_no_ratio():
     queries = [replace(one, net_energy_j=(-1) ** at * 0.5) for at, one in enumerate(asked(20))]
     found = intelligence(queries, METER)
-    assert found.net.ipj_per_j.value is None
-    assert "not_positive" in found.net.ipj_per_j.reason
-    assert found.gross.ipj_per_j.value is not None
+    assert found.net.per_j.value is None
+    assert "not_positive" in found.net.per_j.reason
+    assert found.gross.per_j.value is not None
 
 
 def test_part_marks_and_one_question():
     found = intelligence([Query("a", 0.5, 10.0, 2.0, 4.0), Query("b", 0.75, 30.0, 3.0, 12.0)], METER)
     assert found.accuracy.estimate.value == pytest.approx(0.625)
     alone = intelligence([Query("a", 0.5, 10.0, 2.0, 4.0)], METER)
-    assert alone.gross.ipw_per_w.value == pytest.approx(0.1)
-    assert alone.gross.ipw_per_w.lo is None
+    assert alone.gross.per_w.value == pytest.approx(0.1)
+    assert alone.gross.per_w.lo is None
+
+
+def chunk(at, loglik, energy_j, run="run0", n=512):
+    return Chunk(Query(f"c{at}", None, energy_j, 5.0, None if energy_j is None else energy_j - 15.0, run), loglik, n)
 
 
 @pytest.mark.parametrize("n", [6, 30])
 def test_perplexity_per_watt_and_joule(n):
     rng = np.random.default_rng(n)
-    nll = rng.normal(2.5, 0.2, n)
-    chunks = [Chunk(-512 * x, 512, 40.0 + y, 5.0) for x, y in zip(nll, rng.normal(0, 1, n), strict=True)]
+    nll, joules = rng.normal(2.5, 0.2, n), rng.normal(40, 1, n)
+    chunks = [chunk(at, -512 * nll[at], joules[at]) for at in range(n)]
     found = text_intelligence(chunks, EXACT)
     level = math.exp(nll.mean())
     assert found.perplexity.value == pytest.approx(level)
     assert found.perplexity.lo < level < found.perplexity.hi
-    mean_j = sum(chunk.energy_j for chunk in chunks) / n
-    assert found.ppj_per_j.value == pytest.approx(1 / (level * mean_j))
-    assert found.ppw_per_w.value == pytest.approx(1 / (level * mean_j / 5))
-    assert found.ppj_per_j.lo < found.ppj_per_j.value < found.ppj_per_j.hi
+    for per_j, per_w, mean in (
+        (found.gross.per_j, found.gross.per_w, joules.mean()),
+        (found.net.per_j, found.net.per_w, joules.mean() - 15),
+    ):
+        assert per_j.value == pytest.approx(1 / (level * mean))
+        assert per_w.value == pytest.approx(1 / (level * mean / 5))
+        assert per_j.lo < per_j.value < per_j.hi
     wider = text_intelligence(chunks, Meter("soc", "D", 0.2 / math.sqrt(3)))
-    assert wider.ppj_per_j.hi > found.ppj_per_j.hi
+    assert wider.gross.per_j.hi > found.gross.per_j.hi
+    again = text_intelligence([*chunks, *(replace(c, query=replace(c.query, run="b")) for c in chunks)], EXACT)
+    assert again.perplexity.lo == pytest.approx(found.perplexity.lo), "the same chunks again tell no more of the text"
+    assert (again.n_queries, again.n_items, again.flags) == (2 * n, n, ())
+
+
+def test_intervals_of_perplexities_cover():
+    rng, hits = np.random.default_rng(8), 0
+    for _ in range(200):
+        nll, joules = rng.normal(2.5, 0.2, 12), rng.normal(40, 4, 12)
+        found = text_intelligence([chunk(at, -512 * nll[at], joules[at]) for at in range(12)], EXACT)
+        hits += found.gross.per_j.lo <= 1 / (math.exp(2.5) * 40) <= found.gross.per_j.hi
+    assert hits / 200 >= 0.92
 
 
 def test_perplexity_without_energy_or_text():
-    chunks = [Chunk(-1000.0, 512, 40.0, 5.0), Chunk(-1100.0, 512, None, 5.0)]
+    chunks = [chunk(0, -1000.0, 40.0), chunk(1, -1100.0, None), chunk(2, None, 30.0)]
     found = text_intelligence(chunks, METER)
     assert found.perplexity.value == pytest.approx(math.exp(2100 / 1024))
-    assert found.ppw_per_w.reason == "no_energy: 1 of 2 chunks have none"
-    assert text_intelligence([], METER).perplexity.value is None
-    assert text_intelligence(chunks[:1], METER).ppj_per_j.lo is None
+    assert found.gross.per_w.reason == "no_energy: 1 of 2 queries have none"
+    assert "unscored: 1 of 3 queries have no score and are left out" in found.flags
+    assert text_intelligence([], METER).perplexity.reason == "no_items: nothing was scored"
+    assert text_intelligence(chunks[:1], METER).gross.per_j.lo is None
+    swung = [chunk(at, -1000.0, 15.0 + (-1) ** at) for at in range(4)]
+    assert "cannot be told from zero" in text_intelligence(swung, METER).net.per_j.reason
 
 
 ROWS = PUBLISHED["ipw"]["row"]

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 from analysis_kit import IDLE_W, answered, in_turn, manifest, measures, record
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from meltbench.analysis.observations import indices, meter_of, observed, origin_of, queries_of, steps_of
+from meltbench.analysis.observations import meter_of, observed, origin_of, queries_of, steps_of
 from meltbench.analysis.sameness import demand_same, differences
 from meltbench.errors import UserError
+from meltbench.records import Score
 
 
 def test_a_server_has_one_step_less_than_tokens():
@@ -99,10 +98,10 @@ def test_a_meter_nobody_knows():
 def test_a_query_is_all_requests_behind_its_score():
     run = record(lengths=[(64, 17)] * 4)
     rows = [
-        {"run_id": "r1", "item": "a", "correct": 1.0, "requests": "[0, 1]"},
-        {"run_id": "r1", "item": "b", "correct": 0.0, "requests": [2]},
-        {"run_id": "r1", "item": "c", "correct": None, "requests": "9"},
-        {"run_id": "r1", "item": "d", "correct": 0.0, "requests": None},
+        Score("a", "exact", 1.0, True, requests="0,1"),
+        Score("b", "exact", 0.0, True, requests="2"),
+        Score("c", "exact", None, False, requests="9"),
+        Score("d", "exact", 0.0, False),
     ]
     a, b, c, d = queries_of(run, rows)
     first = run.requests
@@ -117,7 +116,7 @@ def test_a_query_is_all_requests_behind_its_score():
 def test_votes_side_by_side_last_as_long_as_they_last_together():
     asked = [answered(at, 64, 17, at * 10**8, 0.0, 0) for at in range(3)]
     run = record(requests=[replace(one, energy_j=None) for one in asked])
-    (one,) = queries_of(run, [{"run_id": "r1", "item": "a", "correct": 1.0, "requests": "0 1 2"}])
+    (one,) = queries_of(run, [Score("a", "exact", 1.0, True, requests="0,1,2")])
     assert one.latency_s == pytest.approx(asked[0].e2e_s + 0.2, rel=1e-6)
     assert one.energy_j is None
 
@@ -128,16 +127,8 @@ def test_without_scores_each_timed_request_is_a_query():
     assert [(one.item, one.correct) for one in queries_of(run, None)] == [("q1", None), ("q2", None)]
 
 
-@settings(max_examples=40)
-@given(st.one_of(st.none(), st.text(), st.lists(st.integers(0, 10**6))))
-def test_indices_are_read_whatever_the_column_says(cell):
-    assert all(isinstance(one, int) and one >= 0 for one in indices(cell))
-
-
 def test_methods():
-    assert (origin_of("loglik"), origin_of("mc_loglikelihood"), origin_of("exact")) == (
-        *("loglik", "loglik", "generated"),
-    )
+    assert (origin_of("loglik/bytes"), origin_of("letter"), origin_of("")) == ("loglik", "generated", "generated")
 
 
 def test_runs_of_one_cell_are_the_same_whatever_they_were_asked():

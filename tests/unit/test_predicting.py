@@ -6,21 +6,19 @@ import json
 import math
 from dataclasses import replace
 
-import duckdb
 import pytest
 from analysis_kit import DECODE, PREFILL, answered, in_turn, joules, record, stored
 from jsoncheck import NAMED, problems
 from store_kit import store_at
 from typer.testing import CliRunner
 
-from meltbench.analysis import stats
 from meltbench.analysis.edgereasoning import decode_time_s, prefill_time_s
-from meltbench.analysis.intelligence import Accuracy
 from meltbench.analysis.power import rising_energy_j
 from meltbench.cli.app import app
-from meltbench.efficiency import efficiency, joined_accuracy, read_scores
+from meltbench.efficiency import efficiency, joined_accuracy
 from meltbench.errors import UnknownName, UserError
 from meltbench.predicting import chosen, predict
+from meltbench.records import Score
 from meltbench.report.intelligence import intelligence_sheet
 from meltbench.report.intelligence import notes as intelligence_notes
 from meltbench.report.prediction import fit_sheet, notes, prediction_sheet
@@ -168,15 +166,11 @@ def test_a_run_of_no_model_is_refused(tmp_path):
         chosen(store, [folder.run_id], None, None)
 
 
-def score(run_id, item, correct, requests, point="", method="exact", parsed=True):
-    cells = {"run_id": run_id, "item": item, "point": point, "method": method}
-    return cells | {"correct": correct, "parsed": parsed, "requests": requests}
-
-
-def scored(n=40, run_id="r1", right=0.6):
-    """A run of that many questions on the made machine, and its scores."""
-    run = record(run_id, lengths=[(64 + at, 65) for at in range(n)], noise=0.01)
-    return run, [score(run_id, f"q{at}", float(at < right * n), f"[{at}]") for at in range(n)]
+def scored(n=40, run_id="r1", right=0.6, method="exact", **more):
+    """A run of that many questions on the made machine, of which that share was answered right."""
+    run = record(run_id, lengths=[(64 + at, 65) for at in range(n)], noise=0.01, **more)
+    marks = [Score(f"q{at}", method, float(at < right * n), True, requests=str(at)) for at in range(n)]
+    return replace(run, scores=marks)
 
 
 def numbers(document):
@@ -185,8 +179,8 @@ def numbers(document):
 
 def test_the_right_value_lies_in_its_interval():
     """Show 6 on a made device: known power, known answers."""
-    run, rows = scored()
-    (found,) = efficiency([run], rows)
+    run = scored()
+    (found,) = efficiency([run])
     first = sum(prefill_time_s(**PREFILL, n_in=64 + at) for at in range(40)) / 40
     rest = sum(decode_time_s(**DECODE, n_in=64 + at, n_steps=64) for at in range(40)) / 40
     energy = joules(first, rest)
@@ -204,87 +198,95 @@ def test_the_right_value_lies_in_its_interval():
     assert rows_shown["accuracy"][2] == "60 %"
     assert rows_shown["accuracy"][5].startswith("standard error 7.8 %")
     assert {"ipw_per_w", "ipj_per_j"} <= rows_shown.keys(), "never one without the other"
-    assert intelligence_notes(found)[0] == "scope soc, class B, accuracy generated: 40 queries of 40 items in 1 run"
+    assert intelligence_notes(found)[0] == "scope soc, class B, generated: 40 queries of 40 items in 1 run"
 
 
 def test_points_and_methods_stand_apart():
-    run, rows = scored(20)
-    half = [replace_point(row, "n4" if at % 2 else "n1") for at, row in enumerate(rows)]
-    found = efficiency([run], half)
+    run = scored(20)
+    half = [replace(one, point="n4" if at % 2 else "n1") for at, one in enumerate(run.scores)]
+    found = efficiency([replace(run, scores=half)])
     assert [(one["point"], one["n_queries"]) for one in found] == [("n1", 10), ("n4", 10)]
-    unread = [row | {"parsed": False, "correct": 0.0} if at < 3 else row for at, row in enumerate(rows)]
-    assert "unparsed: 3 answers could not be read, and count as wrong" in efficiency([run], unread)[0]["flags"]
-
-
-def replace_point(row, point):
-    return row | {"point": point}
+    unread = [replace(one, parsed=False, correct=0.0) if at < 3 else one for at, one in enumerate(run.scores)]
+    (found,) = efficiency([replace(run, scores=unread)])
+    assert "unparsed: 3 answers could not be read, and count as wrong" in found["flags"]
 
 
 def test_a_query_without_energy_is_a_dash_with_its_count():
-    run, rows = scored(20)
-    requests = [replace(r, energy_j=None) if r.index == 4 else r for r in run.requests]
-    (found,) = efficiency([replace(run, requests=requests)], rows)
-    assert numbers(found)["ipw_per_w", "gross"]["reason"] == "no_energy: 1 of 20 queries have none"
-    assert numbers(found)["ipw_per_w", "gross"]["value"] is None
-    assert ("ipj_per_j", "gross", "—", "", "20", "no_energy: 1 of 20 queries have none") in intelligence_sheet(
-        found
-    ).rows
+    run = scored(20)
+    requests = [
+        replace(r, energy_j=None, energy_reason="low_coverage: 3 updates") if r.index == 4 else r for r in run.requests
+    ]
+    (found,) = efficiency([replace(run, requests=requests)])
+    why = "no_energy: 1 of 20 queries have none (low_coverage: 3 updates)"
+    assert numbers(found)["ipw_per_w", "gross"] | {"reason": why, "value": None} == numbers(found)["ipw_per_w", "gross"]
+    assert ("ipj_per_j", "gross", "—", "", "20", why) in intelligence_sheet(found).rows
     assert problems(NAMED["intelligence"], [found]) == []
+
+
+def test_a_text_has_a_perplexity_per_watt_and_joule():
+    run = scored(12)
+    chunks = [Score(f"q{at}", "nll", None, True, value=-1000.0 - at, n=256, requests=str(at)) for at in range(12)]
+    run = replace(run, scores=chunks)
+    (found,) = efficiency([run])
+    told = numbers(found)
+    level = math.exp((12 * 1000 + 66) / (12 * 256))
+    assert told["perplexity", None]["value"] == pytest.approx(level)
+    assert told["ppj_per_j", "gross"]["value"] == pytest.approx(1 / level / told["mean_energy_j", "gross"]["value"])
+    assert found["origin"] == "loglik"
+    assert problems(NAMED["intelligence"], [found]) == []
+    assert intelligence_sheet(found).rows[0][:3] == ("perplexity", "", f"{level:.1f}")
+    with pytest.raises(UserError, match="run r1 has no accuracy"):
+        joined_accuracy(run)
+    (joined,) = efficiency([run], joined_accuracy(scored(9, "host")))
+    assert ("ipj_per_j", "gross") in numbers(joined)
 
 
 def test_an_accuracy_is_joined_and_flagged():
-    run, _ = scored(20)
-    joined = joined_accuracy(scored(100, "host", 0.5)[1], "host")
-    (found,) = efficiency([run], [], joined)
-    assert numbers(found)["accuracy", None]["value"] == pytest.approx(0.5)
-    assert found["origin"] == "inherited"
-    assert found["flags"][0].startswith("accuracy_inherited: ")
-    assert problems(NAMED["intelligence"], [found]) == []
-    by_loglik = joined_accuracy([score("host", "a", 1.0, "0", method="loglik")] * 3, "host")
-    assert by_loglik.origin == "loglik"
-    assert by_loglik.estimate.clusters == 1
-    with pytest.raises(UserError, match="run host has 2 accuracies: exact, n4 exact"):
-        joined_accuracy([score("host", "a", 1.0, "0"), score("host", "a", 1.0, "0", "n4")], "host")
-    with pytest.raises(UserError, match="run host has no scores"):
-        joined_accuracy([], "host")
+    joined = joined_accuracy(scored(100, "host", 0.5))
+    for run in (replace(scored(20), scores=[]), scored(20, right=1.0)):
+        (found,) = efficiency([run], joined)
+        assert numbers(found)["accuracy", None]["value"] == pytest.approx(0.5)
+        assert found["origin"] == "inherited"
+        assert found["flags"][0].startswith("accuracy_inherited: ")
+        assert problems(NAMED["intelligence"], [found]) == []
+    assert joined_accuracy(scored(20, method="loglik/bytes")).origin == "loglik"
+    several = scored(4)
+    more = [*several.scores, *(replace(one, point="n4") for one in several.scores)]
+    with pytest.raises(UserError, match="run r1 has 2 accuracies: exact, n4 exact"):
+        joined_accuracy(replace(several, scores=more))
 
 
 def test_runs_that_differ_or_were_not_scored_are_refused():
-    run, rows = scored(20)
+    run = scored(20)
     with pytest.raises(UserError, match="run r1 has no scores"):
-        efficiency([run], [])
+        efficiency([replace(run, scores=[])])
     other = replace(run, run_id="r2", manifest=run.manifest | {"workload": {"name": "other", "sha256": "w9"}})
     with pytest.raises(UserError, match=r"they differ in workload \(study, other\)"):
-        efficiency([run, other], rows, Accuracy(stats.proportion(1, 2), "inherited"))
+        efficiency([run, other])
     bad = replace(run, manifest=run.manifest | {"validity": "invalid"})
-    assert any(flag.startswith("invalid: r1 ") for flag in efficiency([bad], rows)[0]["flags"])
+    assert any(flag.startswith("invalid: r1 ") for flag in efficiency([bad])[0]["flags"])
+
+
+def test_repetitions_are_taken_together():
+    (found,) = efficiency([scored(20, "r1", seed=1), scored(20, "r2", seed=2)])
+    assert (found["n_queries"], found["n_items"], found["flags"]) == (40, 20, [])
 
 
 def test_the_command_reads_scores_of_the_store(tmp_path):
     store = store_at(tmp_path)
-    run_id = stored(store, lengths=[(64 + at, 65) for at in range(12)], noise=0.01)
-    plain = asked("intelligence", run_id, "--data", tmp_path)
-    assert isinstance(plain.exception, UserError)
-    assert read_scores(store, [run_id]) == []
-    with duckdb.connect(str(store.index)) as index:
-        index.execute(
-            """CREATE TABLE IF NOT EXISTS scores (run_id VARCHAR, item VARCHAR, point VARCHAR, method VARCHAR,
-            correct DOUBLE, parsed BOOLEAN, requests VARCHAR)"""
-        )
-        rows = [(run_id, f"q{at}", "", "exact", float(at % 3 > 0), True, f"[{at}]") for at in range(12)]
-        index.executemany(
-            "INSERT INTO scores (run_id, item, point, method, correct, parsed, requests) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            rows,
-        )
+    marks = [Score(f"q{at}", "number", float(at % 3 > 0), True, requests=str(at)) for at in range(12)]
+    run_id = stored(store, lengths=[(64 + at, 65) for at in range(12)], noise=0.01, scores=marks)
+    bare = stored(store, lengths=[(64, 65)] * 3)
+    assert isinstance(asked("intelligence", bare, "--data", tmp_path).exception, UserError)
     done = asked("intelligence", run_id, "--data", tmp_path)
     assert done.exit_code == 0, done.output
     assert "66.7 %" in done.stdout
     assert "one_run: how runs differ is not in the interval" in done.stdout
     told = json.loads(asked("intelligence", run_id, "--data", tmp_path, "--json").stdout)
     assert problems(NAMED["intelligence"], told) == []
-    again = asked("intelligence", run_id, "--accuracy", run_id, "--data", tmp_path, "--markdown")
+    again = asked("intelligence", bare, "--accuracy", run_id, "--data", tmp_path, "--markdown")
     assert "| ipw_per_w | gross |" in again.stdout
-    assert "accuracy inherited" in again.stdout
+    assert "inherited: 3 queries of 3 items in 1 run" in again.stdout
 
 
 def test_warmups_are_no_observations():
