@@ -12,7 +12,7 @@ import pytest
 
 import meltbench
 
-HEAVY = ("numpy", "pandas", "duckdb", "pyarrow", "plotly", "rich", "typer", "uniplot")
+HEAVY = ("numpy", "pandas", "duckdb", "pyarrow", "plotly", "rich", "typer", "uniplot", "scipy")
 SNIPPET = """
 import duckdb
 import pandas as pd

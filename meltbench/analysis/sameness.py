@@ -1,0 +1,76 @@
+"""What keeps runs from being taken together: everything that enters their cell key, in words a person can act on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from meltbench.errors import UserError
+from meltbench.targets import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    Manifest = Mapping[str, Any]
+
+# What each is called, what must be equal, and what a person knows it by; the most telling first.
+_PARTS = (
+    ("mode", ("runner", "mode"), ("runner", "mode")),
+    ("device", ("device", "identity"), ("device", "name")),
+    ("model", ("model", "sha256"), ("model", "name")),
+    ("runner", ("runner", "name"), ("runner", "name")),
+    ("engine", ("runner", "sha256"), ("runner", "version")),
+    ("accelerator", ("runner", "accelerator"), ("runner", "accelerator")),
+    ("OS", ("conditions", "os"), ("conditions", "os")),
+    ("kernel", ("conditions", "kernel"), ("conditions", "kernel")),
+    ("protocol", ("versions", "protocol"), ("versions", "protocol")),
+)
+_OF_WORKLOAD = (("workload", ("workload", "sha256"), ("workload", "name")),)
+# Settled by the workload or the moment: room for its longest context, what the page cache held.
+_FREE_KNOBS = ("ctx", "ctx_all", "load")
+_SHOWN = 4
+
+
+def differences(manifests: Sequence[Manifest], *, workload: bool) -> list[str]:
+    """What these runs differ in, each with the values that it has, such as ``threads (1, 2)``.
+
+    ``workload`` says whether they must have been asked the same.
+    """
+    found = []
+    for word, path, label in (*_PARTS, *(_OF_WORKLOAD if workload else ())):
+        # Where a run has no digest, as an imported one, its name has to do.
+        held = {str(_at(one, path) or _at(one, label)): str(_at(one, label)) for one in manifests}
+        if len(held) > 1:
+            names = list(held.values()) if len({*held.values()}) == len(held) else [key[:12] for key in held]
+            found.append(_said(word, names))
+    for word, part in (("knobs", "knobs"), ("settings", "settings")):
+        settings = [_settings(one, part) for one in manifests]
+        for name in sorted({name for one in settings for name in one} - {*_FREE_KNOBS}):
+            values = list(dict.fromkeys(str(one.get(name, "not set")) for one in settings))
+            if len(values) > 1:
+                found.append(_said(name if word == "knobs" else f"setting {name}", values))
+    return found
+
+
+def demand_same(manifests: Sequence[Manifest], *, workload: bool, hint: str) -> None:
+    """Raise UserError, naming what differs, when these runs must not be taken together."""
+    found = differences(manifests, workload=workload)
+    if found:
+        shown = ", ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+        raise UserError(f"these {len(manifests)} runs are not to be taken together: they differ in {shown}", hint=hint)
+
+
+def _settings(manifest: Manifest, part: str) -> Mapping[str, Any]:
+    if part == "knobs":
+        return manifest.get("knobs") or {}
+    made = (manifest.get("conditions") or {}).get("settings") or {}
+    return {name: one.get("used") if isinstance(one, dict) else one for name, one in made.items()}
+
+
+def _said(word: str, values: Sequence[str]) -> str:
+    more = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
+    return printable(f"{word} ({', '.join(values[:_SHOWN])}{more})")
+
+
+def _at(manifest: Manifest, path: tuple[str, str]) -> Any:
+    part = manifest.get(path[0])
+    return part.get(path[1]) if isinstance(part, dict) else None
