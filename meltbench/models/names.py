@@ -216,7 +216,7 @@ def _elsewhere(text: str, formats: tuple[Format, ...], entries: dict[str, Entry]
             hint = "name the .gguf in it; a folder is a model with genai_config.json or mlc-chat-config.json in it"
         raise UserError(f"no model file at {path}", hint=hint)
     if hub.NAME.match(text):
-        return _from_hub(text, text, "" if "gguf" not in formats else _only_gguf(text), formats)
+        return _from_hub(text, text, _only_gguf(text, formats), formats)
     raise UnknownName("model", text, [*entries, *artifacts(entries)])
 
 
@@ -229,10 +229,17 @@ def _served(text: str) -> Model:
     return Model(name=text, asked=text, source=ServedSource(text), filename="", format="served")
 
 
-def _only_gguf(repo: str) -> str:
-    """The one GGUF file of a repository; where the hub cannot be asked, the one that was pulled from it."""
+def _only_gguf(repo: str, formats: tuple[Format, ...]) -> str:
+    """The one GGUF file of a repository; where the hub cannot be asked, the one that was pulled from it. "": a folder
+    is meant, for none is taken, or the repository has not the one."""
+    if "gguf" not in formats:
+        return ""
     try:
         return hub.only_gguf(repo)
+    except UserError:
+        if not FOLDERS.intersection(formats):
+            raise
+        return ""
     except FetchError:
         start = str(HubSource(repo, ""))
         pulled = [key.removeprefix(start) for key in pins() if key.startswith(start) and key.endswith(".gguf")]

@@ -84,6 +84,8 @@ def requantise(source: Path, name: str, kind: str, target: Path, progress: Calla
     UserError: a tensor of a type that gguf cannot read, or no space; ModelDamaged: the source is no whole GGUF file.
     """
     head = read_gguf(source)
+    if odd := next((one for one in head.tensors if one.size_bytes is None), None):
+        raise UserError(f"{source}: {odd.name} is of {odd.type}, which is not known here", hint="take another file")
     said = descent(name, head)
     wanted = tuple(_as_type(tensor, kind) for tensor in head.tensors)
     whole = sum(tensor.size_bytes or 0 for tensor in wanted) + head.data_offset
@@ -163,8 +165,7 @@ def _head(head: Gguf, wanted: tuple[Tensor, ...], kind: str, said: str) -> bytes
     numbers = {name: number for number, (name, _, _) in TENSOR_TYPES.items()}
     infos, at = [], 0
     for tensor in wanted:
-        if tensor.size_bytes is None:
-            raise UserError(f"{head.path}: {tensor.name} is of {tensor.type}, which is not known here")
+        assert tensor.size_bytes is not None
         dims = struct.pack(f"<I{len(tensor.dims)}Q", len(tensor.dims), *tensor.dims)
         infos.append(_string(tensor.name) + dims + struct.pack("<IQ", numbers[tensor.type], at))
         at = -(-(at + tensor.size_bytes) // head.alignment) * head.alignment
