@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import re
 import tomllib
@@ -77,6 +78,11 @@ def read_table(cls: type[T], table: dict[str, Any], where: str | Path) -> T:
     return _Reader(str(where)).dataclass(cls, table, "")
 
 
+@functools.cache  # a catalogue has many tables of few kinds
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
 class _Reader:
     def __init__(self, where: str) -> None:
         self.where = where
@@ -87,7 +93,7 @@ class _Reader:
     def dataclass(self, cls: type[T], table: object, at: str) -> T:
         if not isinstance(table, dict):
             raise self.error(at, f"expected a table, got {_described(table)}")
-        hints = typing.get_type_hints(cls)
+        hints = _hints(typing.cast("typing.Hashable", cls))
         fields = {f.metadata.get("key", f.name): f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
         for key in table:
             if key not in fields:

@@ -123,6 +123,7 @@ def _described(said: Model, found: LocalModel | None) -> dict[str, Any]:
         "bits_per_weight": None,
         "architecture": None,
         "quantisation": said.quantisation,
+        "descends_from": said.descends_from,
     }
     if found is not None:
         row |= {

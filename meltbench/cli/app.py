@@ -9,6 +9,7 @@ import typer
 from meltbench.cli import cache, calibrate, doctor, intelligence, inventory, lists, measure, predicting, reading, runs
 from meltbench.cli.devices import devices_app
 from meltbench.cli.importing import import_app
+from meltbench.cli.models import models_app
 from meltbench.cli.runners import runners_app
 
 if TYPE_CHECKING:
@@ -37,13 +38,13 @@ commands: dict[Callable[..., None], str] = {
 }
 for command, example in commands.items():
     app.command(command.__name__.rstrip("_"), epilog=f"Example: {example}")(command)
-for kind in ("models", "workloads"):
-    app.command(kind, epilog=f"Example: meltbench {kind} --json")(lists.command(kind))
+app.command("workloads", epilog="Example: meltbench workloads --json")(lists.command("workloads"))
 inventory.register(devices_app)
 doctor.register(devices_app)
 devices_app.command("cache", epilog="Example: meltbench devices cache pi5 --drop 3fae1b")(cache.cache)
 calibrate.register(devices_app)
 app.add_typer(devices_app, name="devices")
+app.add_typer(models_app, name="models")
 app.add_typer(runners_app, name="runners")
 app.add_typer(import_app, name="import")
 

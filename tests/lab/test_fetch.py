@@ -384,7 +384,7 @@ def publish(files, body, stated=None, **how):
 def index_model(home, sha256=SHA256, size=SIZE, member="tiny_model/m.gguf"):
     (home / "data").mkdir(exist_ok=True)
     (home / "data" / "models.toml").write_text(
-        f'[[model]]\nname = "tiny"\nsource = "index"\npackage = "tiny-model==1.0"\nmember = "{member}"\n'
+        f'[[model]]\nname = "tiny"\n[[model.artifact]]\npackage = "tiny-model==1.0"\nmember = "{member}"\n'
         f'size_bytes = {size}\nsha256 = "{sha256}"\n'
     )
     return resolve("tiny")
@@ -478,7 +478,7 @@ def test_a_run_of_another_file_than_was_promised_is_stored_as_failed(files, home
     (home / "cache").mkdir()
     (home / "cache" / "probe").symlink_to(probe_binary.parents[2])  # no test waits for its build
     (home / "data").mkdir()
-    entry = f'[[model]]\nname = "mine"\nsource = "hub"\nrepo = "o/r"\nfile = "m.gguf"\nsha256 = "{SHA256}"\n'
+    entry = f'[[model]]\nname = "mine"\n[[model.artifact]]\nrepo = "o/r"\nfile = "m.gguf"\nsha256 = "{SHA256}"\n'
     (home / "data" / "models.toml").write_text(entry)
     done = bench.run("run", "--model", "mine")
     assert done.returncode == 1, done.stderr

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ggufmaker import gguf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +52,8 @@ def test_a_folder_is_a_model_by_the_configuration_in_it(tmp_path: Path) -> None:
     (mlc / "mlc-chat-config.json").write_text(json.dumps(MLC))
     (mlc / "tensor-cache.json").write_text(json.dumps({"metadata": {"BitsPerParam": 4.5}}))
     of_mlc = read_header(mlc, "mlc")
+    (mlc / "tensor-cache.json").rename(mlc / "ndarray-cache.json")  # as older builds of MLC call it
+    assert read_header(mlc, "mlc") == of_mlc
     assert (of_mlc.bits_per_weight, of_mlc.context_length) == (4.5, 4096)
     assert of_mlc.kv_cache_bytes(1) == header.kv_cache_bytes(1)
 
@@ -69,8 +72,10 @@ def test_a_model_in_a_format_that_the_engine_does_not_take_is_refused_with_what_
     folder = genai(tmp_path / "a")
     with pytest.raises(UserError, match=r"is a folder with genai_config.json.*this engine takes a GGUF file"):
         models.resolve(str(folder))
+    file = tmp_path / "m.gguf"
+    file.write_bytes(gguf())
     with pytest.raises(UserError, match=r"is a GGUF file.*takes a folder with genai_config.json"):
-        models.resolve("smollm2-135m-q4", ("onnx-genai",))
+        models.resolve(str(file), ("onnx-genai",))
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(UserError, match=r"a folder is a model with genai_config.json"):

@@ -105,7 +105,8 @@ def _identity(study: Study, told: Told) -> dict[str, Any]:
         "calibrations": {},
         "model": {
             "name": model,
-            **dict.fromkeys(("file", "sha256", "bytes", "n_params", "bits_per_weight", "architecture", "quantisation")),
+            **dict.fromkeys(("file", "sha256", "bytes", "n_params", "bits_per_weight", "architecture")),
+            **dict.fromkeys(("quantisation", "descends_from")),
         },
         "runner": {
             "name": f"melt {app}".strip(),
