@@ -33,6 +33,7 @@ from meltbench.measure import (
 )
 from meltbench.measure.beats import beats
 from meltbench.measure.digest import Digester, Edges
+from meltbench.measure.latency import in_mode
 from meltbench.measure.outcome import Outcome, outcome
 from meltbench.measure.own_cpu import Life
 from meltbench.measure.phases import phases
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from meltbench.measure.digest import Digest
     from meltbench.measure.likelihood import Normalise
     from meltbench.readings import Sighting
-    from meltbench.records import Keep, Phase, Score, Series, SourceStatus, Stream
+    from meltbench.records import Keep, Measure, Phase, Score, Series, SourceStatus, Stream
 
 _BLOCK_ROWS = 1 << 17  # of readings that are in memory at once
 _NO_CHUNKS = Readings.of(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), [])
@@ -86,18 +87,28 @@ def assemble(
     inputs = replace(inputs, screened=screen.done(), conditions=[*inputs.conditions, *hosted.conditions])
     measures, reasons, state = measure_run(inputs)
     requests, scores = energies(inputs, measures)
-    return RunRecord(
+    record = RunRecord(
         run_id=ticket["run_id"],
         manifest=manifest(ticket, journal, _events(journal, "spawn"), log, verdict, engine, made) | {"validity": state},
         series=[signal.head for signal in signals],
         sources=sources,
         phases=spans,
         requests=requests,
-        measures=[*measures, *question_measures(scores)],
+        measures=measures,
         reasons=reasons,
         regimes=list(inputs.regimes.regimes),
         scores=scores,
     )
+    return replace(record, measures=[*measures, *in_mode(_of_questions(record), inputs.mode)])
+
+
+def _of_questions(record: RunRecord) -> list[Measure]:
+    """What the questions of a scored run cost, and its intelligence per watt and joule."""
+    if not record.scores:
+        return []
+    from meltbench.efficiency import run_measures  # it loads what runs without questions have no use for
+
+    return [*question_measures(record.scores), *run_measures(record)]
 
 
 def assemble_refused(ticket: dict[str, Any], code: str, why: str) -> RunRecord:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from meltbench.analysis.intelligence import Accuracy, accuracy_of, intelligence
@@ -10,6 +10,8 @@ from meltbench.analysis.observations import TEXT, meter_of, origin_of, queries_o
 from meltbench.analysis.perplexity import Chunk, text_intelligence
 from meltbench.analysis.sameness import demand_same
 from meltbench.errors import UserError
+from meltbench.measure.total import TOTAL
+from meltbench.records import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     Groups = dict[tuple[str, str], dict[str, list[Score]]]
 
 _COSTS = (("mean_power_w", "W"), ("mean_energy_j", "J"))
+_PER = ("ipw_per_w", "ipj_per_j", "ppw_per_w", "ppj_per_j")
 
 
 def joined_accuracy(record: RunRecord) -> Accuracy:
@@ -150,3 +153,29 @@ def _document(
 
 def _row(name: str, unit: str, which: str, one: Estimate) -> dict[str, Any]:
     return {"name": name, "energy": which or None, "unit": unit, **asdict(one)}
+
+
+def run_measures(record: RunRecord) -> list[Measure]:
+    """Intelligence per watt and joule of one run by itself, as measures: of the run, or of each way of asking.
+
+    ``u_k2`` is half of the 95 % interval, which the method tells; it does not hold how runs differ.
+    """
+    out = []
+    for found in efficiency([record]):
+        for row in found["numbers"]:
+            if row["name"] not in _PER:
+                continue
+            name = row["name"] if row["energy"] == "gross" else f"net_{row['name']}"
+            blank = Measure(
+                name, None, row["unit"], stat="ratio_of_means", phase=found["point"] or "run", scope=found["scope"],
+                source=TOTAL, n=row["n"], klass=found["klass"], method=f"{found['origin']} answers",
+            )  # fmt: skip
+            if row["value"] is None:
+                out.append(replace(blank, reason=row["reason"] or "no_energy: of the questions"))
+                continue
+            lo, hi = row["lo"], row["hi"]
+            known = lo is not None and hi is not None
+            told = f"; 95 % interval {lo:.4g} to {hi:.4g}" if known else ""
+            u = (hi - lo) / 2 if known else None
+            out.append(replace(blank, value=row["value"], u_k2=u, method=f"{blank.method}{told}"))
+    return out

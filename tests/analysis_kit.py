@@ -9,7 +9,7 @@ import numpy as np
 from store_kit import manifest_of, open_run
 
 from meltbench.analysis.edgereasoning import decode_time_s, prefill_time_s
-from meltbench.records import Measure, Request, RunRecord
+from meltbench.records import Measure, Request, RunRecord, Score
 from meltbench.store import Store
 
 PREFILL = {"a": 2e-7, "b": 1e-3, "c": 0.05}
@@ -68,7 +68,24 @@ def record(
     requests = more.pop("requests", None) or in_turn(lengths or LENGTHS, noise, seed)
     reason, scores = more.pop("reason", None), more.pop("scores", [])
     about = manifest(run_id, **more)
-    return RunRecord(run_id, about, requests=requests, measures=measures(requests, reason), scores=scores)
+    asked = [costed(one, requests) for one in scores]
+    return RunRecord(run_id, about, requests=requests, measures=measures(requests, reason), scores=asked)
+
+
+def with_scores(run: RunRecord, scores: list[Score]) -> RunRecord:
+    """The run with these scores, each with what it cost."""
+    return replace(run, scores=[costed(one, run.requests) for one in scores])
+
+
+def costed(score: Score, requests: list[Request]) -> Score:
+    """A score with what its requests cost, as a run has it: their energies, in the time from first to last."""
+    behind = [one for one in requests if str(one.index) in score.requests.split(",")]
+    lacking = next((one.energy_reason or "no reason" for one in behind if one.energy_j is None), "")
+    if not behind or lacking:
+        why = lacking or "no_request: its end was not seen"
+        return replace(score, latency_s=None, energy_j=None, energy_reason=why)
+    span_s = (max(one.t_end_ns for one in behind) - min(one.t_send_ns for one in behind)) / 1e9
+    return replace(score, latency_s=span_s, energy_j=sum(one.energy_j or 0.0 for one in behind))
 
 
 def stored(store: Store, **more: Any) -> str:

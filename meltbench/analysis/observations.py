@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,15 +12,15 @@ from meltbench.analysis.intelligence import Meter, Query
 from meltbench.measure.energy import GAIN_LIMIT
 from meltbench.measure.per_request import overlapping
 from meltbench.measure.total import TOTAL
+from meltbench.records import Score
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meltbench.analysis.intelligence import Origin
-    from meltbench.records import Measure, Request, RunRecord, Score
+    from meltbench.records import Measure, Request, RunRecord
 
 TEXT = "nll"  # the method of a score that is the log-likelihood of a text
-_INDEX = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -149,47 +148,28 @@ def _baseline(record: RunRecord, gain_u: float | None) -> tuple[float, float] | 
 
 
 def queries_of(record: RunRecord, scores: Sequence[Score] | None) -> list[Query]:
-    """The queries of a run: its scored items, each with all requests behind it; ``scores`` None: its timed requests.
+    """The queries of a run: its scored questions, each with its own cost; ``scores`` None: its timed requests.
 
-    Energy is the sum over the requests, None where one of them has none. Latency is the time in which at least one of
-    them was under way: of votes that were taken side by side it is not their sum.
+    Of votes that were taken side by side latency and energy are of the time in which any of them was under way.
     """
     total = total_energy(record)
     refused = str(total.reason) if total is not None and total.value is None else ""
     idle = _baseline(record, None if total is None else _gain_u(total))
-    by_index = {one.index: one for one in record.requests}
-    asked: list[tuple[str, float | None, list[Request]]] = []
-    if scores is None:
-        asked = [(one.item, None, [one]) for one in record.requests if one.role == "timed"]
-    for score in scores or ():
-        behind = [by_index.get(int(word)) for word in _INDEX.findall(score.requests)]
-        known = [one for one in behind if one is not None]
-        asked.append((score.item, score.correct, known if len(known) == len(behind) else []))
-    return [_query(record.run_id, item, correct, behind, refused, idle) for item, correct, behind in asked]
+    asked: Sequence[Score | Request] = scores if scores is not None else _timed(record)
+    return [_query(record.run_id, one, refused, idle) for one in asked]
 
 
-def _query(
-    run: str,
-    item: str,
-    correct: float | None,
-    behind: Sequence[Request],
-    refused: str,
-    idle: tuple[float, float] | None,
-) -> Query:
-    why = refused or ("" if behind else "the requests behind it are not in the run")
-    why = why or next((one.energy_reason or "no reason" for one in behind if one.energy_j is None), "")
-    energy_j = None if why else sum(one.energy_j or 0.0 for one in behind)
-    latency_s = _under_way_s(behind) if behind else None
+def _timed(record: RunRecord) -> list[Request]:
+    return [one for one in record.requests if one.role == "timed"]
+
+
+def _query(run: str, asked: Score | Request, refused: str, idle: tuple[float, float] | None) -> Query:
+    correct = asked.correct if isinstance(asked, Score) else None
+    latency_s = asked.latency_s if isinstance(asked, Score) else (asked.t_end_ns - asked.t_send_ns) / 1e9
+    why = refused or ("" if asked.energy_j is not None else asked.energy_reason or "no reason")
+    energy_j = None if why else asked.energy_j
     net_j = None if energy_j is None or latency_s is None or idle is None else energy_j - idle[0] * latency_s
-    return Query(item, correct, energy_j, latency_s, net_j, run, why)
-
-
-def _under_way_s(requests: Sequence[Request]) -> float:
-    total_ns, until = 0, 0
-    for one in sorted(requests, key=lambda one: one.t_send_ns):
-        total_ns += max(one.t_end_ns - max(one.t_send_ns, until), 0)
-        until = max(until, one.t_end_ns)
-    return total_ns / 1e9
+    return Query(asked.item, correct, energy_j, latency_s, net_j, run, why)
 
 
 def origin_of(method: str) -> Origin:

@@ -72,6 +72,10 @@ _SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("power_drift_per_min", "value"),
             ("j_per_output_token", "ratio_of_sums"),
             ("j_per_question", "mean"),
+            ("ipw_per_w", "ratio_of_means"),
+            ("ipj_per_j", "ratio_of_means"),
+            ("ppw_per_w", "ratio_of_means"),
+            ("ppj_per_j", "ratio_of_means"),
             ("discharge_mah_per_token", "ratio_of_sums"),
             ("prompts_per_charge", "ratio_of_sums"),
             ("battery_life_h", "value"),
@@ -119,6 +123,7 @@ def points(record: RunRecord) -> list[tuple[str, Measure]]:
     wanted = {("prefill_tps", "median"), ("decode_tps", "median"), ("j_per_output_token", "ratio_of_sums")}
     if (record.manifest.get("workload") or {}).get("kind") != "grid":
         wanted |= {("ttft_s", "median"), ("output_tps", "value")}
+    wanted |= {("ipw_per_w", "ratio_of_means"), ("ipj_per_j", "ratio_of_means")}
     wanted |= {(name, "mean") for name in ("accuracy", "best_of_n", "question_latency_s", "j_per_question")}
     shown = []
     for point, measures in sorted(of_points(record.measures).items(), key=lambda found: natural(found[0])):

@@ -12,6 +12,7 @@ import pytest
 from cli import Bench
 from engines_kit import stock_folder
 from shared import shared
+from test_run import WATTS, made_machine  # noqa: F401  (the fixture of a machine with a known power)
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("default_model")]
 FAST = ("--set", "idle_s=0.3", "--set", "threads=1")
@@ -123,3 +124,30 @@ def test_hellaswag_is_within_one_item_of_llama_perplexity(bench: Bench) -> None:
     common = ("--workload", "hellaswag", "--set", f"data={data}", "--set", "n_items=200", *FAST)
     (run,) = bench.json("run", *common, "--engine", str(stock))
     assert abs(measured(run)["accuracy_per_token"]["value"] * 200 - float(last[0]) * 2) <= 1.001
+
+
+def test_intelligence_per_watt_and_joule_of_a_known_power_hold_the_right_value(
+    bench: Bench,
+    made_machine: str,  # noqa: F811
+) -> None:
+    (run,) = bench.json("run", "--device", made_machine, "--workload", "smoke", "--set", "n_items=8", *FAST)
+    names = measured(run)
+    right = names["accuracy"]["value"]
+    assert right > 0  # of a model that knows nothing there is nothing to see here
+    questions = [s for s in run["scores"] if s["correct"] is not None]
+    mean_s = sum(s["latency_s"] for s in questions) / len(questions)
+    truth = {"ipw_per_w": right / WATTS, "ipj_per_j": right / (WATTS * mean_s)}
+    for name, true in truth.items():
+        found = names[name]
+        assert found["value"] == pytest.approx(true, rel=0.05)
+        assert abs(found["value"] - true) <= found["u_k2"]
+        assert (found["scope"], found["klass"], found["n"]) == ("soc", "B", 8)
+        assert "95 % interval" in found["method"]
+    assert names["j_per_question"]["value"] == pytest.approx(WATTS * mean_s, rel=0.05)
+    assert names["net_ipj_per_j"]["value"] is None or names["net_ipj_per_j"]["value"] > names["ipj_per_j"]["value"]
+    (told,) = json.loads(bench.run("intelligence", "last", "--json").stdout)
+    by_name = {(row["name"], row["energy"]): row for row in told["numbers"]}
+    for name, true in truth.items():
+        row = by_name[name, "gross"]
+        assert row["lo"] <= true <= row["hi"]
+    assert told["origin"] == "generated"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from meltbench import assemble
 from meltbench.errors import UnknownName
 from meltbench.host import Hosted
-from meltbench.measure import Designation, RunInputs, measure_run, request_energies
+from meltbench.measure import Designation, RunInputs, energies, measure_run
 from meltbench.measure.digest import Edges, digest
 from meltbench.measure.energy import Rail, energy
 from meltbench.measure.screening import Screen
@@ -74,7 +74,7 @@ def test_an_implausible_power_is_shown_by_no_measure_and_makes_the_run_invalid(r
     assert {m.value for m in of_total} == {None}
     assert {m.reason for m in of_total if "net" not in m.name} == {f"implausible_power: {words}"}
     assert {m.u_k2 for m in of_total} == {None}
-    for one in request_energies(given, measures):
+    for one in energies(given, measures)[0]:
         assert (one.energy_j, one.energy_u_k2_j) == (None, None)
         assert one.energy_reason == f"implausible_power: {words}"
 
@@ -125,7 +125,7 @@ def test_trap_44_a_gauge_that_shows_one_value_while_an_engine_computes_is_stale_
 def test_each_request_has_its_energy_and_together_they_are_the_run_less_its_pauses():
     given = inputs(counter(9.0))
     measures, _, _ = measure_run(given)
-    found = request_energies(given, measures)
+    found = energies(given, measures)[0]
     assert [one.energy_reason for one in found] == [""] * 40
     assert [one.energy_j for one in found[1:-1]] == pytest.approx([8.1] * 38, rel=1e-6)
     assert all(abs(one.energy_j - 8.1) <= one.energy_u_k2_j < 1 for one in found)
@@ -137,7 +137,7 @@ def test_each_request_has_its_energy_and_together_they_are_the_run_less_its_paus
 def test_rule_7_what_is_too_short_for_one_request_is_told_for_the_fewest_that_have_it():
     given = inputs(gauge(lambda t: np.where((t >= 10) & (t < 50), 9.0, 2.0), period=0.3))
     measures, _, _ = measure_run(given)
-    found = request_energies(given, measures)
+    found = energies(given, measures)[0]
     assert {one.energy_j for one in found} == {None}
     why = "stale_sensor: 3 fresh values in the window, 10 are needed; requests 4 to 7 have it together: "
     assert found[5].energy_reason.startswith(why)
@@ -153,14 +153,14 @@ def test_rule_7_where_only_the_run_is_long_enough_that_is_said():
     given = inputs(gauge(lambda t: np.where((t >= 10) & (t < 50), 9.0, 2.0), period=3.3))
     measures, _, _ = measure_run(given)
     assert named(measures, "energy_j").value == pytest.approx(360, rel=0.1)
-    assert request_energies(given, measures)[0].energy_reason.endswith("10 are needed; the run has it")
+    assert energies(given, measures)[0][0].energy_reason.endswith("10 are needed; the run has it")
     assert named(measures, "energy_j", "decode").reason.endswith("(40 of 40 decode phases); the run has it")
 
 
 def test_requests_that_share_their_time_have_no_energy_of_their_own():
     asked = [request(0, 10, 14), request(1, 12, 16), request(2, 20, 24)]
     given = inputs(counter(9.0), requests=asked)
-    found = request_energies(given, measure_run(given)[0])
+    found = energies(given, measure_run(given)[0])[0]
     assert [one.energy_reason.partition(":")[0] for one in found] == [
         "overlapping_requests",
         "overlapping_requests",
@@ -171,7 +171,7 @@ def test_requests_that_share_their_time_have_no_energy_of_their_own():
 
 def test_requests_of_a_run_without_a_total_say_why():
     given = replace(inputs(counter(9.0)), sources=[SourceStatus("board", "denied", 1, 0)])
-    found = request_energies(given, measure_run(given)[0])
+    found = energies(given, measure_run(given)[0])[0]
     assert {one.energy_j for one in found} == {None}
     assert {one.energy_reason.partition(":")[0] for one in found} == {"sensor_denied"}
 
@@ -229,7 +229,7 @@ def test_every_request_has_an_energy_or_a_reason_whatever_the_source_can_do(peri
     asked = [request(i, 10 + i * 1.3 * length, 10 + (i * 1.3 + 1) * length) for i in range(n)]
     asked = [one for one in asked if one.t_end_ns < 50 * SECOND]
     given = inputs(gauge(lambda t: 5 + 2 * np.sin(t), period=period), requests=asked)
-    for one in request_energies(given, measure_run(given)[0]):
+    for one in energies(given, measure_run(given)[0])[0]:
         assert (one.energy_j is None) == bool(one.energy_reason) == (one.energy_u_k2_j is None)
 
 

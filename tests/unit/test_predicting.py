@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from analysis_kit import DECODE, PREFILL, answered, in_turn, joules, record, stored
+from analysis_kit import DECODE, PREFILL, answered, in_turn, joules, record, stored, with_scores
 from jsoncheck import NAMED, problems
 from store_kit import store_at
 from typer.testing import CliRunner
@@ -170,7 +170,7 @@ def scored(n=40, run_id="r1", right=0.6, method="exact", **more):
     """A run of that many questions on the made machine, of which that share was answered right."""
     run = record(run_id, lengths=[(64 + at, 65) for at in range(n)], noise=0.01, **more)
     marks = [Score(f"q{at}", method, float(at < right * n), True, requests=str(at)) for at in range(n)]
-    return replace(run, scores=marks)
+    return with_scores(run, marks)
 
 
 def numbers(document):
@@ -216,7 +216,7 @@ def test_a_query_without_energy_is_a_dash_with_its_count():
     requests = [
         replace(r, energy_j=None, energy_reason="low_coverage: 3 updates") if r.index == 4 else r for r in run.requests
     ]
-    (found,) = efficiency([replace(run, requests=requests)])
+    (found,) = efficiency([with_scores(replace(run, requests=requests), run.scores)])
     why = "no_energy: 1 of 20 queries have none (low_coverage: 3 updates)"
     assert numbers(found)["ipw_per_w", "gross"] | {"reason": why, "value": None} == numbers(found)["ipw_per_w", "gross"]
     assert ("ipj_per_j", "gross", "—", "", "20", why) in intelligence_sheet(found).rows
@@ -226,7 +226,7 @@ def test_a_query_without_energy_is_a_dash_with_its_count():
 def test_a_text_has_a_perplexity_per_watt_and_joule():
     run = scored(12)
     chunks = [Score(f"q{at}", "nll", None, True, value=-1000.0 - at, n=256, requests=str(at)) for at in range(12)]
-    run = replace(run, scores=chunks)
+    run = with_scores(run, chunks)
     (found,) = efficiency([run])
     told = numbers(found)
     level = math.exp((12 * 1000 + 66) / (12 * 256))
