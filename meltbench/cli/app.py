@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from meltbench.cli import cache, calibrate, doctor, intelligence, inventory, lists, measure, predicting, reading, runs
+from meltbench.cli import (
+    cache,
+    calibrate,
+    comparing,
+    doctor,
+    intelligence,
+    inventory,
+    lists,
+    measure,
+    predicting,
+    reading,
+    runs,
+)
 from meltbench.cli.devices import devices_app
 from meltbench.cli.importing import import_app
 from meltbench.cli.models import models_app
@@ -32,6 +44,7 @@ commands: dict[Callable[..., None], str] = {
     runs.export: "meltbench export --format csv --out runs.csv",
     runs.verify: "meltbench verify",
     runs.rebuild: "rm data/meltbench.duckdb && meltbench rebuild",
+    comparing.compare: "meltbench compare --last 2",
     intelligence.intelligence: "meltbench intelligence last",
     predicting.predict: "meltbench predict --in 512 --out 1024 --model qwen",
     reading.read: "meltbench read powermetrics.log --device macbook",

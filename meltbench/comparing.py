@@ -1,0 +1,297 @@
+"""Runs of several models, engines or settings side by side: one row an arm, what is alike of them and what is not.
+
+Figures of two modes, of two workloads or of two devices never share a column. Against the first arm stand ratios and
+differences with 95 % intervals: of accuracies and perplexities paired item by item, chunk by chunk; of rates and
+energies over runs, for the run is what is repeated.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from meltbench.analysis.stats import Estimate, missing, paired_accuracy, paired_mean, ratio_of_arms
+from meltbench.errors import UserError
+from meltbench.measure.total import TOTAL
+from meltbench.records import bare
+from meltbench.report.summary import usable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from meltbench.records import Measure, RunRecord
+
+    Column = tuple[str, str, str]  # workload, mode, measure without its mode's prefix
+
+# The measures that are compared, in order: name, stat, heading, and whether they are paired by score.
+MEASURES = (
+    ("perplexity", "value", "perplexity"),
+    ("accuracy", "mean", "accuracy"),
+    ("ttft_s", "median", "TTFT"),
+    ("prefill_tps", "median", "prefill"),
+    ("decode_tps", "median", "decode"),
+    ("inference_s", "median", "inference"),
+    ("question_latency_s", "mean", "latency/question"),
+    ("j_per_output_token", "ratio_of_sums", "energy/token"),
+    ("j_per_question", "mean", "energy/question"),
+    ("ipj_per_j", "ratio_of_means", "IPJ"),
+    ("peak_rss_bytes", "max", "peak RSS"),
+)
+_PAIRED = ("perplexity", "accuracy")
+_MODES = ("server", "bench", "in-process")
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that are repetitions of each other but for their workload. ``about``: what names them, by heading."""
+
+    about: tuple[tuple[str, str], ...]
+    records: tuple[RunRecord, ...]
+
+
+def compare(records: Sequence[RunRecord]) -> dict[str, Any]:
+    """Arms, their numbers, and how they stand against the first; keys: docs/json.md. Raises UserError for fewer than
+    two arms."""
+    good = [record for record in records if usable(record) and record.manifest.get("runner")]
+    left = len(records) - len(good)
+    found = _arms(good)
+    if len(found) < 2:
+        said = f"{left} of {len(records)} runs are invalid, failed, or of no engine; " if left else ""
+        raise UserError(
+            f"{said}these runs are of one model, engine and setting",
+            hint="name runs that differ in one of them; meltbench runs lists them",
+        )
+    columns = _columns(found)
+    return {
+        "columns": [{"workload": w, "mode": m, "name": n, "unit": _unit(found, (w, m, n))} for w, m, n in columns],
+        "arms": [_told(arm, found[0], columns) for arm in found],
+        "notes": [*([f"{left} runs were left out: invalid, failed, or of no engine"] if left else []), *parity(found)],
+    }
+
+
+def _arms(records: Sequence[RunRecord]) -> list[Arm]:
+    """In order of appearance; what is the same of all is not told."""
+    rows = [_about(record) for record in records]
+    told = [name for name in (rows[0] if rows else {}) if len({row[name] for row in rows}) > 1]
+    groups: dict[tuple[tuple[str, str], ...], list[RunRecord]] = {}
+    for record, row in zip(records, rows, strict=True):
+        groups.setdefault(tuple((name, row[name]) for name in told), []).append(record)
+    return [Arm(about, tuple(group)) for about, group in groups.items()]
+
+
+def _about(record: RunRecord) -> dict[str, str]:
+    about, runner = record.manifest, record.manifest["runner"]
+    model, device = about.get("model") or {}, about.get("device") or {}
+    knobs = about.get("knobs") or {}
+    bits = model.get("bits_per_weight")
+    row = {
+        "device": str(device.get("name")),
+        "model": str(model.get("name")),
+        "bits/weight": "" if bits is None else f"{bits:.2f}",
+        "runner": str(runner.get("name")),
+        "engine": f"{runner.get('engine')} {runner.get('version')}",
+        "accelerator": str(runner.get("accelerator")),
+    }
+    free = ("ctx", "load")  # settled by the workload, or by the moment
+    return row | {name: str(value) for name, value in sorted(knobs.items()) if name in _KNOBS and name not in free}
+
+
+_KNOBS = ("threads", "batch", "ubatch", "gpu_layers", "cpus", "memory_mib", "provider")
+
+
+def _columns(arms: Sequence[Arm]) -> list[Column]:
+    """What any arm has a value of, measure by measure; of workloads and modes in order of appearance."""
+    there: dict[Column, None] = {}
+    for name, _, _ in MEASURES:
+        for arm in arms:
+            for record in arm.records:
+                for mode in _MODES:
+                    column = (str(record.manifest["workload"]["name"]), mode, name)
+                    if _mode(record) == mode and any(m.value is not None for m in _of(record, column)):
+                        there[column] = None
+    # An energy that none has is told as well: a dash with its reason, not a column that is not there.
+    for workload, mode, name in list(there):
+        if name == "decode_tps":
+            there.setdefault((workload, mode, "j_per_output_token"), None)
+    order = {name: at for at, (name, _, _) in enumerate(MEASURES)}
+    return sorted(there, key=lambda column: (order[column[2]], _MODES.index(column[1])))
+
+
+def _mode(record: RunRecord) -> str:
+    return str(record.manifest["runner"].get("mode"))
+
+
+def _of(record: RunRecord, column: Column) -> list[Measure]:
+    workload, mode, name = column
+    if record.manifest["workload"]["name"] != workload or _mode(record) != mode:
+        return []
+    stat = next(stat for known, stat, _ in MEASURES if known == name)
+    total = ("", "total", "process") if name.startswith(("j_", "ip")) else None
+    return [
+        m for m in record.measures
+        if bare(m.name) == name and m.stat == stat and m.phase == "run" and (total is None or m.source in total)
+    ]  # fmt: skip
+
+
+def _unit(arms: Sequence[Arm], column: Column) -> str:
+    return next((m.unit for arm in arms for record in arm.records for m in _of(record, column)), "")
+
+
+def _told(arm: Arm, first: Arm, columns: Sequence[Column]) -> dict[str, Any]:
+    return {
+        "about": dict(arm.about),
+        "descends_from": (arm.records[0].manifest.get("model") or {}).get("descends_from"),
+        "runs": [record.run_id for record in arm.records],
+        "numbers": [_number(arm, first, column) for column in columns],
+    }
+
+
+def _number(arm: Arm, first: Arm, column: Column) -> dict[str, Any]:
+    found = [m for record in arm.records for m in _of(record, column)]
+    values = [m.value for m in found if m.value is not None]
+    reason = next((m.reason for m in found if m.reason), "not_measured: no run of this arm has it")
+    one: dict[str, Any] = {
+        "value": None,
+        "least": None,
+        "most": None,
+        "u_k2": None,
+        "n_runs": len(values),
+        "reason": reason,
+    }
+    if values:
+        one |= {"value": statistics.median(values), "least": min(values), "most": max(values), "reason": None}
+    if len(values) == 1:
+        one["u_k2"] = next(m.u_k2 for m in found if m.value is not None)
+    against = None if arm is first else _against(arm, first, column)
+    return one | {"against_first": None if against is None else _as_json(against, column[2])}
+
+
+def _as_json(found: Estimate, name: str) -> dict[str, Any]:
+    kind = "difference" if name == "accuracy" else "ratio"
+    return {
+        "kind": kind, "value": found.value, "lo": found.lo, "hi": found.hi, "n": found.n, "method": found.method,
+        "reason": found.reason,
+    }  # fmt: skip
+
+
+def _against(arm: Arm, first: Arm, column: Column) -> Estimate:
+    """This arm's number over the first one's, or less it (accuracy)."""
+    mine, theirs = ([r for r in one.records if _of(r, column)] for one in (arm, first))
+    if not mine or not theirs:
+        return missing("not_measured: one of the two has no such run")
+    if column[2] in _PAIRED:
+        return _paired(mine, theirs, column[2])
+    values = [[m.value for r in runs for m in _of(r, column) if m.value is not None] for runs in (mine, theirs)]
+    if not all(values):
+        return missing("no_value: one of the two has none")
+    if min(map(len, values)) < 2:
+        ratio = statistics.median(values[0]) / statistics.median(values[1]) if statistics.median(values[1]) else None
+        if ratio is None:
+            return missing("no_value: the first is zero")
+        return Estimate(ratio, n=1, method="one run an arm: nobody knows how runs differ; --reps 5 makes more")
+    if min(min(each) for each in values) <= 0:
+        return missing("no_value: a ratio needs numbers above zero")
+    return ratio_of_arms(*values)
+
+
+def _paired(mine: Sequence[RunRecord], theirs: Sequence[RunRecord], name: str) -> Estimate:
+    one, other = _by_item(mine, name), _by_item(theirs, name)
+    shared = sorted(one.keys() & other.keys())
+    if len(shared) < 2:
+        return missing("not_paired: the runs share no two items")
+    first, second = [other[key] for key in shared], [one[key] for key in shared]
+    if name == "accuracy":
+        return paired_accuracy(first, second)
+    found = paired_mean(first, second)  # of log-perplexities, so that the difference is the log of the ratio
+
+    def up(value: float | None) -> float | None:
+        return None if value is None else math.exp(value)
+
+    return replace(found, value=up(found.value), lo=up(found.lo), hi=up(found.hi), se=None)
+
+
+def _by_item(records: Sequence[RunRecord], name: str) -> dict[tuple[str, str], float]:
+    """What each item came to, the mean over runs: right or not, or nats by token."""
+    held: dict[tuple[str, str], list[float]] = {}
+    for record in records:
+        for score in record.scores:
+            if name == "accuracy" and score.correct is not None:
+                held.setdefault((score.item, score.point), []).append(score.correct)
+            elif name == "perplexity" and score.value is not None and score.n:
+                held.setdefault((score.item, score.point), []).append(-score.value / score.n)
+    return {key: math.fsum(values) / len(values) for key, values in held.items()}
+
+
+def parity(arms: Sequence[Arm]) -> list[str]:
+    """What keeps arms from having been asked the same: other items, other counts of the same prompt's tokens."""
+    out = []
+    first = arms[0]
+    for arm in arms[1:]:
+        words = " ".join(value for _, value in arm.about)
+        for name in dict.fromkeys(str(r.manifest["workload"]["name"]) for r in arm.records):
+            pairs = [[r for r in one.records if r.manifest["workload"]["name"] == name] for one in (arm, first)]
+            if all(pairs):
+                out += [f"{words}, {name}: {line}" for line in _unlike(pairs[0][0], pairs[1][0])]
+    return out + _other_meters(arms)
+
+
+def _other_meters(arms: Sequence[Arm]) -> list[str]:
+    """Energies that do not cover the same, or not as surely, are never ranked without a word."""
+    kinds = {
+        (m.scope, m.klass)
+        for arm in arms
+        for record in arm.records
+        for m in record.measures
+        if (m.name, m.phase, m.source) == ("energy_j", "run", TOTAL) and m.value is not None
+    }
+    if len(kinds) < 2:
+        return []
+    told = " and ".join(sorted(f"{scope} (class {klass})" for scope, klass in kinds))
+    return [f"energies of {told} stand side by side: they do not cover the same, or not as surely"]
+
+
+def _unlike(mine: RunRecord, theirs: RunRecord) -> list[str]:
+    out = []
+    if mine.manifest["workload"].get("sha256") != theirs.manifest["workload"].get("sha256"):
+        out.append("another version of the workload or its items: not the same prompts")
+    if mine.manifest["runner"].get("mode") != theirs.manifest["runner"].get("mode"):
+        modes = " and ".join(str(r.manifest["runner"].get("mode")) for r in (mine, theirs))
+        out.append(f"modes {modes} are measured in different ways, and stand in columns of their own")
+    one, other = _counts(mine, "n_in"), _counts(theirs, "n_in")
+    differ = [item for item in one.keys() & other.keys() if one[item] != other[item]]
+    if differ:
+        item = sorted(differ)[0]
+        of = f"{len(differ)} of {len(one.keys() & other.keys())} prompts have other counts of tokens"
+        out.append(f"{of} ({item}: {one[item]} here, {other[item]} there): another tokenizer or chat template")
+    made, wanted = _counts(mine, "n_out"), _counts(theirs, "n_out")
+    shorter = [item for item in made.keys() & wanted.keys() if made[item] != wanted[item]]
+    if shorter:
+        item = sorted(shorter)[0]
+        out.append(
+            f"{len(shorter)} answers have another length ({item}: {made[item]} here, {wanted[item]} there): "
+            "compare rates and energy by token, not by request"
+        )
+    return out
+
+
+def _counts(record: RunRecord, key: str) -> dict[str, int]:
+    """Tokens of each item's timed requests, by item; of several the first."""
+    out: dict[str, int] = {}
+    for one in record.requests:
+        count = getattr(one, key)
+        if one.role == "timed" and one.status == "ok" and count is not None:
+            out.setdefault(one.item, count)
+    return out
+
+
+def heading(name: str) -> str:
+    """How a measure is headed in a table."""
+    return next(heading for known, _, heading in MEASURES if known == name)
+
+
+def several(values: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Whether these have more than one value of that key."""
+    return len({str(one[key]) for one in values}) > 1
