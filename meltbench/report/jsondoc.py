@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meltbench.report.jsonanalysis import INTELLIGENCE, PREDICT
+from meltbench.report.jsonanalysis import COMPARE, INTELLIGENCE, PREDICT
 from meltbench.report.jsoncache import CACHE
 from meltbench.report.jsoncalibration import CALIBRATION, SELFTEST
 from meltbench.report.jsondevices import DEVICE, DEVICES, READ
@@ -345,7 +345,7 @@ BUILD = Document(
 )
 DOCUMENTS = (
     *(RUN, RUNS, PLAN, VERIFY, REBUILD, *MODELS, DEVICES, INVENTORY, ADDED, DOCTOR, KNOWN, DEVICE, CACHE),
-    *(CALIBRATION, SELFTEST, READ, INTELLIGENCE, PREDICT, IMPORT, DEFINITIONS, BUILD),
+    *(CALIBRATION, SELFTEST, READ, COMPARE, INTELLIGENCE, PREDICT, IMPORT, DEFINITIONS, BUILD),
 )
 
 _HEAD = """# What --json prints
