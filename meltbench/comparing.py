@@ -116,6 +116,12 @@ def _columns(arms: Sequence[Arm]) -> list[Column]:
     for workload, mode, name in list(there):
         if name == "decode_tps":
             there.setdefault((workload, mode, "j_per_output_token"), None)
+    # Memory is of the engine, whatever it was asked: told once, where it was asked for answers.
+    memory = [column for column in there if column[2] == "peak_rss_bytes"]
+    kept = [column for column in memory if (*column[:2], "decode_tps") in there] or memory
+    for column in memory:
+        if column not in kept[:1] and any(column[1] == other[1] for other in kept[:1]):
+            del there[column]
     order = {name: at for at, (name, _, _) in enumerate(MEASURES)}
     return sorted(there, key=lambda column: (order[column[2]], _MODES.index(column[1])))
 

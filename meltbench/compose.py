@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from meltbench import factors, loglik, settings
 from meltbench.asks import Play
 from meltbench.elf import runs_on
-from meltbench.engines import ProgramEngine, ServerEngine, protocol
+from meltbench.engines import ProgramEngine, ScoringEngine, ServerEngine, protocol
 from meltbench.errors import DoesNotFit, UserError
 from meltbench.probe.job import MAX_REQUESTS, Job, Until
 from meltbench.readings import READERS
@@ -125,10 +125,11 @@ def compose(
     todo: Sequence[Planned] = (),
     scripts: Scripts | None = None,
     tokens: Tokenized | None = None,
+    reference: LocalModel | None = None,
 ) -> tuple[Job, dict[str, Any]]:
     """The job of one run and its ticket. ``knobs`` are settled; ``folder`` is where the run will lie on the target,
     ``todo`` what is to be done about the settings of its profile, ``scripts`` how helpers are started there; ``tokens``
-    are those of the texts of a workload that is scored by the token."""
+    are those of the texts of a workload that is scored by the token, ``reference`` is a model to hold it against."""
     job = Job(run_id)
     circle_s = plan.work.workload.limit_s if plan.work.workload.kind == "sustained" else 0.0
     job.limit("journal_bytes", min(_JOURNAL_BYTES + round(circle_s * _CIRCLE_BYTES_PER_S), _MAX_JOURNAL_BYTES))
@@ -150,7 +151,7 @@ def compose(
                 plays, scored = by_token(plan.work, tokens, cell.seed)
             asks, measured_s = _serve(job, plan, speak, plays, facts, knobs, model)
         else:
-            asks, measured_s = _execute(job, plan, speak, plays, knobs, model, folder)
+            asks, measured_s = _execute(job, plan, speak, plays, knobs, model, folder, reference)
         measured_s += circle_s
     elif work.kind == "exec":
         job.execute(ENGINE, work.timeout_s, plan.spec.command, **factors.limits(knobs))
@@ -264,9 +265,12 @@ def _execute(
     knobs: dict[str, Scalar],
     model: LocalModel,
     folder: str,
+    reference: LocalModel | None,
 ) -> tuple[list[dict[str, Any]], float]:
     """The steps of a program's life, a process after the other under one name; what is returned is as of ``_serve``."""
     commands = speak.commands([ask for play in plays for ask in play.asks], f"{folder}/req")
+    if reference is not None and isinstance(speak, ScoringEngine):
+        commands = speak.against(commands[0], reference.at, f"{folder}/req")
     log_bytes = max((command.log_bytes for command in commands), default=0)
     if log_bytes > _JOURNAL_BYTES // 4:
         raise UserError(
@@ -281,7 +285,8 @@ def _execute(
     for command in commands:
         job.requests |= command.files
         # A warm-up and a depth may go before each request, and take as long.
-        deadline_s = min(_READY_S + 3 * plan.work.workload.timeout_s * len(command.asks), _MAX_PROGRAM_S)
+        parts = plan.work.parts or len(command.asks)
+        deadline_s = min(_READY_S + 3 * plan.work.workload.timeout_s * parts, _MAX_PROGRAM_S)
         words = _command(plan, knobs, {"model": model.at, **_cut(plan.work), **command.words})
         job.execute(ENGINE, deadline_s, *words, **factors.limits(knobs))
         measured_s += deadline_s

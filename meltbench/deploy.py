@@ -51,6 +51,7 @@ class There:
     engine: Engine | None
     model: LocalModel | None
     scripts: Scripts | None
+    reference: LocalModel | None = None
     told: dict[str, Any] = field(default_factory=dict)
 
 
@@ -105,30 +106,34 @@ def check_loader(plan: Plan, site: Site) -> None:
         )
 
 
-def put(plan: Plan, site: Site, model: LocalModel | None, watch: Watch) -> There:
-    """See to it that engine, model and helper programs are on the plan's target, where the engine is tried once."""
+def put(plan: Plan, site: Site, model: LocalModel | None, watch: Watch, reference: LocalModel | None = None) -> There:
+    """See to it that engine, models and helper programs are on the plan's target, where the engine is tried once."""
     engine, scripts = plan.engine, helper_scripts(plan.profile, plan.known, site, watch)
     if plan.known.place.kind == "local" or not (engine or model):
-        return There(engine, model, scripts)
-    where, folder, model_at = files_there(plan, site, model, watch)
+        return There(engine, model, scripts, reference)
+    where, folder, model_at = files_there(plan, site, model, watch, reference)
     if engine is not None:
         if engine.files and (warning := no_gpu_warning(site.facts, accelerators(engine.files[0]), plan.spec.device)):
             watch.warn(warning)
         engine = _engine_there(engine, site, folder)
     if model is not None:
         model = replace(model, there=model_at)
+    if reference is not None:
+        reference = replace(reference, there=where[reference.files[0]])
     told = {"check": _policy(plan), "files": {path.name: file_sha256(path) for path in where}}
-    return There(engine, model, scripts, told)
+    return There(engine, model, scripts, reference, told)
 
 
-def files_there(plan: Plan, site: Site, model: LocalModel | None, watch: Watch) -> tuple[dict[Path, str], str, str]:
-    """See that engine and model are whole on another target, by the plan's policy, and push what of them is not.
+def files_there(
+    plan: Plan, site: Site, model: LocalModel | None, watch: Watch, reference: LocalModel | None = None
+) -> tuple[dict[Path, str], str, str]:
+    """See that engine and models are whole on another target, by the plan's policy, and push what of them is not.
 
     Returns where each file lies there, the folder that the engine runs from, and where the model is. To be asked before
     every run.
     """
     engine = plan.engine.files if plan.engine is not None else ()
-    files = [*engine, *(model.files if model is not None else ())]
+    files = [*engine, *(path for one in (model, reference) if one is not None for path in one.files)]
     if plan.known.place.kind == "local" or not files:
         return {}, "", "" if model is None else model.at
     cache = PushCache.beside(site.probe)

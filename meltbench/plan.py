@@ -63,6 +63,7 @@ class Plan:
     knobs: dict[str, Scalar]
     cells: tuple[Cell, ...]
     hash: str
+    reference: Model | None = None
 
     def describe(self) -> dict[str, Any]:
         """The plan as JSON-ready data, what ``--dry-run`` prints."""
@@ -133,13 +134,17 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
     knobs |= process | ({} if spec.unplug is None else {"unplug": spec.unplug})
     if recipe is not None:
         _check_recipe(spec.runner, recipe, work)
+    reference = None
+    if recipe is not None and work.workload.reference is not None:
+        reference = models.resolve(work.workload.reference, recipe.models)
     if _swept(spec):
         del knobs["threads"]  # which each cell has of its own
     cells = tuple(_cells(spec))
-    identity = {
+    identity: dict[str, Any] = {
         "protocol": PROTOCOL,
         "device": [spec.device, device_definition.sha256],
         "model": None if model is None else [model.name, model.sha256],
+        **({} if reference is None else {"reference": [reference.name, reference.sha256]}),
         "runner": None if definition is None or engine is None else [spec.runner, definition.sha256, engine.sha256],
         "workload": [work.name, work.sha256, work.workload.told()],
         "command": list(spec.command),
@@ -162,6 +167,7 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
         knobs=knobs,
         cells=cells,
         hash=digest(identity),
+        reference=reference,
     )
 
 
@@ -210,6 +216,9 @@ def _check_command(spec: Spec, kind: str) -> None:
 
 def _check_recipe(name: str, recipe: Recipe, work: workload.Loaded) -> None:
     """The runner must be able to ask as the workload wants it."""
+    if work.workload.reference is not None and not recipe.takes("logits"):
+        said = f"runner {name} holds no text against a model of reference"
+        raise UserError(said, hint="--runner llama-perplexity --engine PATH")
     if work.slots > 1 and not recipe.takes("parallel"):
         raise UserError(f"runner {name} answers one request at a time", hint="leave out concurrency")
     if recipe.mode == "in-process" and (work.workload.pause_s or work.workload.sampling):

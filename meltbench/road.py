@@ -31,6 +31,7 @@ from meltbench.workload import BY_TOKEN
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from meltbench.models import Model
     from meltbench.plan import Cell, Plan
     from meltbench.probe.client import Probe
     from meltbench.probe.job import Job
@@ -59,6 +60,7 @@ class Prepared:
     pushed: dict[str, Any]
     lease: Lease
     tokens: Tokenized | None = None
+    reference: LocalModel | None = None
 
 
 def run(plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecord]:
@@ -81,12 +83,14 @@ def _at(site: Site, plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecor
         for cell in plan.cells:
             yield _refused(plan, cell, site, store, str(error), watch)
         return
-    tokens = _tokens(plan, model, watch)
+    tokens, reference = _tokens(plan, model, watch), _local(plan.reference, watch)
     recorder = host.Recorder.meet(plan.profile, site.facts, watch)
     with Lease.take(site.probe, holder_of(store.root), watch, wait=plan.spec.wait, steal=plan.spec.steal) as lease:
-        there = deploy.put(plan, site, model, watch)
+        there = deploy.put(plan, site, model, watch, reference)
         plan = replace(plan, engine=there.engine)
-        ready = Prepared(plan, site, there.model, knobs, recorder, there.scripts, there.told, lease, tokens)
+        ready = Prepared(
+            plan, site, there.model, knobs, recorder, there.scripts, there.told, lease, tokens, there.reference
+        )
         took_s: dict[object, float] = {}  # the last run of the same knobs
         gates = Gates(plan, site)
         with Interrupts(watch) as interrupts:
@@ -97,7 +101,7 @@ def _at(site: Site, plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecor
                     own = "".join(f", {name} {value}" for name, value in cell.knobs)
                     watch.say(f"run {number} of {len(plan.cells)}{own}")
                 if cell is not plan.cells[0]:
-                    deploy.files_there(plan, site, model, watch)
+                    deploy.files_there(plan, site, model, watch, reference)
                 gated = gates.wait(watch, interrupts)
                 if interrupts.finish:
                     break
@@ -116,13 +120,19 @@ def prepare(plan: Plan, site: Site, watch: Watch) -> tuple[Plan, LocalModel | No
     deploy.check_loader(plan, site)
     model = None
     if plan.model is not None:
-        served = plan.model.format == "served"
-        model = LocalModel.of(plan.model, None if served else models.ensure(plan.model, watch.fetched, watch.say))
+        model = _local(plan.model, watch)
     knobs = {cell: settled(plan, cell, site.facts, model) for cell in plan.cells}
     if model is not None:
         for cell in {cell.knobs: cell for cell in plan.cells}.values():
             check_fit(plan, model, knobs[cell], site.facts)
     return plan, model, knobs
+
+
+def _local(model: Model | None, watch: Watch) -> LocalModel | None:
+    """A model as it lies on this machine, fetched where it does not."""
+    if model is None:
+        return None
+    return LocalModel.of(model, None if model.format == "served" else models.ensure(model, watch.fetched, watch.say))
 
 
 def _tokens(plan: Plan, model: LocalModel | None, watch: Watch) -> Tokenized | None:
@@ -169,7 +179,7 @@ def _one(
         switches.check_cut(todo)
         job, ticket = compose(
             ready.plan, cell, folder.run_id, facts, ready.knobs[cell], ready.model, where, todo, ready.scripts,
-            ready.tokens,
+            ready.tokens, ready.reference,
         )  # fmt: skip
         ticket |= {"folder": where, **gated, "lease": lease.told(), "pushed": ready.pushed}
         if took_s is not None:

@@ -41,7 +41,7 @@ _KNOBS: dict[Kind, tuple[str, ...]] = {
         *_BETWEEN,
     ),
     "choices": (*_BEFORE, "timeout_s", *_OF_SET, "normalise"),
-    "perplexity": (*_BEFORE, "timeout_s", "data", "chunk", "chunks"),
+    "perplexity": (*_BEFORE, "timeout_s", "data", "chunk", "chunks", "reference"),
     "idle": (*_BEFORE, "window_s"),
     "exec": (*_BEFORE, "timeout_s"),
 }
@@ -73,7 +73,10 @@ _RANGES = {
 }
 _LISTS = {"concurrency": MAX_LEVEL, "samples": MAX_LEVEL, "budget": 1_000_000}
 # Fields that came later than the first stored runs: at their defaults they change no identity.
-_LATER = ("cite", "questions", "data", "examples", "shots", "n_items", "score", "normalise", "chunk", "chunks", *_ARMS)
+_LATER = (
+    *("cite", "questions", "data", "examples", "shots", "n_items", "score", "normalise", "chunk", "chunks"),
+    *("reference", *_ARMS),
+)
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,12 @@ class Workload:
 
     ``score``: how generated answers are compared with the right ones (meltbench.measure.answers). ``choices`` takes
     the likeliest of several endings, by their log-likelihood ``normalise``d; ``perplexity`` scores a text in chunks of
-    ``chunk`` tokens, ``chunks`` of them. ``questions``: where a set of questions is; ``data`` and ``examples`` are
-    files that stand in for it, ``n_items`` the first so many of it, ``shots`` solved ones go before each. ``chat``:
-    each prompt is a message of a user; ``thinking``: whether a model that can is to reason before it answers.
-    ``budget``: how many tokens an answer may have, several in turn, cut off there or (``soft``) told to the model.
-    ``samples``: how many answers to each question are asked for at a time and voted on, several numbers in turn.
-    ``cite``: the source of all this.
+    ``chunk`` tokens, ``chunks`` of them, held against a model of ``reference`` where one is named. ``questions``: where
+    a set of questions is; ``data`` and ``examples`` are files that stand in for it, ``n_items`` the first so many,
+    ``shots`` solved ones go before each. ``chat``: each prompt is a message of a user; ``thinking``: whether a model
+    that can is to reason before it answers. ``budget``: how many tokens an answer may have, several in turn, cut off
+    there or (``soft``) told to the model. ``samples``: how many answers to each question are asked for at a time and
+    voted on, several numbers in turn. ``cite``: the source of all this.
     """
 
     title: str
@@ -139,6 +142,7 @@ class Workload:
     normalise: Normalise = "none"
     chunk: int = 512
     chunks: int | None = None
+    reference: str | None = None
 
     def told(self) -> dict[str, Any]:
         """What identifies it, as JSON-ready data."""
@@ -265,6 +269,14 @@ class Loaded:
             case "sustained":
                 return work.warmup + n_items
         return 0  # of what is asked by the token they are counted once its tokens are known
+
+    @property
+    def parts(self) -> int | None:
+        """Into how many chunks a text is cut at most; None where there is no text."""
+        if self.workload.kind != "perplexity":
+            return None
+        longest = max((len(str(item.get("text", ""))) for item in self.items), default=0)
+        return self.workload.chunks or -(-longest // self.workload.chunk)
 
     def check(self, where: str) -> None:
         """Refuse settings that cannot be run, by themselves or with these items."""

@@ -99,6 +99,9 @@ class ScoringEngine(ProgramEngine, Protocol):
     def scores(self, asks: Sequence[Ask], processes: Sequence[Process], asked: Mapping[str, Any]) -> list[Score]:
         """What each item came to; arguments as of ``requests``. Never raises for what was printed."""
 
+    def against(self, command: Command, reference: str, folder: str) -> list[Command]:
+        """The processes that hold a text against a model of reference, which lies at that path on the target."""
+
 
 def protocol(name: str) -> ServerEngine | ProgramEngine:
     """The engine protocol of a recipe's ``protocol`` key."""

@@ -25,13 +25,17 @@ if TYPE_CHECKING:
     from meltbench.engines import Process
     from meltbench.engines.prompts import Ask
 
-_TASKS, _TEXT = "tasks.bin", "text.txt"
+_TASKS, _TEXT, _LOGITS = "tasks.bin", "text.txt", "logits"
 _MAX_ANSWERS = 100
 _WINDOW = 2048  # tokens that a task may have with all of its answers
 _LINE_BYTES = 96
 _TASK = re.compile(rb"(\d{1,9})\t(\d{1,3}\.\d{1,12})\s*")
 _CHUNK = re.compile(rb"\s*(\d{1,12})\s+(\d{1,12}\.\d{1,6})\s+(-?\d{1,6}\.\d{1,9})\s+\S{1,24}\s*")
-_BEGUN = (b"calculating perplexity over", b"calculating TruthfulQA score")
+# The +/- of a line of --kl-divergence; against itself a model's is no number.
+_PM = rb" \xc2\xb1 +(?:\d{1,9}\.\d{1,9}|-?nan)"
+_NUMBER = rb" +(-?\d{1,12}\.\d{1,9})" + _PM
+_DIVERGENCE = re.compile(rb" *\d{1,9}" + 3 * _NUMBER + rb" .{0,80}\s*")
+_BEGUN = (b"calculating perplexity over", b"calculating TruthfulQA score", b"computing over")
 
 
 @dataclass(frozen=True)
@@ -41,28 +45,36 @@ class LlamaPerplexity:
     @property
     def words(self) -> tuple[str, ...]:
         """The model's path, what is to be done, the file of it, and how a text is cut."""
-        return ("model", "flags", "tasks", "text", "window", "chunks", "output")
+        return ("model", "flags", "tasks", "text", "window", "chunks", "output", "logits")
 
     def commands(self, asks: Sequence[Ask], folder: str) -> list[Command]:
         """One process; the tasks or the text go along as a file. How a text is cut, whoever asks says."""
         if _are_choices(asks):
             words = {"flags": "--multiple-choice", "tasks": f"{folder}/{_TASKS}", "text": "none", "output": "none"}
-            words |= {"window": str(_WINDOW), "chunks": "none"}
+            words |= {"window": str(_WINDOW), "chunks": "none", "logits": "none"}
             return [Command(words, tuple(asks), {_TASKS: _packed(asks)}, len(asks) * _LINE_BYTES)]
-        words = {"flags": "none", "tasks": "none", "text": f"{folder}/{_TEXT}", "output": "1"}
+        words = {"flags": "none", "tasks": "none", "text": f"{folder}/{_TEXT}", "output": "1", "logits": "none"}
         text = (asks[0].prompt or "").encode()
         return [Command(words, tuple(asks), {_TEXT: text}, len(text))]
+
+    def against(self, command: Command, reference: str, folder: str) -> list[Command]:
+        """The same text, first by the model at ``reference``, whose every probability it writes down, then by the one
+        under test, which is held against them."""
+        logits = {"logits": f"{folder}/{_LOGITS}"}
+        first = replace(command, words=command.words | logits | {"model": reference}, asks=())
+        return [first, replace(command, words=command.words | logits | {"flags": "--kl-divergence"}, files={})]
 
     def requests(self, asks: Sequence[Ask], processes: Sequence[Process], asked: Mapping[str, Any]) -> list[Request]:
         """The whole process as one request, from when it begins to its end: what each task took it does not say."""
         del asked
         if not processes:
             return []
-        process = processes[0]
+        process = processes[-1]  # before it there may be that of a reference
         begun, end = self.loaded_ns(processes), process.t_exit_ns
         if begun is None:
             return []
-        done, wanted = len(_tasks(process)) or len(_chunks(process)), len(asks) if _are_choices(asks) else 1
+        done = len(_tasks(process)) or len(_chunks(process)) or len(_divergences(process))
+        wanted = len(asks) if _are_choices(asks) else 1
         whole = done >= wanted and end is not None
         last = end if end is not None else begun
         return [
@@ -83,14 +95,15 @@ class LlamaPerplexity:
         if not processes:
             return []
         if _are_choices(asks):
-            return _of_tasks(asks, processes[0])
-        return _of_chunks(processes[0], int(asked.get("chunk") or 512))
+            return _of_tasks(asks, processes[-1])
+        chunk = int(asked.get("chunk") or 512)
+        return _of_chunks(processes[-1], chunk) or _of_divergences(processes[-1], chunk)
 
     def loaded_ns(self, processes: Sequence[Process]) -> int | None:
         """When it said that it begins."""
         if not processes:
             return None
-        pairs = zip(processes[0].err.t1_ns, processes[0].err.raw, strict=True)
+        pairs = zip(processes[-1].err.t1_ns, processes[-1].err.raw, strict=True)
         return next((int(t) for t, raw in pairs if any(mark in raw for mark in _BEGUN)), None)
 
     def identity(self, log: str) -> dict[str, str]:
@@ -168,5 +181,24 @@ def _of_chunks(process: Process, chunk: int) -> list[Score]:
         if math.isfinite(now):
             score = Score(f"chunk{number}", "nll", None, parsed=True, value=-(now - before), n=n, requests="0")
             out.append(score)
+        before = now
+    return out
+
+
+def _divergences(process: Process) -> list[tuple[float, float]]:
+    """Log-perplexity and KL divergence by token so far, chunk by chunk."""
+    lines = (_DIVERGENCE.fullmatch(raw) for raw in process.out.raw)
+    return [(math.log(float(line[1])), float(line[3])) for line in lines if line is not None and float(line[1]) > 0]
+
+
+def _of_divergences(process: Process, chunk: int) -> list[Score]:
+    """Each chunk's nats of divergence, and its log-likelihood."""
+    n = chunk - chunk // 2 - 1
+    out, before = [], (0.0, 0.0)
+    for number, means in enumerate(_divergences(process), 1):
+        now = (means[0] * n * number, means[1] * n * number)
+        blank = Score(f"chunk{number}", "nll", None, parsed=True, n=n, requests="0")
+        out.append(replace(blank, value=-(now[0] - before[0])))
+        out.append(replace(blank, method="kld", value=now[1] - before[1]))
         before = now
     return out

@@ -29,8 +29,8 @@ def accuracy_measures(
     """
     if not scores:
         return []
-    if all(score.method == "nll" for score in scores):
-        return _perplexity(scores)
+    if all(score.method in ("nll", "kld") for score in scores):
+        return _of_text(scores)
     out = [_accuracy(scores, "run"), _unparsed(scores)]
     for way, values in (by_way or {}).items():
         out.append(_mean(_WAYS[way], list(values), "run", "likeliest choice", len(scores) - len(values)))
@@ -78,6 +78,29 @@ def _unparsed(scores: Sequence[Score]) -> Measure:
     return _mean("unparsed", [float(not score.parsed) for score in known], "run", method, len(scores) - len(known))
 
 
+def _of_text(scores: Sequence[Score]) -> list[Measure]:
+    apart = [score for score in scores if score.method == "kld"]
+    return _perplexity([score for score in scores if score.method == "nll"]) + (_divergence(apart) if apart else [])
+
+
+def _divergence(scores: Sequence[Score]) -> list[Measure]:
+    """Mean KL divergence from a model of reference, by token."""
+    known = [(one.value, one.n) for one in scores if one.value is not None and one.n]
+    tokens = sum(n for _, n in known)
+    if not tokens:
+        return [Measure("kl_divergence", None, "nat", n=0, reason="no_score: of any chunk")]
+    mean = math.fsum(value for value, _ in known) / tokens
+    se = _ratio_error([value - mean * n for value, n in known], tokens)
+    u = None if se is None else 2 * se
+    return [Measure("kl_divergence", mean, "nat", n=tokens, u_k2=u, method=f"{len(known)} chunks, by token")]
+
+
+def _ratio_error(residuals: Sequence[float], total: int) -> float | None:
+    """Standard error of a ratio of sums over chunks, by what each is off (Cochran, Sampling Techniques, 6)."""
+    k = len(residuals)
+    return None if k < 2 else math.sqrt(math.fsum(r * r for r in residuals) * k / (k - 1)) / total
+
+
 def _perplexity(scores: Sequence[Score]) -> list[Measure]:
     known = [(one.value, one.n) for one in scores if one.value is not None and one.n]
     left = len(scores) - len(known)
@@ -88,11 +111,7 @@ def _perplexity(scores: Sequence[Score]) -> list[Measure]:
         ]
     tokens = sum(n for _, n in known)
     nll = -math.fsum(value for value, _ in known) / tokens
-    # A ratio of sums over chunks: its standard error by the residuals of each chunk (Cochran, Sampling Techniques, 6).
-    residuals = [-value - nll * n for value, n in known]
-    se = None
-    if len(known) > 1:
-        se = math.sqrt(math.fsum(r * r for r in residuals) * len(known) / (len(known) - 1)) / tokens
+    se = _ratio_error([-value - nll * n for value, n in known], tokens)
     method = f"{len(known)} chunks" + (f"; {left} have no score" if left else "")
     value, u = math.exp(min(nll, 700)), None if se is None else 2 * se
     return [

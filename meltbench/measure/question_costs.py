@@ -5,6 +5,7 @@ Several answers to one question are generated at a time, so their requests share
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from meltbench.measure.energy import Rail
     from meltbench.records import Request, Score
 
+_TEXT = ("nll", "kld")
 _SHARED = "overlapping_requests: another question was under way and shares its energy"
+_TOGETHER = "shared_request: one request is of several questions, and nobody saw where each ends"
 
 
 def windows(scores: Sequence[Score], requests: Sequence[Request]) -> list[tuple[int, int]]:
@@ -30,14 +33,18 @@ def with_costs(scores: Sequence[Score], requests: Sequence[Request], rail: Rail 
     """The scores with what each question cost; ``rail`` None: there is no total, for the reason ``why``."""
     by_index = {one.index: one for one in requests}
     ordered = sorted(requests, key=lambda one: one.t_send_ns)
+    behind = Counter(index for score in scores for index in _indices(score))
     out = []
     for score in scores:
         span = _span(score, by_index)
         if span is None:
             out.append(replace(score, energy_reason="no_request: its end was not seen"))
             continue
-        one = replace(score, latency_s=(span[1] - span[0]) / 1e9)
         mine = set(_indices(score))
+        if any(behind[index] > 1 for index in mine):
+            out.append(replace(score, energy_reason=why or _TOGETHER))
+            continue
+        one = replace(score, latency_s=(span[1] - span[0]) / 1e9)
         if rail is None:
             out.append(replace(one, energy_reason=why))
         elif any(r.t_send_ns < span[1] and r.t_end_ns > span[0] and r.index not in mine for r in ordered):
@@ -51,7 +58,10 @@ def with_costs(scores: Sequence[Score], requests: Sequence[Request], rail: Rail 
 
 def question_measures(scores: Sequence[Score]) -> list[Measure]:
     """Means over questions, of the run or of each point: latency, and energy where every question has one."""
-    out = []
+    out: list[Measure] = []
+    scores = [score for score in scores if score.method not in _TEXT]  # a chunk of a text is no question
+    if all(score.latency_s is None for score in scores):
+        return out
     for point in dict.fromkeys(score.point for score in scores):
         mine = [score for score in scores if score.point == point]
         phase = point or "run"

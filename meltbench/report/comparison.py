@@ -13,20 +13,21 @@ Document = dict[str, Any]
 
 
 def comparison_sheet(document: Document) -> Sheet:
-    """One row an arm."""
+    """One row an arm; beside a number how it stands against the first one's, where its interval is known."""
     columns, arms = document["columns"], document["arms"]
     named = list(arms[0]["about"])
     heads = [Column(name, whole=True) for name in named]
     with_interval = []
     for at, column in enumerate(columns):
         parts = [heading(column["name"])]
-        parts += [column["workload"]] if several(columns, "workload") else []
-        parts += [column["mode"]] if several(columns, "mode") else []
+        alike = [one for one in columns if one["name"] == column["name"]]
+        parts += [column["workload"]] if several(alike, "workload") else []
+        parts += [column["mode"]] if several(alike, "mode") else []
         heads.append(Column(", ".join(parts), right=True, whole=True))
-        shown = any((arm["numbers"][at]["against_first"] or {}).get("value") is not None for arm in arms)
+        shown = any((arm["numbers"][at]["against_first"] or {}).get("lo") is not None for arm in arms)
         with_interval.append(shown)
         if shown:
-            heads.append(Column("against first", right=True, whole=True, faint=True))
+            heads.append(Column("against first", right=True, whole=True))
     sheet = Sheet("", tuple(heads))
     for arm in arms:
         row = [printable(str(arm["about"][name])) for name in named]
@@ -85,7 +86,7 @@ def comparison_notes(document: Document) -> list[str]:
         found["method"]
         for arm in document["arms"]
         for number in arm["numbers"]
-        if (found := number["against_first"]) is not None and found["value"] is not None
+        if (found := number["against_first"]) is not None and found["lo"] is not None
     }
     out += [f"intervals: {'; '.join(sorted(methods))}"] if methods else []
     return [printable(line) for line in [*dict.fromkeys(out), *document["notes"]]]

@@ -32,6 +32,7 @@ _SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("unparsed", "mean"),
             ("perplexity", "value"),
             ("nll_per_token", "value"),
+            ("kl_divergence", "value"),
         ),
     ),
     (

@@ -74,6 +74,18 @@ def test_a_perplexity_is_that_of_llama_perplexity(bench: Bench) -> None:
         assert one["value"] == pytest.approx(other["value"], rel=0.03)
 
 
+def test_a_model_diverges_from_itself_by_nothing(bench: Bench) -> None:
+    text = ("--workload", "wikitext-2", "--set", f"data={TEXT}", "--set", "chunk=128", "--set", "chunks=2")
+    native = (*text, "--runner", "llama-perplexity", "--engine", str(stock_folder()), *FAST)
+    (same,) = bench.json("run", *native, "--set", "reference=smollm2-135m-q4")
+    names = measured(same)
+    assert names["kl_divergence"]["value"] == pytest.approx(0, abs=1e-3)
+    assert names["perplexity"]["n"] == names["kl_divergence"]["n"] == 2 * 63
+    refused = bench.run("run", *text, "--set", "reference=smollm2-135m-q4")
+    assert refused.returncode == 2
+    assert "runner llamacpp holds no text against a model of reference; --runner llama-perplexity" in refused.stderr
+
+
 def test_generated_answers_are_scored_in_the_run_that_times_them(bench: Bench) -> None:
     (run,) = bench.json("run", "--workload", "smoke", "--set", "n_items=4", *FAST)
     assert [s["gold"] for s in run["scores"]] == [
