@@ -144,7 +144,8 @@ def compose(
         job.attempt("unplug", _UNPLUGGED_S, ("sh", "-c", _UNTIL_UNPLUGGED))
     job.idle("idle_before", work.idle_s)
     if plan.recipe is not None and plan.engine is not None and model is not None:
-        speak, plays = protocol(plan.recipe.protocol), _plays(plan, cell, model)
+        speak = protocol(plan.recipe.protocol, plan.recipe.asks, model.at)
+        plays = _plays(plan, cell, model)
         if isinstance(speak, ServerEngine):
             if tokens is not None:
                 plays, scored = by_token(plan.work, tokens, cell.seed)

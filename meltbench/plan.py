@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from meltbench import factors, models, runners, workload
+from meltbench.engines import protocol
+from meltbench.engines.openai import OpenAI
 from meltbench.errors import UnknownName, UserError
 from meltbench.measure.likelihood import NORMALISE
 from meltbench.probe.job import MAX_REQUESTS
@@ -212,6 +214,9 @@ def _check_recipe(name: str, recipe: Recipe, work: workload.Loaded) -> None:
     """The runner must be able to ask as the workload wants it."""
     if work.slots > 1 and not recipe.takes("parallel"):
         raise UserError(f"runner {name} answers one request at a time", hint="leave out concurrency")
+    speak = protocol(recipe.protocol, recipe.asks)
+    if isinstance(speak, OpenAI):
+        speak.check(work.workload.sampling, token_ids=work.workload.kind == "grid")
     if recipe.mode == "in-process" and (work.workload.pause_s or work.workload.sampling):
         raise UserError(
             f"runner {name} asks without a pause and takes the best token, {work.name} wants it otherwise",

@@ -16,7 +16,7 @@ from meltbench import archives, catalog
 from meltbench.builds.source import LLAMA_CPP
 from meltbench.deadline import Deadline
 from meltbench.elf import machine_of
-from meltbench.engines import protocol
+from meltbench.engines import Dialect, protocol
 from meltbench.errors import MissingExtra, UnknownName, UserError
 from meltbench.models.hashes import file_sha256
 from meltbench.models.header import Format  # noqa: TC001  read_table looks at it
@@ -75,7 +75,8 @@ class Recipe:
 
     ``arguments`` are groups; a group whose knob is "none" is left out. ``program`` is what ``--engine`` must hold, None
     where the engine is only ever the embedded one. ``kinds`` are the kinds of workload it can do, None for all;
-    ``workload`` the one it does when none is named; ``models`` the formats of model that it takes.
+    ``workload`` the one it does when none is named; ``models`` the formats of model that it takes; ``asks`` what a
+    server of the protocol openai knows beside OpenAI's own fields.
     """
 
     title: str
@@ -88,8 +89,11 @@ class Recipe:
     workload: str = "quick"
     models: tuple[Format, ...] = ("gguf",)
     knobs: dict[str, Knob] = field(default_factory=dict)
+    asks: Dialect | None = None
 
     def __post_init__(self) -> None:
+        if self.asks is not None and self.protocol != "openai":
+            raise ValueError(f"asks is of the protocol openai, this one is {self.protocol}")
         if self.program is None and self.embedded is None:
             raise ValueError("neither program nor embedded is set, so there is nothing to run")
 

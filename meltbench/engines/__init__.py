@@ -8,7 +8,7 @@ line by line, and that is the evidence. Pure: nothing here opens a file or reach
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from meltbench.errors import UnknownName
 
@@ -17,6 +17,42 @@ if TYPE_CHECKING:
 
     from meltbench.engines.prompts import Ask, Sent
     from meltbench.records import Readings, Request, Score
+
+
+# What a server may know beside OpenAI's own fields; see ``Dialect``.
+Extension = Literal[
+    "ignore_eos",
+    "min_tokens",
+    "debug_config",
+    "cache_prompt",
+    "continuous_usage_stats",
+    "top_k",
+    "repeat_penalty",
+    "repetition_penalty",
+]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What one kind of OpenAI-compatible server knows beside the fields that all of them know, as its recipe says it.
+
+    ``path`` is where its routes begin, ``health`` what answers 200 once the model is loaded: ``path``/models where it
+    is None. ``token_ids``: its completions take a list of ids for a prompt. A field that is not among ``fields`` is not
+    sent, for many servers refuse what they do not know: ``ignore_eos`` and ``min_tokens`` make an answer as long as it
+    is asked to be, ``debug_config`` does so in MLC's way; ``cache_prompt`` is llama.cpp's word for reusing what two
+    prompts have in common, ``continuous_usage_stats`` vLLM's for a count in every event. The others say how tokens are
+    drawn.
+    """
+
+    path: str = "/v1"
+    health: str | None = None
+    token_ids: bool = False
+    fields: tuple[Extension, ...] = ()
+
+    def __post_init__(self) -> None:
+        for one in (self.path, self.health):
+            if one and (not one.startswith("/") or not one.isascii() or not one.isprintable() or " " in one):
+                raise ValueError(f"{one!r} is no path: it begins with / and has no space")
 
 
 class EngineProtocol(Protocol):
@@ -100,15 +136,19 @@ class ScoringEngine(ProgramEngine, Protocol):
         """What each item came to; arguments as of ``requests``. Never raises for what was printed."""
 
 
-def protocol(name: str) -> ServerEngine | ProgramEngine:
-    """The engine protocol of a recipe's ``protocol`` key."""
-    from meltbench.engines import in_process, llama_bench, llama_perplexity, llama_server
+def protocol(name: str, dialect: Dialect | None = None, model: str = "") -> ServerEngine | ProgramEngine:
+    """The engine protocol of a recipe's ``protocol`` key.
+
+    ``dialect`` and ``model``, the name by which a server knows it, go into requests; to read answers neither is needed.
+    """
+    from meltbench.engines import in_process, llama_bench, llama_perplexity, llama_server, openai
 
     known: dict[str, ServerEngine | ProgramEngine] = {
         "llama-server": llama_server.LlamaServer(),
         "llama-bench": llama_bench.LlamaBench(),
         "llama-perplexity": llama_perplexity.LlamaPerplexity(),
         "in-process": in_process.InProcess(),
+        "openai": openai.OpenAI(dialect or Dialect(), model),
     }
     if name not in known:
         raise UnknownName("engine protocol", name, known)

@@ -46,11 +46,12 @@ _NULLS = {
         (
             *("t_first_ns", "n_in", "n_cached", "n_out", "ttft_s", "e2e_s", "tpot_s", "prefill_tps", "prefill_source"),
             *("decode_tps", "engine_prefill_s", "engine_prefill_tps", "engine_decode_s", "engine_decode_tps"),
-            "stop_reason",
+            *("stop_reason", "engine_ttft_s"),
         ),
         "there was none, or the engine did not say",
     )
     | {
+        "count_source": "it was no server, or an earlier version measured it",
         "energy_j": "there is a reason, or an earlier version measured it",
         "energy_u_k2_j": "there is no energy, or its uncertainty is not known",
     },
