@@ -82,9 +82,10 @@ class Job:
         """Wait while the channels are sampled."""
         self._add("step", "idle", name, milliseconds(seconds))
 
-    def port(self, name: str) -> None:
-        """Choose a free loopback port; ``{port:NAME}`` stands for it from here on."""
-        self._add("step", "port", name)
+    def port(self, name: str, number: int | None = None) -> None:
+        """Choose a free loopback port, or take that of a server that runs already; ``{port:NAME}`` stands for it from
+        here on."""
+        self._add("step", "port", name, *([] if number is None else [number]))
 
     def pages(self, path: str, *, drop: bool) -> None:
         """Measure, or first drop, what the page cache holds of a file."""
