@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from meltbench import loglik, settings
-from meltbench.account import conditions, gpus, load_label, manifest
-from meltbench.compose import ENGINE
+from meltbench.account import conditions, gpus, load_label, manifest, remote
+from meltbench.compose import ENGINE, RELAY
 from meltbench.engines import Process, ProgramEngine, ScoringEngine, ServerEngine, protocol
 from meltbench.engines.checks import checked
 from meltbench.engines.prompts import Ask, Sent
@@ -40,6 +40,7 @@ from meltbench.measure.phases import phases
 from meltbench.measure.screening import Screen, most_w
 from meltbench.measure.sustained import power_windows
 from meltbench.measure.validity import reason, state
+from meltbench.plan import ENERGY_SOURCE
 from meltbench.probe.journal import Journal
 from meltbench.readings import Source
 from meltbench.records import IMPLAUSIBLE, Readings, Request, RunRecord
@@ -81,7 +82,7 @@ def assemble(
     n_asked = told.n_asked
     if ticket["workload"]["kind"] == "sustained":  # asked in a circle, as often as there was time
         n_asked = max(len(requests), sum(entry["role"] == "warmup" for entry in ticket["asks"]) + 1)
-    verdict = outcome(journal.events, wanted, n_asked, ENGINE, ticket["workload"]["kind"], log, kills)
+    verdict = outcome(journal.events, wanted, n_asked, _process(ticket), ticket["workload"]["kind"], log, kills)
     made = settings.judge(settings.from_ticket(ticket), journal)
     inputs = _inputs(ticket, journal, told, signals, sources, spans, lives, verdict, engine, made)
     inputs = replace(inputs, screened=screen.done(), conditions=[*inputs.conditions, *hosted.conditions])
@@ -167,7 +168,15 @@ def _inputs(
         totals=_totals(ticket),
         max_power_w=ticket.get("max_power_w"),
         battery=Stated(**battery) if (battery := ticket.get("battery")) else None,
+        unseen=(ticket["runner"] or {}).get("unseen", ""),
+        unloaded=(ticket["runner"] or {}).get("unloaded", ""),
+        remote=remote(ticket) if ticket["knobs"].get(ENERGY_SOURCE, "none") == "none" else "",
     )
+
+
+def _process(ticket: dict[str, Any]) -> str:
+    """The name of the process that a run starts: the engine, or the relay to one that runs already."""
+    return RELAY if (ticket["runner"] or {}).get("url") else ENGINE
 
 
 def _totals(ticket: dict[str, Any]) -> list[Designation]:
@@ -218,7 +227,7 @@ def engine_log(ticket: dict[str, Any], journal: Journal) -> str:
     answers = ticket["runner"] is not None and ticket["runner"]["mode"] == "in-process"
     lines = [
         (int(t), raw)
-        for number in journal.numbers(ENGINE, ("out", "err"))
+        for number in journal.numbers(_process(ticket), ("out", "err"))
         for stream in (journal.streams[number],)
         for t, raw in zip(stream.readings.t1_ns.tolist(), stream.readings.raw, strict=True)
         if not (answers and stream.kind == "out" and raw[:1] in (b"{", b"["))

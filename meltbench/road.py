@@ -119,7 +119,7 @@ def prepare(plan: Plan, site: Site, watch: Watch) -> tuple[Plan, LocalModel | No
         served = plan.model.format == "served"
         model = LocalModel.of(plan.model, None if served else models.ensure(plan.model, watch.fetched, watch.say))
     knobs = {cell: settled(plan, cell, site.facts, model) for cell in plan.cells}
-    if model is not None:
+    if model is not None and model.files:  # what only a server has needs no memory here
         for cell in {cell.knobs: cell for cell in plan.cells}.values():
             check_fit(plan, model, knobs[cell], site.facts)
     return plan, model, knobs

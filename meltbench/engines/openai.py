@@ -54,8 +54,9 @@ class OpenAI:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The model's path or served name, the port to listen on, the slots, and the context of them together."""
-        return ("model", "port", "parallel", "ctx_all")
+        """The model's path or served name, the port to listen on, the slots, and the context of them together; the
+        server behind a relay."""
+        return ("model", "port", "parallel", "ctx_all", "upstream")
 
     @property
     def health_path(self) -> str:
@@ -151,7 +152,7 @@ def _name(key: str, extensions: Collection[str]) -> str:
 
 @dataclass(frozen=True)
 class _Piece:
-    """One event of a choice. ``has_text``; ``opening``: it only says whose turn it is; ``closing``: why it ends.
+    """One event of a choice. ``opening``: the first, which only says whose turn it is; ``closing``: why it ends.
 
     ``counted``: how many tokens the server had counted by then.
     """
@@ -219,7 +220,7 @@ class _Stream:
         stop = choice.get("finish_reason")
         self.stop = str(stop)[:40] if stop else self.stop
         counted = _count(usage.get("completion_tokens")) if isinstance(usage, dict) else None
-        opening = isinstance(delta, dict) and "role" in delta and not text
+        opening = isinstance(delta, dict) and "role" in delta and not text and not self.pieces
         self.pieces.append(_Piece(t_ns, bool(text), opening, bool(stop), counted))
         self.n_text += bool(text)
         if self.n_text > self.limit:

@@ -185,4 +185,10 @@ def _given(env: Mapping[str, str] | None, cpus: str | None, memory_bytes: int | 
     """What a process is given: its caps, and settings of its environment."""
     caps = [] if cpus is None else [f"cpus={word(cpus)}"]
     caps += [] if memory_bytes is None else [f"memory={memory_bytes}"]
-    return [*caps, *(literal(f"env={key}={value}") for key, value in (env or {}).items())]
+    return [*caps, *(_filled(f"env={key}={value}") for key, value in (env or {}).items())]
+
+
+def _filled(text: str) -> str:
+    """One word in which placeholders are filled in and all else stands for itself."""
+    parts = re.split(f"({_PLACEHOLDER.pattern})", text)
+    return "".join(part if at % 2 else literal(part) for at, part in enumerate(parts) if part)

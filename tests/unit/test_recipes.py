@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from meltbench.errors import DefinitionError, UnknownName, UserError
+from meltbench.plan import Plan, make
 from meltbench.runners import Knob, Recipe
+from meltbench.spec import Spec, parse_sets
 from meltbench.tables import read_table
 
 LEAST = {"title": "t", "protocol": "openai", "mode": "server", "arguments": [], "program": "p"}
@@ -57,3 +59,70 @@ def test_what_a_server_knows_is_said_by_recipes_of_the_protocol_openai_alone() -
         recipe(asks={"fields": ["ignore_eso"]})
     with pytest.raises(DefinitionError, match="is no path"):
         recipe(asks={"health": "http://x"})
+
+
+def planned(*sets: str, **more: Any) -> Plan:
+    asked: dict[str, Any] = {
+        "runner": "openai",
+        "model": "m",
+        "engine": "http://127.0.0.1:8000/v2",
+        "workload": "quick",
+    }
+    return make(Spec(**asked | more, knobs=parse_sets(sets)))
+
+
+def test_a_server_that_runs_already_is_asked_at_its_own_path() -> None:
+    plan = planned("concurrency=1,4")
+    assert plan.dialect is not None
+    assert plan.dialect.path == "/v2"
+    assert (plan.model.name, plan.model.format) == ("m", "served") if plan.model else False
+    assert plan.unseen == plan.unloaded == "not_started_here: the server was running before the run"
+    assert plan.describe()["runner"]["url"] == "http://127.0.0.1:8000/v2"
+    assert planned(engine="http://127.0.0.1:8000").hash != plan.hash
+
+
+@pytest.mark.parametrize(
+    ("sets", "more", "said"),
+    [
+        ([], {"model": Spec.model}, "runner openai takes what its server has"),
+        ([], {"workload": "grid"}, "this server takes no token ids"),
+        (["repeat_penalty=1.1"], {}, "not known to take repeat_penalty"),
+        (["load=cold"], {}, "load is of an engine that is started"),
+        (["cpus=0"], {}, "cpus is of an engine that is started"),
+        (["threads=2"], {}, "unknown key of workload quick 'threads'"),
+        (["energy_source=wattmeter"], {}, "unknown source of .*: 'wattmeter'"),
+        (["tokenizer=/nowhere"], {}, "tokenizer: no file at /nowhere"),
+        ([], {"runner": "lm-studio", "engine": "https://h/v1"}, "asks a server of the same machine"),
+    ],
+)
+def test_what_such_a_server_cannot_be_asked_is_said_first(sets: list[str], more: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        planned(*sets, **more)
+
+
+def test_a_named_source_is_the_total_of_a_server() -> None:
+    assert [one.source for one in planned("energy_source=rapl").profile.total] == ["rapl"]
+    name = next(one.name for one in planned().profile.source if one.name != "rapl")
+    assert [(one.source, one.rails) for one in planned(f"energy_source={name}").profile.total] == [(name, ())]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"program": None}, "either program or embedded"),
+        ({"url": ""}, "either program or embedded"),
+        ({"relay": "relay.py"}, "relay is of a server that runs already"),
+        ({"cannot": {"adn": "no"}}, "'adn' is no kind of target: local, ssh, adb"),
+        ({"checked": "hoped"}, "expected one of 'run', 'contract'"),
+    ],
+)
+def test_a_recipe_that_contradicts_itself_is_refused(more: dict[str, Any], said: str) -> None:
+    table = {key: value for key, value in (LEAST | more).items() if value is not None}
+    with pytest.raises(DefinitionError, match=said):
+        read_table(Recipe, table, "runner.toml")
+
+
+def test_the_environment_of_an_engine_is_filled_in_like_its_command_line() -> None:
+    made = recipe(env={"HOST": "127.0.0.1:{port}", "SLOTS": "{parallel}", "CTX": "{ctx}"}, arguments=[["serve"]])
+    assert made.takes("parallel")
+    assert made.environment({"ctx": "none"}, {"port": "1", "parallel": "4"}) == {"HOST": "127.0.0.1:1", "SLOTS": "4"}
