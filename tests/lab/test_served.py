@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import socket
 import ssl
 import subprocess
@@ -203,6 +202,5 @@ def tls_front(port: int, certificate: Path) -> Iterator[tuple[int, list[bytes]]]
 
 
 def test_a_dry_run_says_where_it_would_ask(bench: Bench) -> None:
-    done = bench.run("run", "--dry-run", "--runner", "openai", "--model", "m", "--engine", "https://example.org/v1")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["runner"]["url"] == "https://example.org/v1"
+    told = bench.json("run", "--dry-run", "--runner", "openai", "--model", "m", "--engine", "https://example.org/v1")
+    assert told["runner"]["url"] == "https://example.org/v1"
