@@ -146,9 +146,9 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
                 f"runner {spec.runner} does workloads of kind {does}, {work.name} is of kind {kind}",
                 hint=f"--workload {recipe.workload}, or another --runner",
             )
+        _check_place(spec, recipe, known.place.kind)
         here = known.place.kind == "local"
         engine = runners.engine(spec.runner, recipe, definition.path.parent, spec.engine, here=here)
-        _check_place(spec, recipe, known.place.kind)
         model = models.resolve(spec.model, recipe.models)
     given = dict(spec.knobs) | ({"threads": str(spec.threads[0])} if spec.threads else {})
     device, given = factors.of_device(device, given)
@@ -240,7 +240,7 @@ def _check_command(spec: Spec, kind: str) -> None:
 
 def _check_place(spec: Spec, recipe: Recipe, kind: str) -> None:
     """The engine must be one for this kind of target, and the model one that it can have."""
-    if why := recipe.cannot.get(kind):
+    if why := recipe.refusal(kind):
         raise UserError(f"runner {spec.runner} does not run on {spec.device}: {why}", hint="meltbench runners")
     if "served" in recipe.models and spec.model == Spec.model:
         raise UserError(f"runner {spec.runner} takes what its server has", hint="--model NAME, as the server calls it")

@@ -18,8 +18,9 @@ from meltbench.builds import PROGRAMS
 from meltbench.builds.source import LLAMA_CPP
 from meltbench.deadline import Deadline
 from meltbench.elf import machine_of
-from meltbench.engines import Dialect, protocol
+from meltbench.engines import WITHOUT_DIALECT, Dialect, protocol
 from meltbench.errors import MissingExtra, UnknownName, UserError
+from meltbench.knobs import Knob  # noqa: TC001  read_table looks at it
 from meltbench.models.hashes import file_sha256
 from meltbench.models.header import Format  # noqa: TC001  read_table looks at it
 from meltbench.spec import Scalar, digest
@@ -36,59 +37,12 @@ Place = Literal["local", "ssh", "adb"]
 Checked = Literal["run", "contract"]
 
 _MAX_SAID_BYTES = 64 << 10
-_MAX_TEXT = 4096
 _WORD = re.compile(r"\{(\w+)\}")
 # As llama.cpp says it; else a line that is a number, or ends in one behind the program's name.
 _VERSION = re.compile(
     rb"version: *([^\r\n]{1,80})|^(?:[\w.-]+ )?(?:version )?(?:is )?v?(\d[\w.+-]{0,79})\s*$", re.MULTILINE
 )
 ON_DEVICE = "device:"  # what --engine begins with for a program of the target
-
-
-@dataclass(frozen=True)
-class Knob:
-    """A setting of an engine. ``default`` "auto" is worked out from device and workload, "none" leaves it out.
-
-    It is a number from ``low`` to ``high``, one of ``choices``, a ``file`` of this machine, or else any text.
-    """
-
-    default: int | str
-    help: str
-    low: int | None = None
-    high: int | None = None
-    choices: tuple[str, ...] = ()
-    file: bool = False
-
-    def __post_init__(self) -> None:
-        kinds = (self.low is not None, bool(self.choices), self.file)
-        if (self.low is None) != (self.high is None) or sum(kinds) > 1:
-            raise ValueError("a knob has low and high, or choices, or file = true, or none of them: it is a text then")
-
-    def read(self, name: str, text: str) -> int | str:
-        """A value given by the user, checked."""
-        if text == "none" or (text == "auto" and self.default == "auto"):
-            return text
-        if self.low is None or self.high is None:
-            return self._read_text(name, text)
-        if not re.fullmatch(r"-?\d{1,12}", text) or not self.low <= int(text) <= self.high:
-            raise UserError(
-                f"{name} = {text!r} is not a valid setting", hint=f"give {self.low} to {self.high}, or none"
-            )
-        return int(text)
-
-    def _read_text(self, name: str, text: str) -> str:
-        if self.choices:
-            if text not in self.choices:
-                raise UnknownName(f"value of {name}:", text, [*self.choices, "none"])
-            return text
-        if self.file:
-            path = Path(text).expanduser().absolute()
-            if not os.path.isfile(path):
-                raise UserError(f"{name}: no file at {path}", hint="give its path, or none")
-            return str(path)
-        if not text or len(text) > _MAX_TEXT or not text.isprintable():
-            raise UserError(f"{name} is no printable text of 1 to {_MAX_TEXT} characters", hint="give one, or none")
-        return text
 
 
 @dataclass(frozen=True)
@@ -149,7 +103,7 @@ class Recipe:
             raise ValueError(f"cannot: {odd[0]!r} is no kind of target: {', '.join(get_args(Place))}")
         if self.relay is not None and self.url is None:
             raise ValueError("relay is of a server that runs already: set url")
-        if self.asks is not None and self.protocol != "openai":
+        if self.asks is not None and self.protocol in WITHOUT_DIALECT:
             raise ValueError(f"asks is of the protocol openai, this one is {self.protocol}")
         if (self.url is not None) == (self.program is not None or self.embedded is not None):
             raise ValueError("either program or embedded names what is run, or url a server that runs already")
@@ -162,6 +116,23 @@ class Recipe:
     def takes(self, word: str) -> bool:
         """Whether the engine is told this word."""
         return any("{" + word + "}" in part for part in self.parts)
+
+    def refusal(self, place: str) -> str:
+        """Why the engine cannot run on a kind of target, in a line; empty where it can."""
+        of_python = self.embedded is not None and self.program is None
+        return self.cannot.get(
+            place, "it is a package of this machine's Python" if of_python and place != "local" else ""
+        )
+
+    def comes(self, place: str) -> str:
+        """How the engine comes to be on a kind of target, in a few words; empty where it cannot run there."""
+        if self.refusal(place):
+            return ""
+        if self.url is not None:
+            return "runs already"
+        if place != "local":
+            return "built and pushed" if self.program in PROGRAMS else "installed there"
+        return "package" + (", or --engine" if self.program else "") if self.embedded else "in PATH, or --engine"
 
     def argv(self, start: tuple[str, ...], values: Mapping[str, Scalar], fixed: Mapping[str, str]) -> list[str]:
         """The command line: knob values and fixed words put in, groups of absent knobs left out."""
@@ -215,6 +186,12 @@ def load(name: str) -> tuple[Recipe, catalog.Definition]:
     return recipe, found
 
 
+def recipes() -> dict[str, Recipe]:
+    """Every recipe by name. DefinitionError at the first that is malformed."""
+    found = sorted(catalog.definitions("runners").items())
+    return {name: read_table(Recipe, one.data, one.path) for name, one in found}
+
+
 def engine(name: str, recipe: Recipe, folder: Path, given: str | None, *, here: bool = True) -> Engine:
     """The engine a run will use: the one given, else the recipe's own. ``name`` is the runner's.
 
@@ -236,8 +213,7 @@ def engine(name: str, recipe: Recipe, folder: Path, given: str | None, *, here: 
         hint = f"set {variable} to a folder of its libraries" if variable else "leave it out"
         raise UserError(f"runner {name} takes no --engine", hint=hint)
     if not here:
-        if recipe.program is None:
-            raise UserError(f"runner {name} runs on this machine alone", hint="--runner llamacpp")
+        assert recipe.program is not None  # Recipe.refusal
         if recipe.program not in PROGRAMS:  # what the device has in its search path
             return Engine(recipe.program, "unknown", digest(recipe.program), (recipe.program,), origin="device")
         return Engine(recipe.program, LLAMA_CPP.label, digest(LLAMA_CPP.sha256), (), origin="stock")

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from meltbench.errors import UnknownName
+from meltbench import plugins
+from meltbench.errors import DefinitionError, UnknownName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from meltbench.records import Readings, Request, Score
 
 
+# Engine protocols of ours that are asked in one way only.
+WITHOUT_DIALECT = ("llama-server", "llama-bench", "llama-perplexity", "in-process")
 # What a server may know beside OpenAI's own fields; see ``Dialect``.
 Extension = Literal[
     "ignore_eos",
@@ -137,7 +140,7 @@ class ScoringEngine(ProgramEngine, Protocol):
 
 
 def protocol(name: str, dialect: Dialect | None = None, model: str = "") -> ServerEngine | ProgramEngine:
-    """The engine protocol of a recipe's ``protocol`` key.
+    """The engine protocol of a recipe's ``protocol`` key; also one of an installed package (meltbench.plugins).
 
     ``dialect`` and ``model``, the name by which a server knows it, go into requests; to read answers neither is needed.
     """
@@ -150,6 +153,14 @@ def protocol(name: str, dialect: Dialect | None = None, model: str = "") -> Serv
         "in-process": in_process.InProcess(),
         "openai": openai.OpenAI(dialect or Dialect(), model),
     }
-    if name not in known:
-        raise UnknownName("engine protocol", name, known)
-    return known[name]
+    if name in known:
+        return known[name]
+    make = plugins.protocol(name)
+    if make is None:
+        raise UnknownName("engine protocol", name, [*known, *plugins.protocol_names()])
+    engine: ServerEngine | ProgramEngine = make(dialect or Dialect(), model)
+    if not isinstance(engine, ServerEngine | ProgramEngine):
+        raise DefinitionError(
+            f"what the engine protocol {name} makes is none", hint="it lacks a method of ServerEngine"
+        )
+    return engine

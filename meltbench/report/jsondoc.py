@@ -320,15 +320,28 @@ REBUILD = Document(
         Key("notes", "list", "A line for each run that is not, and why."),
     ),
 )
-DEFINITIONS = Document(
-    "definitions",
-    "meltbench runners, workloads",
-    "A list.",
+_DEFINITION = (
+    Key("[].name", "text", "What --runner or --workload takes."),
+    Key("[].title", "text", "What it is."),
+    Key("[].origin", "text", "Where it is defined: built in, a folder, or another package."),
+    Key("[].sha256", "text", "Of its definition."),
+)
+DEFINITIONS = Document("definitions", "meltbench workloads", "A list.", _DEFINITION)
+RUNNERS = Document(
+    "runners",
+    "meltbench runners",
+    "A list. A target is local (this machine), ssh (Linux over SSH) or adb (Android).",
     (
-        Key("[].name", "text", "What --runner or --workload takes."),
-        Key("[].title", "text", "What it is."),
-        Key("[].origin", "text", "Where it is defined: built in, or a folder."),
-        Key("[].sha256", "text", "Of its definition."),
+        *_DEFINITION,
+        Key("[].protocol", "text", "How its engine is asked."),
+        Key("[].mode", "text", "server, bench or in-process: never compared with each other."),
+        Key("[].models", "list", "Formats of model that it takes: gguf, onnx-genai, mlc, onnx, served."),
+        Key("[].checked", "text", "run: by a real engine; contract: by what its documentation says alone."),
+        Key("[].targets", "object", "By kind of target."),
+        Key("[].targets.*", "object", "One kind of target."),
+        Key("[].targets.*.runs", "true or false", "Whether it can run there."),
+        Key("[].targets.*.how", "text", "How the engine comes to be there; empty where it cannot run."),
+        Key("[].targets.*.why", "text", "Why it cannot run there.", "it can"),
     ),
 )
 BUILD = Document(
@@ -350,7 +363,7 @@ BUILD = Document(
 )
 DOCUMENTS = (
     *(RUN, RUNS, PLAN, VERIFY, REBUILD, *MODELS, DEVICES, INVENTORY, ADDED, DOCTOR, KNOWN, DEVICE, CACHE),
-    *(CALIBRATION, SELFTEST, READ, COMPARE, INTELLIGENCE, PREDICT, IMPORT, DEFINITIONS, BUILD),
+    *(CALIBRATION, SELFTEST, READ, COMPARE, INTELLIGENCE, PREDICT, IMPORT, DEFINITIONS, RUNNERS, BUILD),
 )
 
 _HEAD = """# What --json prints

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from meltbench.errors import DefinitionError, UnknownName, UserError
+from meltbench.knobs import Knob
 from meltbench.plan import Plan, make
-from meltbench.runners import Knob, Recipe
+from meltbench.runners import Recipe
 from meltbench.spec import Spec, parse_sets
 from meltbench.tables import read_table
 
