@@ -286,6 +286,7 @@ PLAN = Document(
         Key("runner.version", "text", "Its version."),
         Key("runner.sha256", "text", "Of its program and libraries."),
         Key("runner.mode", "text", "server, bench or in-process."),
+        Key("runner.url", "text", "Where a server is that runs already.", "the run starts its engine"),
         Key("workload", "object", "What will be asked."),
         *_WORKLOAD,
         Key("command", "list", "Words of the command of `exec`; else empty."),

@@ -8,7 +8,8 @@ import pytest
 from meltbench.errors import DefinitionError, UnknownName, UserError
 from meltbench.knobs import Knob
 from meltbench.plan import Plan, make
-from meltbench.runners import Recipe
+from meltbench.report import matrix
+from meltbench.runners import Recipe, load, recipes
 from meltbench.spec import Spec, parse_sets
 from meltbench.tables import read_table
 
@@ -127,3 +128,39 @@ def test_the_environment_of_an_engine_is_filled_in_like_its_command_line() -> No
     made = recipe(env={"HOST": "127.0.0.1:{port}", "SLOTS": "{parallel}", "CTX": "{ctx}"}, arguments=[["serve"]])
     assert made.takes("parallel")
     assert made.environment({"ctx": "none"}, {"port": "1", "parallel": "4"}) == {"HOST": "127.0.0.1:1", "SLOTS": "4"}
+
+
+def test_docs_engines_md_has_the_matrix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    text = (Path(__file__).parents[2] / "docs" / "engines.md").read_text(encoding="utf-8")
+    assert matrix.render_docs(recipes()) in text, "put render_docs(recipes()) of meltbench.report.matrix into it"
+
+
+def test_every_recipe_can_be_loaded_and_says_where_it_runs() -> None:
+    for name, one in recipes().items():
+        load(name)
+        row = matrix.row_json(one)
+        assert set(row["targets"]) == {"local", "ssh", "adb"}
+        for target in row["targets"].values():
+            assert target["runs"] == bool(target["how"]) == (target["why"] is None)
+        assert row["targets"]["local"]["runs"]
+
+
+@pytest.mark.parametrize(
+    ("runner", "why"),
+    [
+        ("mlc", "MLC on Android is an app"),
+        ("vllm", "vLLM is a Python package"),
+        ("llama-cpp-python", "it is a package of this machine's Python"),
+    ],
+)
+def test_a_pair_that_cannot_be_is_told_in_one_line(
+    runner: str, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    inventory = tmp_path / "inventory.toml"
+    inventory.write_text('[pixel]\nprofile = "generic-android"\nadb = "SERIAL"\nidentity = "0123456789abcdef"\n')
+    monkeypatch.setenv("MELTBENCH_INVENTORY", str(inventory))
+    with pytest.raises(UserError, match=f"runner {runner} does not run on pixel: {why}") as refused:
+        make(Spec(device="pixel", runner=runner, model="m", workload="quick"))
+    assert refused.value.hint == "meltbench runners"
