@@ -67,7 +67,7 @@ def run(
         typer.Option(
             "--engine",
             metavar="PATH",
-            help="A program, a folder or archive of it; device:NAME, one that is there; http://..., a server that runs.",
+            help="A program, its folder or archive; device:NAME, one that is there; http://..., a server that runs.",
         ),
     ] = None,
     prepare: Prepare = True,
