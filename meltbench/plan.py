@@ -11,8 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from meltbench import factors, models, runners, serving, workload
-from meltbench.engines import Dialect, protocol
-from meltbench.engines.openai import OpenAI
+from meltbench.engines import Dialect, openai, protocol
 from meltbench.errors import UnknownName, UserError
 from meltbench.measure.likelihood import NORMALISE
 from meltbench.probe.job import MAX_REQUESTS
@@ -273,13 +272,20 @@ def _check_recipe(name: str, recipe: Recipe, work: workload.Loaded) -> None:
     if work.slots > 1 and not (recipe.takes("parallel") or recipe.at_once):
         raise UserError(f"runner {name} answers one request at a time", hint="leave out concurrency")
     speak = protocol(recipe.protocol, recipe.asks)
-    if isinstance(speak, OpenAI):
-        speak.check(work.workload.sampling, token_ids=work.workload.kind == "grid")
+    if isinstance(speak, openai.OpenAI):
+        speak.check(_wanted(work.workload))
     if recipe.mode == "in-process" and (work.workload.pause_s or work.workload.sampling):
         raise UserError(
             f"runner {name} asks without a pause and takes the best token, {work.name} wants it otherwise",
             hint="--runner llamacpp, or leave out pause_s, temperature and repeat_penalty",
         )
+
+
+def _wanted(work: workload.Workload) -> set[str]:
+    """What a server must know to be asked this."""
+    more = {openai.TOKEN_IDS: work.kind == "grid", openai.LOGPROB: work.kind in workload.BY_TOKEN}
+    more |= {openai.ALLOWED: work.score == "letter", openai.THINKS: work.thinking is not None}
+    return {*work.sampling, *(name for name, wanted in more.items() if wanted)}
 
 
 def _settings(

@@ -21,6 +21,8 @@ from meltbench.engines import llama_log
 from meltbench.engines.checks import (
     MAX_ANSWER_CHARS,
     SPARE_TOKENS,
+    THINK,
+    THOUGHT,
     complaint,
     numbers,
     observed,
@@ -42,6 +44,14 @@ if TYPE_CHECKING:
 _MAX_COUNT = 10**9
 _STANDARD = ("temperature", "top_p")  # ways to draw a token that every server knows
 _PENALTIES = ("repeat_penalty", "repetition_penalty")  # two names of one thing: llama.cpp's, and most others'
+# What else a server may have to know; the last two are fields of the same name, as vLLM has them.
+TOKEN_IDS, LOGPROB, ALLOWED, THINKS = "token_ids", "logprob", "structured_outputs", "chat_template_kwargs"
+_WORDS = {
+    TOKEN_IDS: "token ids, which a grid is made of",
+    LOGPROB: "a question about a token's log-probability",
+    ALLOWED: "the only answers that it may give",
+    THINKS: "whether a model is to think",
+}
 _ACCELERATOR = re.compile(r"^meltbench: accelerator (\S{1,40})", re.MULTILINE)
 
 
@@ -63,23 +73,20 @@ class OpenAI:
         """What answers 200 once the model is loaded."""
         return self.dialect.health or f"{self.dialect.path}/models"
 
-    def check(self, sampling: Collection[str], *, token_ids: bool) -> None:
-        """Raise UserError where a workload wants what the server does not know."""
-        known = {*_STANDARD, *self.dialect.fields}
+    def check(self, wanted: Collection[str]) -> None:
+        """Raise UserError where a workload wants what the server does not know: ways to draw tokens by their names,
+        and the others by those of TOKEN_IDS, LOGPROB, ALLOWED and THINKS."""
+        known = {*_STANDARD, *self.dialect.fields, *([TOKEN_IDS] if self.dialect.token_ids else [])}
         if known.intersection(_PENALTIES):
             known.update(_PENALTIES)
-        if unknown := sorted(set(sampling) - known):
-            raise UserError(
-                f"this server is not known to take {unknown[0]}", hint="leave it out, or add it to fields of its recipe"
-            )
-        if token_ids and not self.dialect.token_ids:
-            raise UserError(
-                "this server takes no token ids, which a grid is made of", hint="another workload, or --runner llamacpp"
-            )
+        if unknown := sorted(set(wanted) - known):
+            what = _WORDS.get(unknown[0], unknown[0])
+            hint = "--runner llamacpp" if unknown[0] in (TOKEN_IDS, LOGPROB) else "leave it out"
+            raise UserError(f"this server is not known to take {what}", hint=f"{hint}, or say so in its recipe")
 
     def request(self, ask: Ask) -> bytes:
         """One HTTP/1.1 request, seeded, greedy unless it says how to draw, on a connection of its own."""
-        self.check(ask.sampling, token_ids=ask.tokens is not None)
+        self.check(_wanted(ask))
         extensions = self.dialect.fields
         options = {"include_usage": True}
         if "continuous_usage_stats" in extensions:
@@ -96,6 +103,12 @@ class OpenAI:
         if ask.ignore_eos:
             whole = {"ignore_eos": True, "min_tokens": max(ask.n_out, 1), "debug_config": {"ignore_eos": True}}
             body |= {key: value for key, value in whole.items() if key in extensions}
+        if ask.stop:
+            body["stop"] = list(ask.stop)
+        if ask.allowed:
+            body[ALLOWED] = {"choice": list(ask.allowed)}
+        if ask.thinks is not None:
+            body[THINKS] = {"enable_thinking": ask.thinks}
         if "cache_prompt" in extensions:
             body["cache_prompt"] = ask.keep_cache
         if ask.messages is not None:
@@ -145,6 +158,13 @@ class OpenAI:
         return {"accelerator": own[1] if own else llama_log.accelerator(log)}
 
 
+def _wanted(ask: Ask) -> set[str]:
+    """What a request needs beside OpenAI's own fields."""
+    more = {TOKEN_IDS: ask.tokens is not None, LOGPROB: ask.target is not None}
+    more |= {ALLOWED: bool(ask.allowed), THINKS: ask.thinks is not None}
+    return {*ask.sampling, *(name for name, wanted in more.items() if wanted)}
+
+
 def _name(key: str, extensions: Collection[str]) -> str:
     """A way to draw tokens by the name that the server has for it."""
     return next((name for name in _PENALTIES if name in extensions), key) if key in _PENALTIES else key
@@ -172,6 +192,7 @@ class _Stream:
     pieces: list[_Piece] = field(default_factory=list)
     n_text: int = 0
     text: str = ""
+    thoughts: bool = False
     stop: str = ""
     done: bool = False
     error: str = ""
@@ -214,9 +235,8 @@ class _Stream:
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, dict):
             return
-        delta, text = choice.get("delta"), str(choice.get("text") or "")
-        if isinstance(delta, dict):
-            text = "".join(str(delta.get(key) or "") for key in ("reasoning_content", "reasoning", "content"))
+        delta = choice.get("delta")
+        text = self._said(delta) if isinstance(delta, dict) else str(choice.get("text") or "")
         stop = choice.get("finish_reason")
         self.stop = str(stop)[:40] if stop else self.stop
         counted = _count(usage.get("completion_tokens")) if isinstance(usage, dict) else None
@@ -229,6 +249,17 @@ class _Stream:
             )
         if len(self.text) < MAX_ANSWER_CHARS:
             self.text += text[:MAX_ANSWER_CHARS]
+
+    def _said(self, delta: dict[str, Any]) -> str:
+        """The text of a delta, with the marks that a server takes out around what a model thinks."""
+        thought = "".join(str(delta.get(key) or "") for key in ("reasoning_content", "reasoning"))
+        text = str(delta.get("content") or "")
+        if thought and not self.thoughts:
+            thought = THINK + thought
+        if text and (thought or self.thoughts):
+            text = THOUGHT + text
+        self.thoughts = bool(thought or self.thoughts) and not text
+        return thought + text
 
     @property
     def counted(self) -> tuple[int, str] | None:

@@ -138,7 +138,10 @@ def test_reasoning_is_text_that_arrives() -> None:
     thought = sse({"choices": [{"delta": {"reasoning_content": "hm"}}]})
     other = sse({"choices": [{"delta": {"reasoning": "so"}}]})
     got = ask((60, HEAD + thought), (70, other), (80, delta("yes")), (81, stop() + usage(3)))
-    assert (got.answer, got.token_n) == ("hmsoyes", (1, 1, 1))
+    # As a model writes it where no server takes the marks out.
+    assert (got.answer, got.token_n) == ("<think>hmso</think>yes", (1, 1, 1))
+    both = sse({"choices": [{"delta": {"reasoning_content": "hm", "content": "ok"}}]})
+    assert ask((60, HEAD + both), (70, delta("!")), (81, stop() + usage(2))).answer == "<think>hm</think>ok!"
 
 
 def test_completions_have_text_in_place_of_a_delta() -> None:
@@ -304,6 +307,10 @@ def test_what_a_recipe_says_its_server_knows_is_sent() -> None:
     assert told["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
     assert (told["top_k"], told["repetition_penalty"], "repeat_penalty" in told) == (40, 1.1, False)
     assert not {"ignore_eos", "min_tokens"} & set(body(speak.request(replace(ids, ignore_eos=False))))
+    bounded = OpenAI(Dialect(fields=("structured_outputs", "chat_template_kwargs")), "m")
+    told = body(bounded.request(replace(ASK, allowed=("A", "B"), thinks=False, stop=("\n",))))
+    assert (told["structured_outputs"], told["stop"]) == ({"choice": ["A", "B"]}, ["\n"])
+    assert told["chat_template_kwargs"] == {"enable_thinking": False}
     mlc = OpenAI(Dialect(fields=("debug_config", "cache_prompt")), "m")
     told = body(mlc.request(ASK))
     assert (told["debug_config"], told["cache_prompt"]) == ({"ignore_eos": True}, False)
@@ -312,8 +319,14 @@ def test_what_a_recipe_says_its_server_knows_is_sent() -> None:
 def test_what_a_server_does_not_know_is_refused_and_not_left_out() -> None:
     with pytest.raises(UserError, match="not known to take repeat_penalty"):
         SPEAK.request(replace(ASK, sampling={"repeat_penalty": 1.1}))
-    with pytest.raises(UserError, match="no token ids"):
-        SPEAK.request(replace(ASK, messages=None, tokens=(1,)))
+    for ask_, what in (
+        (replace(ASK, messages=None, tokens=(1,)), "token ids, which a grid is made of"),
+        (replace(ASK, target=7), "a question about a token's log-probability"),
+        (replace(ASK, allowed=("A", "B")), "the only answers that it may give"),
+        (replace(ASK, thinks=False), "whether a model is to think"),
+    ):
+        with pytest.raises(UserError, match=what):
+            SPEAK.request(ask_)
 
 
 def test_where_a_server_says_that_it_is_ready() -> None:
