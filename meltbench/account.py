@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench import factors, settings
 from meltbench.measure.findings import charge_conditions, gate_conditions
+from meltbench.serving import read_address
 from meltbench.spec import digest
 from meltbench.targets import printable
 from meltbench.targets.facts import accelerator
@@ -23,6 +24,14 @@ _LOG_CHARS = 2048
 def gpus(ticket: dict[str, Any]) -> list[str]:
     """The graphics processors that were found on the target."""
     return [str(gpu) for gpu in ticket["conditions"].get("gpus") or ()]
+
+
+def remote(ticket: dict[str, Any]) -> str:
+    """What an engine on another machine means for a run; empty where it was on the target."""
+    url = (ticket["runner"] or {}).get("url")
+    if not url or not read_address(url).remote:
+        return ""
+    return f"the engine was at {url}: what this machine draws is not what it takes"
 
 
 def conditions(
@@ -44,6 +53,8 @@ def conditions(
     asked = [(ticket.get("looks"), "looks"), (visits, "visits of others")]
     if words := [f"{n} {what}" for n, what in asked if isinstance(n, int) and n]:
         found.append(("link_traffic", f"{' and '.join(words)} over the link"))
+    if remote(ticket):
+        found.append(("remote_engine", f"the server was at {ticket['runner']['url']}: latencies include the network"))
     there = accelerator(gpus(ticket), map(str, ticket["conditions"].get("compatible") or ()))
     if there and engine.get("accelerator") == "CPU":
         found.append(("gpu_unused", f"the engine computed on the CPU only, the machine has {there}"))

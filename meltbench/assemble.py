@@ -5,28 +5,22 @@ Samples pass by in blocks: what the measures need of them is digested, and they 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from meltbench import loglik, settings
-from meltbench.account import conditions, gpus, load_label, manifest
+from meltbench import settings
+from meltbench.account import conditions, gpus, load_label, manifest, remote
 from meltbench.compose import ENGINE
-from meltbench.engines import Process, ProgramEngine, ScoringEngine, ServerEngine, protocol
-from meltbench.engines.checks import checked
-from meltbench.engines.prompts import Ask, Sent
 from meltbench.host import Hosted
 from meltbench.measure import (
     Designation,
     RunInputs,
     Stated,
     StreamStats,
-    answers,
     energies,
-    likelihood,
     measure_run,
     question_costs,
     question_measures,
@@ -40,21 +34,21 @@ from meltbench.measure.phases import phases
 from meltbench.measure.screening import Screen, most_w
 from meltbench.measure.sustained import power_windows
 from meltbench.measure.validity import reason, state
+from meltbench.plan import ENERGY_SOURCE
 from meltbench.probe.journal import Journal
 from meltbench.readings import Source
 from meltbench.records import IMPLAUSIBLE, Readings, Request, RunRecord
-from meltbench.targets import printable
+from meltbench.told import NO_CHUNKS, engine_log, events_of, identity, process_of, told_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from meltbench.measure.digest import Digest
-    from meltbench.measure.likelihood import Normalise
     from meltbench.readings import Sighting
     from meltbench.records import Keep, Measure, Phase, Score, Series, SourceStatus, Stream
+    from meltbench.told import Told
 
 _BLOCK_ROWS = 1 << 17  # of readings that are in memory at once
-_NO_CHUNKS = Readings.of(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), [])
 
 
 def assemble(
@@ -67,8 +61,8 @@ def assemble(
     """
     hosted = hosted or Hosted.of(ticket, journal, None)
     log = engine_log(ticket, journal)
-    engine = _identity(ticket, log)
-    told = _told(ticket, journal)
+    engine = identity(ticket, log)
+    told = told_of(ticket, journal)
     requests, loaded_ns = told.requests, told.loaded_ns
     spans = phases(journal.events, requests, ENGINE, loaded_ns)
     lives = _lives(journal)
@@ -81,15 +75,16 @@ def assemble(
     n_asked = told.n_asked
     if ticket["workload"]["kind"] == "sustained":  # asked in a circle, as often as there was time
         n_asked = max(len(requests), sum(entry["role"] == "warmup" for entry in ticket["asks"]) + 1)
-    verdict = outcome(journal.events, wanted, n_asked, ENGINE, ticket["workload"]["kind"], log, kills)
+    verdict = outcome(journal.events, wanted, n_asked, process_of(ticket), ticket["workload"]["kind"], log, kills)
     made = settings.judge(settings.from_ticket(ticket), journal)
     inputs = _inputs(ticket, journal, told, signals, sources, spans, lives, verdict, engine, made)
     inputs = replace(inputs, screened=screen.done(), conditions=[*inputs.conditions, *hosted.conditions])
     measures, reasons, state = measure_run(inputs)
     requests, scores = energies(inputs, measures)
+    about = manifest(ticket, journal, events_of(journal, "spawn"), log, verdict, engine, made)
     record = RunRecord(
         run_id=ticket["run_id"],
-        manifest=manifest(ticket, journal, _events(journal, "spawn"), log, verdict, engine, made) | {"validity": state},
+        manifest=about | {"validity": state},
         series=[signal.head for signal in signals],
         sources=sources,
         phases=spans,
@@ -114,7 +109,7 @@ def _of_questions(record: RunRecord) -> list[Measure]:
 def assemble_refused(ticket: dict[str, Any], code: str, why: str) -> RunRecord:
     """The record of a run that was never started: why, and nothing of what was not looked at."""
     found = reason(code, why)
-    told = manifest(ticket, Journal(), [], "", Outcome("failed", code, why), _identity(ticket, ""), [])
+    told = manifest(ticket, Journal(), [], "", Outcome("failed", code, why), identity(ticket, ""), [])
     return RunRecord(run_id=ticket["run_id"], manifest=told | {"validity": state([found])}, reasons=[found])
 
 
@@ -131,7 +126,7 @@ def _inputs(
     made: list[settings.Verdict],
 ) -> RunInputs:
     load = next((span.duration_s for span in spans if span.name == "load"), None)
-    ended = _events(journal, "exit")
+    ended = events_of(journal, "exit")
     gone = ended[0] if ended else {}
     clocks = [(e["boot_ns"], e["mono_ns"], e["wall_ns"]) for e in journal.events if "mono_ns" in e and "wall_ns" in e]
     return RunInputs(
@@ -147,7 +142,7 @@ def _inputs(
         life_cpu_s=(gone["utime_ns"] + gone["stime_ns"]) / 1e9 if "utime_ns" in gone and "stime_ns" in gone else None,
         lives=lives,
         failure=(verdict.code, verdict.detail or "") if verdict.code else None,
-        conditions=conditions(ticket, journal, _events(journal, "spawn"), engine, made),
+        conditions=conditions(ticket, journal, events_of(journal, "spawn"), engine, made),
         boot_ids=[
             str(found["boot_id"])
             for found in (ticket["conditions"], journal.first("begin") or {}, journal.first("reboot") or {})
@@ -167,6 +162,9 @@ def _inputs(
         totals=_totals(ticket),
         max_power_w=ticket.get("max_power_w"),
         battery=Stated(**battery) if (battery := ticket.get("battery")) else None,
+        unseen=(ticket["runner"] or {}).get("unseen", ""),
+        unloaded=(ticket["runner"] or {}).get("unloaded", ""),
+        remote=remote(ticket) if ticket["knobs"].get(ENERGY_SOURCE, "none") == "none" else "",
     )
 
 
@@ -184,14 +182,9 @@ def _outside(ticket: dict[str, Any], engine: dict[str, str]) -> list[str]:
     return found or ([] if used in ("CPU", "unknown") else [used])
 
 
-def _events(journal: Journal, name: str) -> list[dict[str, Any]]:
-    """Starts ("spawn") or ends ("exit") of the processes of the engine's name, in order."""
-    return [event for event in journal.named(name) if event.get("proc") == ENGINE]
-
-
 def _lives(journal: Journal) -> list[Life]:
     """Processes of the engine's name whose end was seen."""
-    starts, ends = _events(journal, "spawn"), _events(journal, "exit")
+    starts, ends = events_of(journal, "spawn"), events_of(journal, "exit")
     return [
         Life(start["boot_ns"], end["boot_ns"], (end["utime_ns"] + end["stime_ns"]) / 1e9)
         for start, end in zip(starts, ends, strict=False)
@@ -208,119 +201,6 @@ def _max_rss(gone: dict[str, Any]) -> int | None:
     peak, floor = gone.get("maxrss_bytes"), gone.get("maxrss_floor_bytes")
     own = isinstance(peak, int) and peak > (floor if isinstance(floor, int) else 0)
     return peak if own else None
-
-
-def engine_log(ticket: dict[str, Any], journal: Journal) -> str:
-    """What the process under test wrote, both streams in order of arrival, harmless; the probe bounded it.
-
-    Of a program whose output is its answers, one object or list a line, only the other lines.
-    """
-    answers = ticket["runner"] is not None and ticket["runner"]["mode"] == "in-process"
-    lines = [
-        (int(t), raw)
-        for number in journal.numbers(ENGINE, ("out", "err"))
-        for stream in (journal.streams[number],)
-        for t, raw in zip(stream.readings.t1_ns.tolist(), stream.readings.raw, strict=True)
-        if not (answers and stream.kind == "out" and raw[:1] in (b"{", b"["))
-    ]
-    return "\n".join(
-        printable(raw.decode("utf-8", "replace").rstrip("\r\n")) for _, raw in sorted(lines, key=itemgetter(0))
-    )
-
-
-def _identity(ticket: dict[str, Any], log: str) -> dict[str, str]:
-    """What the engine says it is; empty where none was asked for."""
-    return protocol(ticket["runner"]["protocol"]).identity(log) if ticket["runner"] is not None else {}
-
-
-@dataclass(frozen=True)
-class Told:
-    """What the engine told: its requests in the order of their sending, how many tokens those had to give that were
-    made to (``exact``, by index), when a program said that it had loaded its model (a server is asked), how good the
-    answers were, and how many requests there were to be."""
-
-    requests: list[Request] = field(default_factory=list)
-    exact: dict[int, int] = field(default_factory=dict)
-    loaded_ns: int | None = None
-    scores: list[Score] = field(default_factory=list)
-    by_way: dict[Normalise, list[float]] = field(default_factory=dict)
-    n_asked: int = 0
-
-
-def _told(ticket: dict[str, Any], journal: Journal) -> Told:
-    if ticket["runner"] is None:
-        return Told()
-    speak = protocol(ticket["runner"]["protocol"])
-    if "scored" in ticket and isinstance(speak, ServerEngine):
-        return _by_token(ticket, speak, journal)
-    # Before requests had points, those of a grid were grouped by item.
-    grid = ticket["workload"]["kind"] == "grid"
-    asks = {e["file"]: Ask(**({"point": e["item"] if grid else ""} | e)) for e in ticket["asks"]}
-    loaded_ns = None
-    if isinstance(speak, ProgramEngine):
-        processes = _processes(journal)
-        settings = ticket["knobs"] | {"model": (ticket["model"] or {}).get("file")}
-        found = speak.requests(list(asks.values()), processes, settings)
-        # Where a program answers just what it was asked, one after the other.
-        alike = ticket["runner"]["mode"] == "in-process" and len(found) == len(asks)
-        of_request = dict(zip((one.index for one in found), asks.values(), strict=True)) if alike else {}
-        loaded_ns = speak.loaded_ns(processes)
-    else:
-        pairs = list(_answers(speak, asks, journal))
-        found, of_request = [one for _, one in pairs], {one.index: ask for ask, one in pairs}
-    exact = {index: ask.n_out for index, ask in of_request.items() if ask.ignore_eos}
-    n_asked = len(asks)
-    if isinstance(speak, ScoringEngine):
-        n_asked = 1  # all of it is one request
-        scores = speak.scores(list(asks.values()), _processes(journal), ticket["workload"])
-    else:
-        method = ticket["workload"].get("score")
-        scores = answers.scores(found, of_request, method) if method else []
-    return Told(found, exact, loaded_ns, scores, n_asked=n_asked)
-
-
-def _by_token(ticket: dict[str, Any], speak: ServerEngine, journal: Journal) -> Told:
-    """A workload that is scored by the token: many requests are one of an item."""
-    items = [loglik.Scored.of(one) for one in ticket["scored"]["items"]]
-    asks = {ask.file: ask for ask in loglik.expanded(items, ticket["scored"]["targets"])}
-    found = {int(ask.file): one for ask, one in _answers(speak, asks, journal)}
-    of_items = likelihood.gathered(items, found, ticket["workload"].get("normalise", "none"))
-    return Told(of_items.requests, scores=of_items.scores, by_way=of_items.by_way, n_asked=len(items))
-
-
-def _processes(journal: Journal) -> list[Process]:
-    """Every process of the engine's name, in order, with what it printed."""
-    starts, ends = _events(journal, "spawn"), _events(journal, "exit")
-    return [
-        Process(
-            ends[at]["boot_ns"] if at < len(ends) else None,
-            *(
-                stream.readings if (stream := journal.streams.get(event.get(name, -1))) is not None else _NO_CHUNKS
-                for name in ("stdout", "stderr")
-            ),
-        )
-        for at, event in enumerate(starts)
-    ]
-
-
-def _answers(speak: ServerEngine, asks: dict[str, Ask], journal: Journal) -> Iterator[tuple[Ask, Request]]:
-    """What a server answered, and to what. That is told by the request's file: several may be under way at a time, and
-    one may be asked many times."""
-    index = 0
-    for event in sorted(journal.named("request"), key=lambda e: int(e.get("t_send0") or e["boot_ns"])):
-        ask = asks.get(str(event.get("file", "")).rsplit("/", 1)[-1])
-        if ask is None:
-            continue
-        stream = journal.streams.get(event.get("stream", -1))
-        sent = Sent(
-            index=index,
-            t_send_ns=int(event.get("t_send0") or event["boot_ns"]),
-            t_end_ns=int(event.get("t_end") or event["boot_ns"]),
-            error=str(event.get("error") or ""),
-        )
-        chunks = stream.readings if stream is not None else _NO_CHUNKS
-        yield ask, checked(ask, speak.answer(ask, sent, chunks))
-        index += 1
 
 
 def _run(spans: list[Phase]) -> Phase | None:
@@ -386,6 +266,6 @@ def _slices(journal: Journal, sources: list[Source]) -> Iterator[list[tuple[Sour
     for block in journal.streams.blocks(long, _BLOCK_ROWS):
 
         def part(n: int, block: dict[int, Readings] = block) -> Stream:
-            return whole.get(n) or replace(heads[n], readings=block.get(n, _NO_CHUNKS))
+            return whole.get(n) or replace(heads[n], readings=block.get(n, NO_CHUNKS))
 
         yield [(source, [part(n) for n in numbers[source.name]]) for source in sources]

@@ -3,6 +3,7 @@
     ./<kind>/                              of the working directory    origin "cwd"
     $XDG_CONFIG_HOME/meltbench/<kind>/     of the user                 origin "user"
     <built-in root>/<kind>/                shipped with meltbench      origin "built-in"
+    runners of installed packages          meltbench.plugins           origin "package"
 
 The first found wins, by file stem; a runner is a folder with ``runner.toml`` in it. A device may say
 ``inherits = "other"``: its tables are laid over the other's. A name may inherit its own name from further down.
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from meltbench import plugins
 from meltbench.errors import DefinitionError, InternalError, UnknownName
 from meltbench.paths import config_dir, sha256_of
 from meltbench.tables import parse_toml, read_bounded, read_table, read_toml
@@ -33,7 +35,7 @@ __all__ = [
 ]
 
 Kind = Literal["devices", "workloads", "runners"]
-Origin = Literal["cwd", "user", "built-in"]
+Origin = Literal["cwd", "user", "built-in", "package"]
 
 _SINGULAR = {"devices": "device", "workloads": "workload", "runners": "runner"}
 _MERGED_BY_NAME = ("source", "setting")
@@ -114,8 +116,11 @@ def data_files(relative: str) -> list[tuple[Path, Origin]]:
 def _candidates(kind: Kind) -> dict[str, list[Found]]:
     pattern = "*/runner.toml" if kind == "runners" else "*.toml"
     names: dict[str, list[Found]] = {}
-    for root, origin in search_path():
-        for path in sorted((root / kind).glob(pattern)):
+    places = [(root / kind, origin) for root, origin in search_path()]
+    if kind == "runners":
+        places += [(folder, "package") for folder in plugins.runner_folders()]
+    for folder, origin in places:
+        for path in sorted(folder.glob(pattern)):
             name = path.parent.name if kind == "runners" else path.stem
             if path.is_file() and not name.startswith("."):
                 names.setdefault(name, []).append(Found(kind, name, path, origin))

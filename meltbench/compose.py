@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
-from meltbench import factors, loglik, settings
+from meltbench import factors, loglik, serving, settings
 from meltbench.asks import Play
 from meltbench.elf import runs_on
 from meltbench.engines import ProgramEngine, ScoringEngine, ServerEngine, protocol
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from meltbench.tokenizer import Tokenized
     from meltbench.workload import Loaded
 
-ENGINE = "engine"
+ENGINE, RELAY = "engine", "relay"
 _JOURNAL_BYTES = 256 << 20
 # What a run of hours may add: a fast engine's tokens come to 300 kB a second, the samples of a machine to 50.
 _CIRCLE_BYTES_PER_S = 512_000
@@ -135,7 +135,7 @@ def compose(
     job.limit("journal_bytes", min(_JOURNAL_BYTES + round(circle_s * _CIRCLE_BYTES_PER_S), _MAX_JOURNAL_BYTES))
     job.limit("log_bytes", _LOG_BYTES)
     work = plan.work.workload
-    channels(job, plan.profile, facts, scripts, has_process=work.kind != "idle")
+    channels(job, plan.profile, facts, scripts, has_process=work.kind != "idle" and not plan.unseen)
     asks: list[dict[str, Any]] = []
     scored: list[Scored] = []
     measured_s = work.timeout_s
@@ -145,7 +145,8 @@ def compose(
         job.attempt("unplug", _UNPLUGGED_S, ("sh", "-c", _UNTIL_UNPLUGGED))
     job.idle("idle_before", work.idle_s)
     if plan.recipe is not None and plan.engine is not None and model is not None:
-        speak, plays = protocol(plan.recipe.protocol), _plays(plan, cell, model)
+        speak = protocol(plan.recipe.protocol, plan.dialect, model.at)
+        plays = _plays(plan, cell, model)
         if isinstance(speak, ServerEngine):
             if tokens is not None:
                 plays, scored = by_token(plan.work, tokens, cell.seed)
@@ -238,23 +239,38 @@ def _serve(
     asks = [ask for play in plays for ask in play.asks]
     for ask in asks:
         job.requests[ask.file] = speak.request(ask)
+    started = _start(job, plan, speak, knobs, model)
+    for play in plays:
+        files = [f"req/{ask.file}" for ask in play.asks]
+        until = _until(plan, facts) if play.circle else None
+        job.http("requests", ENGINE, play.concurrency, work.timeout_s, _ANSWER_BYTES, files, until, work.pause_s)
+    if started:
+        job.stop(started, _GRACE_S)
+    return [asdict(ask) for ask in asks], min(_READY_S + (work.timeout_s + work.pause_s) * len(asks), _MAX_SERVED_S)
+
+
+def _start(job: Job, plan: Plan, speak: ServerEngine, knobs: dict[str, Scalar], model: LocalModel) -> str:
+    """The steps until a server can be asked, and the name of the process that was started: none where one runs."""
+    assert plan.engine is not None
     ctx, slots = knobs.get("ctx"), plan.work.slots
+    address = serving.read_address(plan.engine.url) if plan.engine.url else None
     fixed = {
         "model": model.at,
         "port": "{port:" + ENGINE + "}",
         "parallel": str(slots),
         "ctx_all": str(ctx * slots) if isinstance(ctx, int) else "none",
+        "upstream": "none" if address is None else address.origin,
     }
+    if address is not None and not serving.relayed(plan.engine.url, knobs):
+        job.port(ENGINE, address.port)
+        return ""
+    name = ENGINE if address is None else RELAY
     job.port(ENGINE)
-    job.pages(model.weights, drop=knobs["load"] == "cold")
-    job.spawn(ENGINE, *_command(plan, knobs, fixed), **factors.limits(knobs))
-    job.ready(ENGINE, ENGINE, speak.health_path, min(_READY_S, work.timeout_s))
-    for play in plays:
-        files = [f"req/{ask.file}" for ask in play.asks]
-        until = _until(plan, facts) if play.circle else None
-        job.http("requests", ENGINE, play.concurrency, work.timeout_s, _ANSWER_BYTES, files, until, work.pause_s)
-    job.stop(ENGINE, _GRACE_S)
-    return [asdict(ask) for ask in asks], min(_READY_S + (work.timeout_s + work.pause_s) * len(asks), _MAX_SERVED_S)
+    if model.files:
+        job.pages(model.weights, drop=knobs["load"] == "cold")
+    job.spawn(name, *_command(plan, knobs, fixed), **factors.limits(knobs))
+    job.ready(name, ENGINE, speak.health_path, min(_READY_S, plan.work.workload.timeout_s))
+    return name
 
 
 def _execute(
@@ -303,7 +319,7 @@ def _command(plan: Plan, knobs: dict[str, Scalar], fixed: dict[str, str]) -> tup
     """The engine's command line and what its environment has more."""
     assert plan.recipe is not None
     assert plan.engine is not None
-    return plan.recipe.argv(plan.engine.start, knobs, fixed), plan.engine.env
+    return plan.recipe.argv(plan.engine.start, knobs, fixed), plan.engine.env | plan.recipe.environment(knobs, fixed)
 
 
 def _until(plan: Plan, facts: Facts) -> Until:

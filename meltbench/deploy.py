@@ -7,11 +7,13 @@ pushed: the probe says so again before the start.
 from __future__ import annotations
 
 import importlib.util
+import os
+import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from meltbench import builds, catalog
+from meltbench import builds, catalog, serving
 from meltbench.builds.gpus import accelerators, no_gpu_warning
 from meltbench.builds.on_device import installed
 from meltbench.builds.smoke import Smoke, remembered, smoke, smoked
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from meltbench.ticket import LocalModel
     from meltbench.watch import Watch
 
-_ASK_S, _SMOKE_S, _HASH_S = 30.0, 60.0, 300.0
+_ASK_S, _SMOKE_S, _HASH_S, _LOCAL_S = 30.0, 60.0, 300.0, 5.0
 _PACKAGES = "import importlib.util, sys; print(*(n for n in sys.argv[1:] if importlib.util.find_spec(n)))"
 _BESIDE = {"nvml": "pynvml"}  # what a helper needs, and is one file of Python that can go with it
 
@@ -109,6 +111,8 @@ def check_loader(plan: Plan, site: Site) -> None:
 def put(plan: Plan, site: Site, model: LocalModel | None, watch: Watch, reference: LocalModel | None = None) -> There:
     """See to it that engine, models and helper programs are on the plan's target, where the engine is tried once."""
     engine, scripts = plan.engine, helper_scripts(plan.profile, plan.known, site, watch)
+    if engine is not None and engine.url:
+        _check_running(plan, engine, site)
     if plan.known.place.kind == "local" or not (engine or model):
         return There(engine, model, scripts, reference)
     where, folder, model_at = files_there(plan, site, model, watch, reference)
@@ -176,12 +180,38 @@ def importable(probe: Probe) -> Scripts:
 
 def _engine_there(engine: Engine, site: Site, folder: str) -> Engine:
     """The engine by its path on the target, tried there once; ``folder``: of one that was pushed."""
+    if engine.url:
+        return replace(engine, start=(PYTHON, "-B", f"{folder}/{engine.files[0].name}")) if engine.files else engine
     if engine.origin == "files":
         env = {"LD_LIBRARY_PATH": folder} if len(engine.files) > 1 else {}
         engine = replace(engine, start=(f"{folder}/{engine.files[0].name}",), env=env)
     else:
         engine = _found(engine, site.probe)
+        if engine.name not in builds.PROGRAMS:  # what others say to --version tells nothing of whether they run
+            return engine
     return replace(engine, version=_tried(engine, site))
+
+
+def _check_running(plan: Plan, engine: Engine, site: Site) -> None:
+    """Raise UserError where nothing listens at the address on this machine, or the relay cannot run on another."""
+    address, device = serving.read_address(engine.url), plan.spec.device
+    if plan.known.place.kind == "local":
+        if address.straight:
+            try:
+                socket.create_connection((address.host, address.port), _LOCAL_S).close()
+            except OSError as error:
+                why = error.strerror or error
+                raise UserError(f"no server at {engine.url}: {why}", hint="start it, or give its address") from None
+        return
+    if not serving.relayed(engine.url, plan.knobs):
+        return
+    if os.environ.get(serving.KEY) or plan.knobs.get("tokenizer", "none") != "none":
+        raise UserError(f"{serving.KEY} and a tokenizer stay on this machine", hint=f"leave out --device {device}")
+    if PYTHON not in site.facts.programs:
+        raise UserError(
+            f"{engine.url} is reached by a relay, and {device} has no Python to run it",
+            hint="an address of its own loopback, as http://127.0.0.1:8000/v1, needs none",
+        )
 
 
 def _tried(engine: Engine, site: Site) -> str:

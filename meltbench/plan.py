@@ -10,7 +10,8 @@ import random
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from meltbench import factors, models, runners, workload
+from meltbench import factors, models, runners, serving, workload
+from meltbench.engines import Dialect, openai, protocol
 from meltbench.errors import UnknownName, UserError
 from meltbench.measure.likelihood import NORMALISE
 from meltbench.probe.job import MAX_REQUESTS
@@ -18,7 +19,7 @@ from meltbench.spec import Scalar, Spec, digest
 from meltbench.targets import inventory, profile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from meltbench.hub import Hub
     from meltbench.models import Model
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 # Grows when the same spec would be measured in another way: figures of two protocols are never compared.
 PROTOCOL = 1
 _LOADS = ("warm", "cold")
+ENERGY_SOURCE = "energy_source"  # the knob that names what measures a server
+_RUNNING = "not_started_here: the server was running before the run"
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,27 @@ class Plan:
     hash: str
     reference: Model | None = None
 
+    @property
+    def dialect(self) -> Dialect | None:
+        """How the engine is asked: as its recipe says, at the path of a server's own address."""
+        asks = None if self.recipe is None else self.recipe.asks
+        path = serving.read_address(self.engine.url).path if self.engine is not None and self.engine.url else ""
+        return replace(asks or Dialect(), path=path) if path else asks
+
+    @property
+    def unseen(self) -> str:
+        """Why memory and CPU of the engine are not those of a process that the run starts; empty where they are."""
+        if self.engine is not None and self.engine.url:
+            return _RUNNING
+        return f"other_process: {self.recipe.unseen}" if self.recipe is not None and self.recipe.unseen else ""
+
+    @property
+    def unloaded(self) -> str:
+        """Why the start of the engine is no load of the model; empty where it is."""
+        if self.engine is not None and self.engine.url:
+            return _RUNNING
+        return f"loaded_later: {self.recipe.unloaded}" if self.recipe is not None and self.recipe.unloaded else ""
+
     def describe(self) -> dict[str, Any]:
         """The plan as JSON-ready data, what ``--dry-run`` prints."""
         return {
@@ -81,6 +105,7 @@ class Plan:
                 "version": self.engine.version,
                 "sha256": self.engine.sha256,
                 "mode": self.recipe.mode,
+                "url": self.engine.url or None,
             },
             "workload": {"name": self.work.name, "sha256": self.work.sha256, **self.work.workload.told()},
             "command": list(self.spec.command),
@@ -121,6 +146,7 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
                 f"runner {spec.runner} does workloads of kind {does}, {work.name} is of kind {kind}",
                 hint=f"--workload {recipe.workload}, or another --runner",
             )
+        _check_place(spec, recipe, known.place.kind)
         here = known.place.kind == "local"
         engine = runners.engine(spec.runner, recipe, definition.path.parent, spec.engine, here=here)
         model = models.resolve(spec.model, recipe.models)
@@ -132,11 +158,12 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
         raise UserError(said, hint="leave it out; a profile wants one by soc_percent of its [gate]")
     work, knobs = _settings(given, work, recipe, [*device.factor, *factors.PROCESS], say)
     knobs |= process | ({} if spec.unplug is None else {"unplug": spec.unplug})
-    if recipe is not None:
+    if recipe is not None and engine is not None:
         _check_recipe(spec.runner, recipe, work)
-    reference = None
-    if recipe is not None and work.workload.reference is not None:
-        reference = models.resolve(work.workload.reference, recipe.models)
+        device = _with_source(device, knobs)
+        if engine.url:
+            _check_running(spec.runner, recipe, engine, knobs, process)
+    reference = _reference(recipe, work)
     if _swept(spec):
         del knobs["threads"]  # which each cell has of its own
     cells = tuple(_cells(spec))
@@ -199,6 +226,12 @@ def _cells(spec: Spec) -> Iterator[Cell]:
             yield Cell(rep, seed, knobs)
 
 
+def _reference(recipe: Recipe | None, work: workload.Loaded) -> Model | None:
+    """The model that a text is held against."""
+    named = work.workload.reference
+    return None if recipe is None or named is None else models.resolve(named, recipe.models)
+
+
 def _check_command(spec: Spec, kind: str) -> None:
     """What is asked for beside a workload of this kind must mean something to it."""
     if (kind == "exec") != bool(spec.command):
@@ -214,18 +247,58 @@ def _check_command(spec: Spec, kind: str) -> None:
         raise UserError("workload idle starts no engine", hint=hint)
 
 
+def _check_place(spec: Spec, recipe: Recipe, kind: str) -> None:
+    """The engine must be one for this kind of target, and the model one that it can have."""
+    if why := recipe.refusal(kind):
+        raise UserError(f"runner {spec.runner} does not run on {spec.device}: {why}", hint="meltbench runners")
+    if "served" in recipe.models and spec.model == Spec.model:
+        raise UserError(f"runner {spec.runner} takes what its server has", hint="--model NAME, as the server calls it")
+
+
+def _check_running(
+    name: str, recipe: Recipe, engine: Engine, knobs: Mapping[str, Scalar], process: Mapping[str, Scalar]
+) -> None:
+    """What would be of the start of an engine is refused for one that runs already."""
+    told = [*process, *(["load"] if knobs["load"] == "cold" else [])]
+    if told:
+        raise UserError(f"{told[0]} is of an engine that is started, {engine.url} runs already", hint="leave it out")
+    if recipe.relay is None and serving.relayed(engine.url, knobs):
+        raise UserError(f"runner {name} has no relay, which {serving.KEY} needs", hint="--runner openai")
+
+
+def _with_source(device: Profile, knobs: Mapping[str, Scalar]) -> Profile:
+    """The profile with the source of energy that was named for a server in place of its own total."""
+    name = knobs.get(ENERGY_SOURCE, "none")
+    if name == "none":
+        return device
+    if name not in (known := [source.name for source in device.source]):
+        raise UnknownName(f"source of {device.title}:", str(name), known)
+    same = tuple(total for total in device.total if total.source == name)
+    return replace(device, total=same or (profile.Total(str(name)),))
+
+
 def _check_recipe(name: str, recipe: Recipe, work: workload.Loaded) -> None:
     """The runner must be able to ask as the workload wants it."""
     if work.workload.reference is not None and not recipe.takes("logits"):
         said = f"runner {name} holds no text against a model of reference"
         raise UserError(said, hint="--runner llama-perplexity --engine PATH")
-    if work.slots > 1 and not recipe.takes("parallel"):
+    if work.slots > 1 and not (recipe.takes("parallel") or recipe.at_once):
         raise UserError(f"runner {name} answers one request at a time", hint="leave out concurrency")
+    speak = protocol(recipe.protocol, recipe.asks)
+    if isinstance(speak, openai.OpenAI):
+        speak.check(_wanted(work.workload))
     if recipe.mode == "in-process" and (work.workload.pause_s or work.workload.sampling):
         raise UserError(
             f"runner {name} asks without a pause and takes the best token, {work.name} wants it otherwise",
             hint="--runner llamacpp, or leave out pause_s, temperature and repeat_penalty",
         )
+
+
+def _wanted(work: workload.Workload) -> set[str]:
+    """What a server must know to be asked this."""
+    more = {openai.TOKEN_IDS: work.kind == "grid", openai.LOGPROB: work.kind in workload.BY_TOKEN}
+    more |= {openai.ALLOWED: work.score == "letter", openai.THINKS: work.thinking is not None}
+    return {*work.sampling, *(name for name, wanted in more.items() if wanted)}
 
 
 def _settings(

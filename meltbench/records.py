@@ -170,8 +170,11 @@ class Request:
     ``ttft_s``: sent to first non-empty token. ``tpot_s``: (e2e - ttft) / (n_out - 1), n_out >= 2 (vLLM, MLPerf).
     ``decode_tps``: (n_out - 1) / (e2e - ttft). ``prefill_tps``: the engine's own figure, else n_in / ttft with
     ``prefill_source`` "client_side". ``token_t_ns`` and ``token_n``: arrival and count of each chunk that
-    carried tokens; ``n_in`` counts prompt tokens evaluated plus those found in the cache (``n_cached``). ``point``
-    names the requests that it may be condensed with, see ``Ask``; empty where those of the run are alike.
+    carried tokens, 0 where nobody says how many; ``n_in`` counts prompt tokens evaluated plus those found in the cache
+    (``n_cached``). ``point`` names the requests that it may be condensed with, see ``Ask``; empty where those of the
+    run are alike. ``count_source``: who counted the tokens of a server's answer: it itself, or a tokenizer afterwards;
+    "chunks": nobody did, and only a lower bound of ``n_out`` is known, which ``detail`` tells. ``engine_ttft_s`` is the
+    server's own.
     ``energy_j``: of the designated total from sending to end, with its u (k = 2); None for ``energy_reason``.
     ``logprob``: of the token that was asked about, in nats; it is kept in the scores.
     """
@@ -206,6 +209,8 @@ class Request:
     energy_u_k2_j: float | None = None
     energy_reason: str = ""
     logprob: float | None = None
+    count_source: str | None = None
+    engine_ttft_s: float | None = None
 
 
 @dataclass(frozen=True)

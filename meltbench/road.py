@@ -122,7 +122,7 @@ def prepare(plan: Plan, site: Site, watch: Watch) -> tuple[Plan, LocalModel | No
     if plan.model is not None:
         model = _local(plan.model, watch)
     knobs = {cell: settled(plan, cell, site.facts, model) for cell in plan.cells}
-    if model is not None:
+    if model is not None and model.files:  # what only a server has needs no memory here
         for cell in {cell.knobs: cell for cell in plan.cells}.values():
             check_fit(plan, model, knobs[cell], site.facts)
     return plan, model, knobs

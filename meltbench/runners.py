@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from meltbench import archives, catalog
+from meltbench import archives, catalog, serving
+from meltbench.builds import PROGRAMS
 from meltbench.builds.source import LLAMA_CPP
 from meltbench.deadline import Deadline
 from meltbench.elf import machine_of
-from meltbench.engines import protocol
+from meltbench.engines import WITHOUT_DIALECT, Dialect, protocol
 from meltbench.errors import MissingExtra, UnknownName, UserError
+from meltbench.knobs import Knob  # noqa: TC001  read_table looks at it
 from meltbench.models.hashes import file_sha256
 from meltbench.models.header import Format  # noqa: TC001  read_table looks at it
 from meltbench.spec import Scalar, digest
@@ -28,29 +31,18 @@ if TYPE_CHECKING:
 
 # How an engine is reached; figures of two modes are never put into one column.
 Mode = Literal["server", "bench", "in-process"]
+# The kinds of target, as targets.Place has them, and how a recipe was checked: a real engine ran, or what it does is
+# known from its documentation alone.
+Place = Literal["local", "ssh", "adb"]
+Checked = Literal["run", "contract"]
 
 _MAX_SAID_BYTES = 64 << 10
+_WORD = re.compile(r"\{(\w+)\}")
+# As llama.cpp says it; else a line that is a number, or ends in one behind the program's name.
+_VERSION = re.compile(
+    rb"version: *([^\r\n]{1,80})|^(?:[\w.-]+ )?(?:version )?(?:is )?v?(\d[\w.+-]{0,79})\s*$", re.MULTILINE
+)
 ON_DEVICE = "device:"  # what --engine begins with for a program of the target
-
-
-@dataclass(frozen=True)
-class Knob:
-    """A setting of an engine. ``default`` "auto" is worked out from device and workload, "none" leaves it out."""
-
-    default: int | str
-    help: str
-    low: int
-    high: int
-
-    def read(self, name: str, text: str) -> int | str:
-        """A value given by the user, checked."""
-        if text == "none" or (text == "auto" and self.default == "auto"):
-            return text
-        if not re.fullmatch(r"-?\d{1,12}", text) or not self.low <= int(text) <= self.high:
-            raise UserError(
-                f"{name} = {text!r} is not a valid setting", hint=f"give {self.low} to {self.high}, or none"
-            )
-        return int(text)
 
 
 @dataclass(frozen=True)
@@ -75,7 +67,15 @@ class Recipe:
 
     ``arguments`` are groups; a group whose knob is "none" is left out. ``program`` is what ``--engine`` must hold, None
     where the engine is only ever the embedded one. ``kinds`` are the kinds of workload it can do, None for all;
-    ``workload`` the one it does when none is named; ``models`` the formats of model that it takes.
+    ``workload`` the one it does when none is named; ``models`` the formats of model that it takes; ``asks`` what a
+    server of the protocol openai knows beside OpenAI's own fields.
+
+    ``url``: a server that runs already is asked, at this address where ``--engine`` gives none; empty: it must give
+    one. ``relay`` is the script beside the recipe by which others than those of the loopback are reached, and the
+    ``arguments`` are its. ``env``: settings of the engine's environment; words are filled in as in arguments.
+    ``at_once``: it answers several requests at a time without being told. ``unseen`` says why memory and CPU of the
+    process that is started are not the engine's, ``unloaded`` why its start does not load the model. ``checked``: run,
+    or against its documented contract only. ``cannot``: a line for each kind of target that it cannot run on.
     """
 
     title: str
@@ -88,24 +88,68 @@ class Recipe:
     workload: str = "quick"
     models: tuple[Format, ...] = ("gguf",)
     knobs: dict[str, Knob] = field(default_factory=dict)
+    asks: Dialect | None = None
+    url: str | None = None
+    relay: str | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    at_once: bool = False
+    unseen: str = ""
+    unloaded: str = ""
+    checked: Checked = "run"
+    cannot: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.program is None and self.embedded is None:
-            raise ValueError("neither program nor embedded is set, so there is nothing to run")
+        if odd := sorted(set(self.cannot) - set(get_args(Place))):
+            raise ValueError(f"cannot: {odd[0]!r} is no kind of target: {', '.join(get_args(Place))}")
+        if self.relay is not None and self.url is None:
+            raise ValueError("relay is of a server that runs already: set url")
+        if self.asks is not None and self.protocol in WITHOUT_DIALECT:
+            raise ValueError(f"asks is of the protocol openai, this one is {self.protocol}")
+        if (self.url is not None) == (self.program is not None or self.embedded is not None):
+            raise ValueError("either program or embedded names what is run, or url a server that runs already")
+
+    @property
+    def parts(self) -> list[str]:
+        """Every text in which words are filled in."""
+        return [part for group in self.arguments for part in group] + list(self.env.values())
 
     def takes(self, word: str) -> bool:
-        """Whether the engine is told this word on its command line."""
-        return any("{" + word + "}" in part for group in self.arguments for part in group)
+        """Whether the engine is told this word."""
+        return any("{" + word + "}" in part for part in self.parts)
+
+    def refusal(self, place: str) -> str:
+        """Why the engine cannot run on a kind of target, in a line; empty where it can."""
+        of_python = self.embedded is not None and self.program is None
+        return self.cannot.get(
+            place, "it is a package of this machine's Python" if of_python and place != "local" else ""
+        )
+
+    def comes(self, place: str) -> str:
+        """How the engine comes to be on a kind of target, in a few words; empty where it cannot run there."""
+        if self.refusal(place):
+            return ""
+        if self.url is not None:
+            return "runs already"
+        if place != "local":
+            return "built and pushed" if self.program in PROGRAMS else "installed there"
+        return "package" + (", or --engine" if self.program else "") if self.embedded else "in PATH, or --engine"
 
     def argv(self, start: tuple[str, ...], values: Mapping[str, Scalar], fixed: Mapping[str, str]) -> list[str]:
         """The command line: knob values and fixed words put in, groups of absent knobs left out."""
         argv = list(start)
         words = {**fixed, **{name: str(value) for name, value in values.items()}}
         for group in self.arguments:
-            filled = [re.sub(r"\{(\w+)\}", lambda m: words[m[1]], part) for part in group]
-            if not any(re.fullmatch(r"\{(\w+)\}", part) and words[part[1:-1]] == "none" for part in group):
+            filled = [_WORD.sub(lambda m: words[m[1]], part) for part in group]
+            if not any(_WORD.fullmatch(part) and words[part[1:-1]] == "none" for part in group):
                 argv += filled
         return argv
+
+    def environment(self, values: Mapping[str, Scalar], fixed: Mapping[str, str]) -> dict[str, str]:
+        """The settings of its environment, words put in; without those whose knob is "none"."""
+        words = {**fixed, **{name: str(value) for name, value in values.items()}}
+        absent = [key for key, text in self.env.items() if any(words[m] == "none" for m in _WORD.findall(text))]
+        filled = {key: _WORD.sub(lambda m: words[m[1]], text) for key, text in self.env.items()}
+        return {key: text for key, text in filled.items() if key not in absent}
 
 
 @dataclass(frozen=True)
@@ -115,7 +159,8 @@ class Engine:
     ``machine`` is what a given program was built for, as ``uname -m`` says it; None for a script. ``origin``: it runs
     from ``here``; or it is for another target, and a ``stock`` one still to be built for that, ``files`` of this
     machine to be pushed (the program first), or on that ``device`` already. ``needs``: what of a processor it uses, in
-    the words of Facts.cpu_features, where that is known.
+    the words of Facts.cpu_features, where that is known. ``url``: where it runs already; ``start`` and ``files`` are
+    then of the relay.
     """
 
     name: str
@@ -124,9 +169,10 @@ class Engine:
     start: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
     machine: str | None = None
-    origin: Literal["here", "stock", "files", "device"] = "here"
+    origin: Literal["here", "stock", "files", "device", "running"] = "here"
     files: tuple[Path, ...] = ()
     needs: tuple[str, ...] = ()
+    url: str = ""
 
 
 def load(name: str) -> tuple[Recipe, catalog.Definition]:
@@ -134,11 +180,16 @@ def load(name: str) -> tuple[Recipe, catalog.Definition]:
     found = catalog.load("runners", name)
     recipe = read_table(Recipe, found.data, found.path)
     known = [*recipe.knobs, *protocol(recipe.protocol).words]
-    for group in recipe.arguments:
-        for word in re.findall(r"\{(\w+)\}", " ".join(group)):
-            if word not in known:
-                raise UnknownName(f"word in {found.path}:", word, known)
+    for word in _WORD.findall(" ".join(recipe.parts)):
+        if word not in known:
+            raise UnknownName(f"word in {found.path}:", word, known)
     return recipe, found
+
+
+def recipes() -> dict[str, Recipe]:
+    """Every recipe by name. DefinitionError at the first that is malformed."""
+    found = sorted(catalog.definitions("runners").items())
+    return {name: read_table(Recipe, one.data, one.path) for name, one in found}
 
 
 def engine(name: str, recipe: Recipe, folder: Path, given: str | None, *, here: bool = True) -> Engine:
@@ -147,6 +198,10 @@ def engine(name: str, recipe: Recipe, folder: Path, given: str | None, *, here: 
     ``here``: on this machine, whose own is the embedded one. On another target it is a stock build, made when the
     target is known, and ``given`` may be ``device:NAME``, a program that is there already.
     """
+    if recipe.url is not None:
+        return _running(name, recipe, folder, given or recipe.url, here=here)
+    if serving.is_address(given):
+        raise UserError(f"runner {name} starts its engine", hint=f"--runner openai --engine {given} asks one that runs")
     if given and recipe.program:
         if not given.startswith(ON_DEVICE):
             return _given(recipe.program, Path(given), here=here)
@@ -158,13 +213,36 @@ def engine(name: str, recipe: Recipe, folder: Path, given: str | None, *, here: 
         hint = f"set {variable} to a folder of its libraries" if variable else "leave it out"
         raise UserError(f"runner {name} takes no --engine", hint=hint)
     if not here:
-        if recipe.program is None:
-            raise UserError(f"runner {name} runs on this machine alone", hint="--runner llamacpp")
+        assert recipe.program is not None  # Recipe.refusal
+        if recipe.program not in PROGRAMS:  # what the device has in its search path
+            return Engine(recipe.program, "unknown", digest(recipe.program), (recipe.program,), origin="device")
         return Engine(recipe.program, LLAMA_CPP.label, digest(LLAMA_CPP.sha256), (), origin="stock")
-    if recipe.embedded is None:
+    if recipe.embedded is not None:
+        return _embedded(recipe.embedded, folder)
+    assert recipe.program is not None
+    found = shutil.which(recipe.program)
+    if found is None:
         hint = f"--engine PATH, a folder or release archive that holds {recipe.program}"
-        raise UserError(f"runner {name} has no engine of its own", hint=hint)
-    return _embedded(recipe.embedded, folder)
+        raise UserError(f"runner {name} has no engine of its own, and no {recipe.program} is in PATH", hint=hint)
+    return _given(recipe.program, Path(found), here=True)
+
+
+def _running(name: str, recipe: Recipe, folder: Path, url: str, *, here: bool) -> Engine:
+    """A server that runs already, and the relay to it where the recipe has one."""
+    if not url:
+        raise UserError(f"runner {name} asks a server that runs already", hint="--engine http://127.0.0.1:8000/v1")
+    address = serving.read_address(url)
+    called = f"{address.host}:{address.port}"
+    whole = f"{address.origin}{address.path}"
+    if recipe.relay is None:
+        if not address.straight:
+            raise UserError(
+                f"runner {name} asks a server of the same machine, {called} is another", hint="--runner openai"
+            )
+        return Engine(called, "unknown", digest(whole), (), origin="running", url=whole)
+    relay = folder / recipe.relay
+    start, files = ((sys.executable, "-B", str(relay)), ()) if here else ((), (relay,))
+    return Engine(called, "unknown", digest(whole), start, origin="running", files=files, url=whole)
 
 
 def _embedded(embedded: Embedded, folder: Path) -> Engine:
@@ -255,8 +333,8 @@ def _version(program: Path, env: Mapping[str, str]) -> str:
         said = _said([str(program), "--version"], {**os.environ, **env}, Deadline.after(20))
     except OSError:
         return "unknown"
-    match = re.search(rb"version: *([^\r\n]{1,80})", said)
-    return match[1].decode("ascii", "replace").strip() if match else "unknown"
+    match = _VERSION.search(said)
+    return (match[1] or match[2]).decode("ascii", "replace").strip() if match else "unknown"
 
 
 def _said(argv: list[str], env: Mapping[str, str], deadline: Deadline) -> bytes:

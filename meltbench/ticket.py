@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import meltbench
 from meltbench.models.header import Said, files_of, read_header, sha256_of_model
 from meltbench.plan import PROTOCOL
+from meltbench.serving import relayed
 from meltbench.spec import Scalar, digest
 from meltbench.workload import ASKED, BY_TOKEN
 
@@ -182,6 +183,10 @@ def ticket(
             "version": plan.engine.version,
             "protocol": plan.recipe.protocol,
             "mode": plan.recipe.mode,
+            "url": plan.engine.url or None,
+            "relayed": bool(plan.engine.url) and relayed(plan.engine.url, knobs),
+            "unseen": plan.unseen,
+            "unloaded": plan.unloaded,
         },
         "workload": {"name": plan.work.name, "sha256": plan.work.sha256, **plan.work.workload.told()},
         "asks": asks,

@@ -23,15 +23,36 @@ def command(kind: str) -> Callable[..., None]:
         for row in rows:
             out.print(f"{row['name']:{width}}  {row['title']}", markup=False, highlight=False, soft_wrap=True)
 
+        if kind == "runners":
+            _print_matrix()
+
     listing.__doc__ = f"List the {kind} that can be named."
     return listing
 
 
 def _definitions(kind: Any) -> list[dict[str, Any]]:
-    from meltbench import catalog
+    from meltbench import catalog, runners
 
     found = catalog.definitions(kind)
-    return [
+    rows = [
         {"name": name, "title": str(d.data.get("title", "")), "origin": d.origin, "sha256": d.sha256}
         for name, d in sorted(found.items())
     ]
+    if kind != "runners":
+        return rows
+    from meltbench.report import matrix
+
+    return [row | matrix.row_json(recipe) for row, recipe in zip(rows, runners.recipes().values(), strict=True)]
+
+
+def _print_matrix() -> None:
+    """Which of the runners runs where, and why a pair cannot."""
+    from meltbench import runners
+    from meltbench.report import matrix
+    from meltbench.report.sheet import print_sheet
+
+    out = console()
+    sheet, whys = matrix.sheet(runners.recipes())
+    print_sheet(out, sheet, as_markdown=False)
+    for why in whys:
+        out.print(why, markup=False, highlight=False, soft_wrap=True)

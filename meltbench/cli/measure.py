@@ -67,7 +67,7 @@ def run(
         typer.Option(
             "--engine",
             metavar="PATH",
-            help="A folder or archive of llama.cpp's programs; device:NAME, one that is there.",
+            help="A program, its folder or archive; device:NAME, one that is there; http://..., a server that runs.",
         ),
     ] = None,
     prepare: Prepare = True,

@@ -8,15 +8,57 @@ line by line, and that is the evidence. Pure: nothing here opens a file or reach
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from meltbench.errors import UnknownName
+from meltbench import plugins
+from meltbench.errors import DefinitionError, UnknownName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meltbench.engines.prompts import Ask, Sent
     from meltbench.records import Readings, Request, Score
+
+
+# Engine protocols of ours that are asked in one way only.
+WITHOUT_DIALECT = ("llama-server", "llama-bench", "llama-perplexity", "in-process")
+# What a server may know beside OpenAI's own fields; see ``Dialect``.
+Extension = Literal[
+    "ignore_eos",
+    "min_tokens",
+    "debug_config",
+    "cache_prompt",
+    "continuous_usage_stats",
+    "top_k",
+    "repeat_penalty",
+    "repetition_penalty",
+    "structured_outputs",
+    "chat_template_kwargs",
+]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What one kind of OpenAI-compatible server knows beside the fields that all of them know, as its recipe says it.
+
+    ``path`` is where its routes begin, ``health`` what answers 200 once the model is loaded: ``path``/models where it
+    is None. ``token_ids``: its completions take a list of ids for a prompt. A field that is not among ``fields`` is not
+    sent, for many servers refuse what they do not know: ``ignore_eos`` and ``min_tokens`` make an answer as long as it
+    is asked to be, ``debug_config`` does so in MLC's way; ``cache_prompt`` is llama.cpp's word for reusing what two
+    prompts have in common, ``continuous_usage_stats`` vLLM's for a count in every event;
+    ``structured_outputs`` bounds an answer to given ones, ``chat_template_kwargs`` tells a model whether to think. The
+    others say how tokens are drawn.
+    """
+
+    path: str = "/v1"
+    health: str | None = None
+    token_ids: bool = False
+    fields: tuple[Extension, ...] = ()
+
+    def __post_init__(self) -> None:
+        for one in (self.path, self.health):
+            if one and (not one.startswith("/") or not one.isascii() or not one.isprintable() or " " in one):
+                raise ValueError(f"{one!r} is no path: it begins with / and has no space")
 
 
 class EngineProtocol(Protocol):
@@ -103,16 +145,28 @@ class ScoringEngine(ProgramEngine, Protocol):
         """The processes that hold a text against a model of reference, which lies at that path on the target."""
 
 
-def protocol(name: str) -> ServerEngine | ProgramEngine:
-    """The engine protocol of a recipe's ``protocol`` key."""
-    from meltbench.engines import in_process, llama_bench, llama_perplexity, llama_server
+def protocol(name: str, dialect: Dialect | None = None, model: str = "") -> ServerEngine | ProgramEngine:
+    """The engine protocol of a recipe's ``protocol`` key; also one of an installed package (meltbench.plugins).
+
+    ``dialect`` and ``model``, the name by which a server knows it, go into requests; to read answers neither is needed.
+    """
+    from meltbench.engines import in_process, llama_bench, llama_perplexity, llama_server, openai
 
     known: dict[str, ServerEngine | ProgramEngine] = {
         "llama-server": llama_server.LlamaServer(),
         "llama-bench": llama_bench.LlamaBench(),
         "llama-perplexity": llama_perplexity.LlamaPerplexity(),
         "in-process": in_process.InProcess(),
+        "openai": openai.OpenAI(dialect or Dialect(), model),
     }
-    if name not in known:
-        raise UnknownName("engine protocol", name, known)
-    return known[name]
+    if name in known:
+        return known[name]
+    make = plugins.protocol(name)
+    if make is None:
+        raise UnknownName("engine protocol", name, [*known, *plugins.protocol_names()])
+    engine: ServerEngine | ProgramEngine = make(dialect or Dialect(), model)
+    if not isinstance(engine, ServerEngine | ProgramEngine):
+        raise DefinitionError(
+            f"what the engine protocol {name} makes is none", hint="it lacks a method of ServerEngine"
+        )
+    return engine

@@ -3,12 +3,14 @@ asked for."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from meltbench.engines.http import Answer
     from meltbench.engines.prompts import Ask
     from meltbench.records import Request
 
@@ -38,6 +40,19 @@ def observed(request: Request, tokens: Sequence[tuple[int, int]]) -> Request:
     )
 
 
+def with_prefill(request: Request) -> Request:
+    """Add the prefill rate: the engine's own where it says one, else that of the tokens that were not cached to the
+    first that came."""
+    engine, ttft_s = request.engine_prefill_tps, request.ttft_s
+    fresh = None if request.n_in is None else request.n_in - (request.n_cached or 0)
+    rate = fresh / ttft_s if fresh and ttft_s and ttft_s > 0 else None
+    return replace(
+        request,
+        prefill_tps=engine or rate,
+        prefill_source="engine" if engine else "client_side" if rate is not None else None,
+    )
+
+
 def checked(ask: Ask, request: Request) -> Request:
     """The request, or its failure where a grid's prompt or context depth is not the one that was asked for."""
     if request.status != "ok" or ask.n_in is None or ask.target is not None:  # of which the answer tells by itself
@@ -53,3 +68,30 @@ def checked(ask: Ask, request: Request) -> Request:
             detail=f"asked a depth of {ask.n_cached}, the engine had {request.n_cached} cached",
         )
     return request
+
+
+def numbers(told: object) -> dict[str, float]:
+    """Of an object the members that are finite numbers from 0 on; anything else is as if it were not said."""
+    if not isinstance(told, dict):
+        return {}
+    return {
+        str(key): float(value)
+        for key, value in told.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
+    }
+
+
+def complaint(answer: Answer) -> str:
+    """What a server says of itself in an answer that is an error."""
+    try:
+        told = json.loads(answer.body)
+        return said(told.get("error", told) if isinstance(told, dict) else told)
+    except (ValueError, RecursionError):
+        return answer.problem or answer.body[:200].decode("utf-8", "replace")
+
+
+def said(error: object) -> str:
+    """An error's message, bounded."""
+    if isinstance(error, dict) and "message" in error:
+        error = error["message"]
+    return str(error)[:500]

@@ -6,6 +6,7 @@ The answer comes from an engine that may be broken or hostile, so nothing here r
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from meltbench.records import Readings
 
 _MAX_HEADER_BYTES = 65536
+_EVENT_END = re.compile(rb"\r?\n\r?\n")
 
 
 @dataclass(frozen=True)
@@ -101,14 +103,14 @@ def _dechunk(raw: bytes, at: int) -> tuple[bytes, list[tuple[int, int]], str]:
 
 
 def server_sent_events(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset of the last byte, data) of every complete ``data:`` event."""
+    """Yield (offset of the last byte, data) of every complete ``data:`` event; lines end in LF or CRLF."""
     at = 0
     while at < len(body):
-        end = body.find(b"\n\n", at)
-        if end < 0:
+        end = _EVENT_END.search(body, at)
+        if end is None:
             return
-        lines = body[at:end].split(b"\n")
-        data = [line[5:].lstrip() for line in lines if line.startswith(b"data:")]
+        lines = body[at : end.start()].split(b"\n")
+        data = [line[5:].strip() for line in lines if line.startswith(b"data:")]
         if data:
-            yield end + 1, b"\n".join(data)
-        at = end + 2
+            yield end.end() - 1, b"\n".join(data)
+        at = end.end()

@@ -12,13 +12,24 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meltbench.engines import llama_log, llama_logprob
-from meltbench.engines.checks import MAX_ANSWER_CHARS, SPARE_TOKENS, THINK, THOUGHT, observed
-from meltbench.engines.http import Answer, decode, server_sent_events
+from meltbench.engines.checks import (
+    MAX_ANSWER_CHARS,
+    SPARE_TOKENS,
+    THINK,
+    THOUGHT,
+    complaint,
+    numbers,
+    observed,
+    said,
+    with_prefill,
+)
+from meltbench.engines.http import decode, server_sent_events
 from meltbench.records import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from meltbench.engines.http import Answer
     from meltbench.engines.prompts import Ask, Sent
     from meltbench.records import Readings
 
@@ -78,10 +89,10 @@ class LlamaServer:
         )
         answer = decode(chunks)
         if answer.status != 200:
-            said = _complaint(answer)
+            why = complaint(answer)
             # What the server said comes before how the connection ended: it may refuse early and hang up.
             status = f"http_{answer.status}" if answer.status else sent.error or "http_garbage"
-            return replace(blank, status=status, detail=said)
+            return replace(blank, status=status, detail=why)
         if ask.target is not None:
             return llama_logprob.read(ask, blank, answer)
         stream = _Stream.read(answer, ask.n_out + SPARE_TOKENS)
@@ -141,12 +152,12 @@ class _Stream:
 
     def _take(self, event: dict[str, Any], t_ns: int, seen: int) -> int:
         if "error" in event:
-            self.error = _text(event["error"])
+            self.error = said(event["error"])
         text, ids, stop = _piece(event)
         if text and self.thoughts != (thoughts := _thoughts(event)):
             text = f"{THINK if thoughts else THOUGHT}{text}"  # the marks that the server took out
             self.thoughts = thoughts
-        timings = _numbers(event.get("timings"))
+        timings = numbers(event.get("timings"))
         counted = int(timings.get("predicted_n", 0))
         if counted > self.limit:
             self.error = f"the engine counts {counted} tokens, {self.limit - SPARE_TOKENS} were asked for"
@@ -185,17 +196,6 @@ def _thoughts(event: dict[str, Any]) -> bool:
     return isinstance(delta, dict) and bool(delta.get("reasoning_content"))
 
 
-def _numbers(timings: object) -> dict[str, float]:
-    """The timings that are finite numbers; anything else is as if it were not said."""
-    if not isinstance(timings, dict):
-        return {}
-    return {
-        str(key): float(value)
-        for key, value in timings.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
-    }
-
-
 def _reported(request: Request, ask: Ask, timings: dict[str, float]) -> Request:
     """Add what the engine says of itself."""
     n_prompt, n_cached = timings.get("prompt_n"), timings.get("cache_n")
@@ -210,6 +210,7 @@ def _reported(request: Request, ask: Ask, timings: dict[str, float]) -> Request:
         n_in=None if n_prompt is None or n_cached is None else int(n_prompt + n_cached),
         n_cached=None if n_cached is None else int(n_cached),
         n_out=None if n_out is None else int(n_out),
+        count_source="server" if n_out is not None else None,
         engine_prefill_s=None if prompt_s is None else prompt_s / 1e3,
         engine_prefill_tps=timings.get("prompt_per_second") or None,
         engine_decode_s=predicted_s / 1e3 if predicted_s is not None and n_out and n_out >= 2 else None,
@@ -222,26 +223,4 @@ def _observed(request: Request, stream: _Stream) -> Request:
     request = replace(request, answer=stream.text, stop_reason=stream.stop or None)
     if not stream.tokens:
         return request
-    request = observed(request, stream.tokens)
-    engine, ttft_s = request.engine_prefill_tps, request.ttft_s
-    fresh = None if request.n_in is None else request.n_in - (request.n_cached or 0)
-    rate = fresh / ttft_s if fresh and ttft_s and ttft_s > 0 else None
-    return replace(
-        request,
-        prefill_tps=engine or rate,
-        prefill_source="engine" if engine else "client_side" if rate is not None else None,
-    )
-
-
-def _complaint(answer: Answer) -> str:
-    try:
-        said = json.loads(answer.body)
-        return _text(said.get("error", said) if isinstance(said, dict) else said)
-    except (ValueError, RecursionError):
-        return answer.problem or answer.body[:200].decode("utf-8", "replace")
-
-
-def _text(error: object) -> str:
-    if isinstance(error, dict) and "message" in error:
-        error = error["message"]
-    return str(error)[:500]
+    return with_prefill(observed(request, stream.tokens))

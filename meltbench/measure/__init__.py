@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -69,7 +69,9 @@ class RunInputs:
     ``totals``: what the profile names as the total, in order of preference. ``gpus``: those outside of the processor's
     package. ``max_power_w``: more than the device can draw, None where its profile does not say. ``battery``: what its
     profile states of its battery. ``screened``: what the samples of power and energy were like. ``scores``: how good
-    the answers were, and ``by_way`` what each way of normalising makes of choices.
+    the answers were, and ``by_way`` what each way of normalising makes of choices. ``unseen``: why no process
+    that was seen is the engine, ``unloaded``: why nobody saw it load its model; code and words. ``remote``: why the
+    energy of this machine is not the engine's; each is empty where it is.
     """
 
     kind: Kind
@@ -96,6 +98,9 @@ class RunInputs:
     screened: Sequence[Screened] = ()
     scores: Sequence[Score] = ()
     by_way: Mapping[Normalise, Sequence[float]] = field(default_factory=dict)
+    unseen: str = ""
+    unloaded: str = ""
+    remote: str = ""
 
     @property
     def run(self) -> Phase | None:
@@ -105,6 +110,8 @@ class RunInputs:
     @cached_property
     def given_total(self) -> Total:
         """What the device's energy is made up of, by the profile and what was read."""
+        if self.remote:
+            return Total(None, f"remote_engine: {self.remote}")
         return designated(self.totals, self.sources, self.signals, self.gpus)
 
     @cached_property
@@ -148,13 +155,14 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
         *memory_measures(inputs.signals, run),
         *gpu_memory_measures(inputs.signals, run, inputs.gpus),
         *costs,
-        *(_of_charge(inputs, costs) if of_battery or inputs.battery is not None else ()),
-        *_of_rails(inputs),
+        *(_of_charge(inputs, costs) if not inputs.remote and (of_battery or inputs.battery is not None) else ()),
+        *(() if inputs.remote else _of_rails(inputs)),
         *thermal_measures(inputs.signals, run),
         *frequency_measures(inputs.signals, run),
         *(one for one in (inputs.power_drift, inputs.regimes.recovery) if one is not None),
     ]
     of_mode = {name for name, _ in (*RATIOS, *NET_RATIOS, *BY_REQUEST)}
+    measures = [_unseen(one, inputs.unseen) for one in measures]
     measures = [in_mode([one], inputs.mode)[0] if one.name in of_mode else one for one in measures]
     checked, disagreements = cross_check(inputs.signals, run)
     measures = without_refuted([*measures, *checked], inputs.screened)
@@ -184,10 +192,10 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
 def _served(inputs: RunInputs) -> list[Measure]:
     """What is known of a server's answers; points are told apart where a median over them means nothing."""
     if inputs.kind in SCORED:
-        return in_mode([load_measure(inputs.load_s, inputs.load_label)], inputs.mode)
+        return in_mode([load_measure(inputs.load_s, inputs.load_label, inputs.unloaded)], inputs.mode)
     if inputs.kind not in SERVED:
         return []
-    out = [load_measure(inputs.load_s, inputs.load_label)]
+    out = [load_measure(inputs.load_s, inputs.load_label, inputs.unloaded)]
     whole = not unlike(inputs.kind, inputs.requests)
     if whole:
         out += latency_measures(inputs.requests, OF_CACHE if points(inputs.requests) else ())
@@ -200,6 +208,11 @@ def _served(inputs: RunInputs) -> list[Measure]:
     for level in points(inputs.requests) if inputs.kind == "generate" else ():
         out += throughput(level, [request for request in inputs.requests if request.point == level])
     return [*count_measures(inputs.requests), *in_mode(out, inputs.mode)]
+
+
+def _unseen(measure: Measure, why: str) -> Measure:
+    """A measure of the engine's process without its value, where that is another process than the one that was seen."""
+    return replace(measure, value=None, u_k2=None, reason=why) if why and measure.scope == "process" else measure
 
 
 def _own_cpu(inputs: RunInputs, run: Phase | None) -> tuple[float | None, str]:

@@ -151,12 +151,16 @@ def request_reasons(requests: Sequence[Request], asked: Mapping[int, int]) -> li
     if timed and not good:
         return [reason("no_timed_request", f"all {len(timed)} failed; the first: {_said(bad[0])}")]
     short = [
-        f"{request.item}: {request.n_out} of {asked[request.index]} tokens"
+        f"{request.item}: {_told(request.n_out)} of {asked[request.index]} tokens"
         for request in good
         if request.index in asked and request.n_out != asked[request.index]
     ]
     failed = [reason("request_failed", f"{len(bad)} of {len(timed)}; the first: {_said(bad[0])}")] if bad else []
     return failed + joined("truncated_output", short)
+
+
+def _told(count: int | None) -> str:
+    return "an unknown number" if count is None else str(count)
 
 
 def measure_reasons(measures: Sequence[Measure]) -> list[Reason]:

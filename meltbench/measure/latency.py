@@ -146,10 +146,11 @@ def itl_s(request: Request) -> list[float]:
     return out
 
 
-def load_measure(load_s: float | None, label: str | None) -> Measure:
-    """Engine start to ready; ``label`` says what the page cache held of the model: cold, warm or mixed."""
-    if load_s is None:
-        return Measure("load_s", None, "s", reason="no_reading: no engine became ready")
+def load_measure(load_s: float | None, label: str | None, unloaded: str = "") -> Measure:
+    """Engine start to ready; ``label`` says what the page cache held of the model: cold, warm or mixed. ``unloaded``:
+    why that is no load of the model, where it is none."""
+    if load_s is None or unloaded:
+        return Measure("load_s", None, "s", reason=unloaded or "no_reading: no engine became ready")
     return Measure("load_s", load_s, "s", n=1, method=f"{label} page cache" if label else "page cache state unknown")
 
 

@@ -93,6 +93,11 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "degraded",
         "Repeat the clock exchange before and after the window over one open channel.",
     ),
+    "remote_engine": (
+        "the server that was asked is on another machine than the one that asks and is measured",
+        "degraded",
+        "Compare it with runs over the same network; energy is none of the server's unless energy_source says so.",
+    ),
     "link_traffic": (
         "the target was asked over its link while it measured",
         "degraded",

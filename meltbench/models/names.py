@@ -113,7 +113,8 @@ def resolve(text: str, formats: tuple[Format, ...] = ("gguf",)) -> Model:
     wins over a file of that name. UnknownName knows the nearest names; UserError: a path that is not there, not a
     model, or one that is in none of the ``formats``; FetchError: the hub cannot be reached.
     """
-    if "served" in formats:
+    folder = os.path.expanduser(text)
+    if "served" in formats and not (os.path.isdir(folder) and format_of(Path(folder)) in formats):
         return _served(text)
     entries = catalogue()
     if found := _in_catalogue(text, entries, formats):

@@ -82,9 +82,10 @@ class Job:
         """Wait while the channels are sampled."""
         self._add("step", "idle", name, milliseconds(seconds))
 
-    def port(self, name: str) -> None:
-        """Choose a free loopback port; ``{port:NAME}`` stands for it from here on."""
-        self._add("step", "port", name)
+    def port(self, name: str, number: int | None = None) -> None:
+        """Choose a free loopback port, or take that of a server that runs already; ``{port:NAME}`` stands for it from
+        here on."""
+        self._add("step", "port", name, *([] if number is None else [number]))
 
     def pages(self, path: str, *, drop: bool) -> None:
         """Measure, or first drop, what the page cache holds of a file."""
@@ -184,4 +185,10 @@ def _given(env: Mapping[str, str] | None, cpus: str | None, memory_bytes: int | 
     """What a process is given: its caps, and settings of its environment."""
     caps = [] if cpus is None else [f"cpus={word(cpus)}"]
     caps += [] if memory_bytes is None else [f"memory={memory_bytes}"]
-    return [*caps, *(literal(f"env={key}={value}") for key, value in (env or {}).items())]
+    return [*caps, *(_filled(f"env={key}={value}") for key, value in (env or {}).items())]
+
+
+def _filled(text: str) -> str:
+    """One word in which placeholders are filled in and all else stands for itself."""
+    parts = re.split(f"({_PLACEHOLDER.pattern})", text)
+    return "".join(part if at % 2 else literal(part) for at, part in enumerate(parts) if part)

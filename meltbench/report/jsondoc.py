@@ -46,11 +46,12 @@ _NULLS = {
         (
             *("t_first_ns", "n_in", "n_cached", "n_out", "ttft_s", "e2e_s", "tpot_s", "prefill_tps", "prefill_source"),
             *("decode_tps", "engine_prefill_s", "engine_prefill_tps", "engine_decode_s", "engine_decode_tps"),
-            "stop_reason",
+            *("stop_reason", "engine_ttft_s"),
         ),
         "there was none, or the engine did not say",
     )
     | {
+        "count_source": "it was no server, or an earlier version measured it",
         "energy_j": "there is a reason, or an earlier version measured it",
         "energy_u_k2_j": "there is no energy, or its uncertainty is not known",
     },
@@ -144,6 +145,10 @@ RUN = Document(
         Key("runner.sha256", "text", "Of its program and libraries.", _IMPORTED),
         Key("runner.protocol", "text", "How it is asked."),
         Key("runner.mode", "text", "server, bench or in-process: never compared with each other."),
+        Key("runner.url", "text", "Where a server was that ran already.", "the run started its engine"),
+        Key("runner.relayed", "true or false", "Whether our relay stood between the probe and that server."),
+        Key("runner.unseen", "text", "Why memory and CPU of the engine are not known; empty where they are."),
+        Key("runner.unloaded", "text", "Why its start is no load of the model; empty where it is."),
         Key("runner.accelerator", "text", "What it says it computes on: CPU, CUDA ...", "its log does not say"),
         Key("workload", "object", "What was asked."),
         *_WORKLOAD,
@@ -281,6 +286,7 @@ PLAN = Document(
         Key("runner.version", "text", "Its version."),
         Key("runner.sha256", "text", "Of its program and libraries."),
         Key("runner.mode", "text", "server, bench or in-process."),
+        Key("runner.url", "text", "Where a server is that runs already.", "the run starts its engine"),
         Key("workload", "object", "What will be asked."),
         *_WORKLOAD,
         Key("command", "list", "Words of the command of `exec`; else empty."),
@@ -315,15 +321,28 @@ REBUILD = Document(
         Key("notes", "list", "A line for each run that is not, and why."),
     ),
 )
-DEFINITIONS = Document(
-    "definitions",
-    "meltbench runners, workloads",
-    "A list.",
+_DEFINITION = (
+    Key("[].name", "text", "What --runner or --workload takes."),
+    Key("[].title", "text", "What it is."),
+    Key("[].origin", "text", "Where it is defined: built in, a folder, or another package."),
+    Key("[].sha256", "text", "Of its definition."),
+)
+DEFINITIONS = Document("definitions", "meltbench workloads", "A list.", _DEFINITION)
+RUNNERS = Document(
+    "runners",
+    "meltbench runners",
+    "A list. A target is local (this machine), ssh (Linux over SSH) or adb (Android).",
     (
-        Key("[].name", "text", "What --runner or --workload takes."),
-        Key("[].title", "text", "What it is."),
-        Key("[].origin", "text", "Where it is defined: built in, or a folder."),
-        Key("[].sha256", "text", "Of its definition."),
+        *_DEFINITION,
+        Key("[].protocol", "text", "How its engine is asked."),
+        Key("[].mode", "text", "server, bench or in-process: never compared with each other."),
+        Key("[].models", "list", "Formats of model that it takes: gguf, onnx-genai, mlc, onnx, served."),
+        Key("[].checked", "text", "run: by a real engine; contract: by what its documentation says alone."),
+        Key("[].targets", "object", "By kind of target."),
+        Key("[].targets.*", "object", "One kind of target."),
+        Key("[].targets.*.runs", "true or false", "Whether it can run there."),
+        Key("[].targets.*.how", "text", "How the engine comes to be there; empty where it cannot run."),
+        Key("[].targets.*.why", "text", "Why it cannot run there.", "it can"),
     ),
 )
 BUILD = Document(
@@ -345,7 +364,7 @@ BUILD = Document(
 )
 DOCUMENTS = (
     *(RUN, RUNS, PLAN, VERIFY, REBUILD, *MODELS, DEVICES, INVENTORY, ADDED, DOCTOR, KNOWN, DEVICE, CACHE),
-    *(CALIBRATION, SELFTEST, READ, COMPARE, INTELLIGENCE, PREDICT, IMPORT, DEFINITIONS, BUILD),
+    *(CALIBRATION, SELFTEST, READ, COMPARE, INTELLIGENCE, PREDICT, IMPORT, DEFINITIONS, RUNNERS, BUILD),
 )
 
 _HEAD = """# What --json prints

@@ -150,9 +150,12 @@ def _rate(connection: duckdb.DuckDBPyConnection, span: Span, record: RunRecord) 
     """Tokens that arrived in a bucket over the part of it in which a request was under way."""
     unit = _WORDS["token rate"]
     busy = _union([(r.t_send_ns, r.t_end_ns) for r in record.requests])
-    inside = "t_ns BETWEEN $start AND $end AND n > 0"
+    inside = "t_ns BETWEEN $start AND $end"
     limits = {"start": span.start, "end": span.end}
-    total = connection.execute(f"SELECT coalesce(sum(n), 0) FROM tokens WHERE {inside}", limits).fetchall()[0][0]
+    sums = f"SELECT coalesce(sum(n), 0), count(*) FILTER (n = 0) FROM tokens WHERE {inside}"
+    total, uncounted = connection.execute(sums, limits).fetchall()[0]
+    if uncounted:
+        return Trace("token rate", unit, reason="no_reading: nobody says how many tokens each chunk carried")
     if not busy or not total:
         return Trace("token rate", unit, reason=_absent(record, "token rate"))
     share = sum(b - a for a, b in busy) / (span.end - span.start)

@@ -231,7 +231,7 @@ def test_an_engine_for_another_runner_is_said_to_be(bench: Bench) -> None:
     [
         (
             ("llama-bench",),
-            "has no engine of its own; --engine PATH, a folder or release archive that holds llama-bench",
+            "no llama-bench is in PATH; --engine PATH, a folder or release archive that holds llama-bench",
         ),
         (
             ("llama-bench", "--workload", "quick"),

@@ -31,7 +31,7 @@ def test_every_key_of_json_is_described_and_there(bench: Bench) -> None:
     documents["verify"] = [bench.json("verify", code=1)]
     documents["models"] = [bench.json("models")]
     documents["model"] = [json.loads(bench.run("models", "show", "smollm2-135m", "--json").stdout)]
-    documents["definitions"] = [bench.json(kind) for kind in ("runners", "workloads")]
+    documents["definitions"], documents["runners"] = ([bench.json(kind)] for kind in ("workloads", "runners"))
     documents["devices"] = [bench.json("devices")]
     documents["device"] = [json.loads(bench.run("devices", "show", "local", "--json").stdout)]
     documents["read"] = [bench.json("read", "/proc/meminfo", "--reader", "meminfo")]

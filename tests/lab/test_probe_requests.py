@@ -58,6 +58,25 @@ def bodies(journal: Journal) -> list[bytes]:
     return [b"".join(journal.streams[e["stream"]].readings.raw) for e in journal.named("request")]
 
 
+def test_a_server_that_runs_already_is_asked_at_its_own_port(lab: Lab) -> None:
+    class Mute(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"here")
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mute) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        journal = lab.run(f"step port api {server.server_port}", "step http play api 1 20000 100000 req/plain")
+        server.shutdown()
+    assert result(journal) == ("done", "")
+    assert journal.first("port") == journal.first("port") | {"name": "api", "port": server.server_port}
+    assert bodies(journal)[0].endswith(b"here")
+
+
 def test_every_chunk_is_stamped_and_the_zero_chunk_ends_the_answer(lab: Lab) -> None:
     journal = lab.run(*START, "step http play api 1 20000 100000 req/chunks req/chunks", "step stop srv 1000")
     assert result(journal) == ("done", "")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from store_kit import add_run, open_run, record_of, store_at
 
 from meltbench.errors import InternalError, StoreError
-from meltbench.records import STATUSES, Measure, Phase, Reason, Regime, Request, RunRecord, Series, SourceStatus
+from meltbench.records import STATUSES, Measure, Phase, Reason, Regime, Request, RunRecord, Score, Series, SourceStatus
 from meltbench.store import manifest, read_record, schema, tables
 from meltbench.store.index import rebuild
 from meltbench.store.verifying import verify
@@ -93,7 +93,14 @@ records = st.builds(
     requests(),
     st.lists(measures, max_size=3),
     st.lists(st.builds(Reason, anything, st.just("invalid"), anything, anything), max_size=2),
-)
+    scores=st.lists(
+        st.builds(
+            Score, anything, anything, number, st.booleans(), anything, anything, anything, anything, number, count,
+            anything, anything, number, number, number, number, anything,
+        ),
+        max_size=3,
+    ),
+)  # fmt: skip
 
 
 def expected(value):
@@ -105,6 +112,8 @@ def expected(value):
             changes[field.name] = manifest.harmless(held)
         elif isinstance(held, float) and not math.isfinite(held):
             changes[field.name] = None
+    if isinstance(value, Request):
+        changes["logprob"] = None  # of one token: what they come to is a score
     if isinstance(value, Measure) and changes.get("value", 1) is None and not value.reason:
         changes["reason"] = "not_finite"
     return replace(value, **changes)
@@ -126,7 +135,7 @@ def test_any_record_comes_back_as_promised(record):
         record = replace(record, run_id=folder.run_id)
         store.commit(folder, record)
         back = read_record(folder.path)
-        for name in ("sources", "phases", "requests", "measures", "reasons"):
+        for name in ("sources", "phases", "requests", "measures", "reasons", "scores"):
             assert getattr(back, name) == [expected(row) for row in getattr(record, name)]
         assert len(back.series) == len(record.series)
         for ours, theirs in zip(record.series, back.series, strict=True):
@@ -262,7 +271,8 @@ def test_a_run_stored_before_there_were_regimes_is_read_and_indexed(tmp_path, mo
 
 def test_every_field_of_a_record_has_a_column():
     for table, kind, apart in (
-        (schema.REQUESTS, Request, {"token_t_ns", "token_n"}),
+        (schema.REQUESTS, Request, {"token_t_ns", "token_n", "logprob"}),
+        (schema.SCORES, Score, set()),
         (schema.PHASES, Phase, set()),
         (schema.REGIMES, Regime, set()),
         (schema.MEASURES, Measure, set()),

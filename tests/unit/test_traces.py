@@ -168,6 +168,13 @@ def test_requests_side_by_side_share_the_time(tmp_path):
     assert at(found["token rate"], 15) == pytest.approx(20, rel=0.25)
 
 
+def test_chunks_that_nobody_counted_show_no_rate(tmp_path):
+    times = tuple(range(11 * SECOND, 20 * SECOND, SECOND // 20))
+    asked = [request(0, 10, 20, token_t_ns=times, token_n=(0,) * len(times))]
+    _, found = traced(tmp_path, requests=asked)
+    assert found["token rate"].reason == "no_reading: nobody says how many tokens each chunk carried"
+
+
 def test_what_is_missing_has_the_reason_of_its_measure(tmp_path):
     why = "sensor_denied: rapl exists and may not be read"
     traces, found = traced(tmp_path, measures=[Measure("energy_j", None, "J", source="total", reason=why)])

@@ -8,7 +8,7 @@ import pytest
 from evidence_kit import SECOND, digests, phase, request, series
 
 from meltbench.errors import InternalError
-from meltbench.measure import Designation, RunInputs, StreamStats, measure_run
+from meltbench.measure import Designation, RunInputs, StreamStats, energies, measure_run
 from meltbench.measure.beats import beats
 from meltbench.measure.digest import Edges, digest
 from meltbench.measure.findings import (
@@ -130,6 +130,8 @@ def test_trap_43_an_early_end_is_told():
     found = request_reasons(short, {0: 64, 1: 64})
     assert [(one.code, one.detail) for one in found] == [("truncated_output", "item1: 12 of 64 tokens")]
     assert request_reasons(short, {}) == []
+    (unknown,) = request_reasons([replace(request(1, 20, 30), n_out=None)], {1: 64})
+    assert unknown.detail == "item1: an unknown number of 64 tokens"
 
 
 def test_failed_requests():
@@ -329,6 +331,7 @@ CASES = [
     ("charge_out_of_window", {"conditions": [("charge_out_of_window", "18 %, the window is 30 to 80 %")]}),
     ("imported", {"conditions": [("imported", "MELT's iteration 0, conversation 1")]}),
     ("gpu_unused", {"conditions": [("gpu_unused", "the machine has an NVIDIA GeForce")]}),
+    ("remote_engine", {"conditions": [("remote_engine", "the server was at https://h/v1")]}),
     ("link_traffic", {"conditions": [("link_traffic", "1 looks over the link")]}),
     ("settings_not_applied", {"conditions": [("settings_not_applied", "governor = performance: denied")]}),
 ]
@@ -401,3 +404,18 @@ def test_a_short_run_has_no_background_load():
     busy = series("cpu.busy_s", T, 4 * T, unit="s")
     short = evidence(kind="exec", series=[busy], phases=[phase("run", 10, 10.2)], requests=[], life_cpu_s=0.0)
     assert "background_load" not in codes(measure_run(short)[1])
+
+
+def test_an_engine_that_nobody_saw_has_no_memory_and_one_elsewhere_no_energy():
+    why = "not_started_here: the server was running before the run"
+    measures, reasons, verdict = measure_run(evidence(unseen=why, unloaded=why))
+    assert (verdict, reasons) == ("valid", [])
+    assert {value(measures, name).reason for name in ("load_s", "cpu_s")} == {why}
+    assert all(m.value is None and m.reason == why for m in measures if m.scope == "process")
+    assert value(measures, "energy_j").value == pytest.approx(140)
+    far = evidence(unseen=why, unloaded=why, remote="the engine was at https://h/v1")
+    measures, _, _ = measure_run(far)
+    asked = [m for m in measures if m.unit in ("J", "W") or m.name.startswith("j_per")]
+    assert asked
+    assert {(m.value, m.reason) for m in asked} == {(None, "remote_engine: the engine was at https://h/v1")}
+    assert {r.energy_reason for r in energies(far, measures)[0]} == {"remote_engine: the engine was at https://h/v1"}

@@ -115,6 +115,10 @@ def _identity(study: Study, told: Told) -> dict[str, Any]:
             "sha256": None,
             "protocol": "melt",
             "mode": MODE,
+            "url": None,
+            "relayed": False,
+            "unseen": "",
+            "unloaded": "",
             "accelerator": "unknown",
         },
         "workload": {

@@ -169,7 +169,7 @@ static int check_given(struct parse *p, int *at, const char *usage) {
 }
 
 // The form of a step's words after its name: i a number, p a path or word, d measure or drop, b below or
-// above, r a process, o a port, c what a process is given then -- and a program, e a program after --, u a pause before each request and
+// above, r a process, o a port, m a port's number that may be left out, c what a process is given then -- and a program, e a program after --, u a pause before each request and
 // what ends a circle of them then --, f one file or more.
 static int check_form(struct parse *p, struct step *s) {
     int at = op_is(s, "pages") || op_is(s, "set") || op_is(s, "undo") ? 2 : 3;
@@ -186,9 +186,11 @@ static int check_form(struct parse *p, struct step *s) {
             at--;
             continue;
         }
+        if (*f == 'm' && at >= p->n) return 0;
         if (at >= p->n) return bad(p, "too few words", NULL, s->op->usage);
         const char *w = p->w[at];
         int64_t number;
+        if (*f == 'm' && (word_int(w) < 1 || word_int(w) > 65535)) return bad(p, "no port:", w, s->op->usage);
         if (*f == 'f') return 0;
         if (*f == 'i' && word_int(w) < 0) return bad(p, "not a number:", w, s->op->usage);
         if (*f == 'd' && strcmp(w, "measure") != 0 && strcmp(w, "drop") != 0) return bad(p, "unknown", w, "measure drop");

@@ -24,22 +24,28 @@ int glob_each(const char *pattern, int (*each)(const char *path, void *arg), voi
     return n;
 }
 
-int step_port(struct step *s, struct sb *why) {
+// A loopback port that is free now, 0 with a reason when there is none.
+static int free_port(struct sb *why) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t n = sizeof at;
     bool ok = fd >= 0 && bind(fd, (struct sockaddr *)&at, n) == 0 && getsockname(fd, (struct sockaddr *)&at, &n) == 0;
     if (!ok) sb_text(why, strerror(errno));
     if (fd >= 0) close(fd);
-    if (ok && !port_set(s->name, ntohs(at.sin_port))) {
+    return ok ? ntohs(at.sin_port) : 0;
+}
+
+int step_port(struct step *s, struct sb *why) {
+    int port = s->n ? (int)word_int(s->w[0]) : free_port(why);
+    if (!port) return 1;
+    if (!port_set(s->name, port)) {
         sb_text(why, "too many ports");
-        ok = false;
+        return 1;
     }
-    if (!ok) return 1;
     struct ev e;
     ev_new(&e, "port");
     ev_str(&e, "name", s->name);
-    ev_int(&e, "port", ntohs(at.sin_port));
+    ev_int(&e, "port", port);
     ev_put(&e);
     return 0;
 }

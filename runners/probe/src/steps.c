@@ -83,7 +83,7 @@ static int step_stop(struct step *s, struct sb *why) {
 
 const struct op OPS[] = {
     {"idle", "i", "step idle NAME MS", step_idle},
-    {"port", "", "step port NAME", step_port},
+    {"port", "m", "step port NAME [PORT]", step_port},
     {"pages", "pd", "step pages PATH measure|drop", step_pages},
     {"spawn", "c", "step spawn NAME [cpus=LIST] [memory=BYTES] [env=K=V ...] -- ARGV...", step_spawn},
     {"ready", "opi", "step ready NAME PORTNAME PATH DEADLINE_MS", step_ready},
