@@ -45,10 +45,8 @@ def test_every_command_of_the_readme_runs(bench: Bench) -> None:
             args = [args[0], "--help"] if args[0] == "run" else [*args[:2], "--help"]
         if "pixel6" in args:  # a phone that is not here; what this does: tests/lab/test_adb_run.py
             args = [args[0], "--help"]
-        if args[0] in (
-            "predict",
-            "intelligence",
-        ):  # a quick run is too alike and not scored: tests/unit/test_predicting.py
+        if args[0] in ("predict", "intelligence", "compare"):
+            # A quick run is too alike and not scored: tests/unit/test_predicting.py, test_comparing.py.
             args = [args[0], "--help"]
         if args[:2] == ["runners", "build"]:
             args.append("--help")  # it takes ten minutes: tests/lab/test_builds.py
