@@ -33,6 +33,7 @@ def arguments(argv):
     parser = argparse.ArgumentParser(prog="ask.py", allow_abbrev=False)
     parser.add_argument("--model", required=True, type=pathlib.Path)
     parser.add_argument("--asks", required=True)
+    parser.add_argument("--library", type=pathlib.Path)
     for name in ("threads", "ctx-size", "chunk"):
         parser.add_argument(f"--{name}", type=int)
     return parser.parse_args(argv)
@@ -46,22 +47,27 @@ def read(path):
     return found if isinstance(found, dict) else refuse(f"{path.name} is no JSON object")
 
 
-def library_of(folder):
-    """The compiled library of a model's folder, for this machine."""
-    found = sorted(folder.glob("*.so"))
+def library_of(folder, named):
+    """The compiled library of a model, for this machine: the one that is named, or that of its folder."""
+    found = [named] if named else sorted(folder.glob("*.so"))
     if not found:
-        refuse(f"{folder} holds no library (*.so): put the one that was compiled for it beside its weights")
+        refuse(f"{folder} holds no library (*.so): put the one that was compiled for it beside its weights, or name it")
     if len(found) > 1:
         refuse(f"{folder} holds {len(found)} libraries, {found[0].name} and others: leave one there")
-    with found[0].open("rb") as file:
-        head = file.read(20)
-    if len(head) < 20 or head[:4] != b"\x7fELF":
-        refuse(f"{found[0].name} is no library of Linux")
+    path = found[0]
+    with path.open("rb") as file:
+        head = file.read(64)
+    if len(head) < 64 or head[:4] != b"\x7fELF":
+        refuse(f"{path.name} is no library of Linux")
     number = struct.unpack_from("<H" if head[5] == 1 else ">H", head, 18)[0]
     machine = MACHINES.get(number, f"machine {number}")
     if machine != platform.machine():
-        refuse(f"{found[0].name} is compiled for {machine}, this machine is {platform.machine()}")
-    return found[0]
+        refuse(f"{path.name} is compiled for {machine}, this machine is {platform.machine()}")
+    # Its table of sections ends a library; to load one that was cut would end in a signal.
+    table, (each, count) = struct.unpack_from("<Q", head, 40)[0], struct.unpack_from("<HH", head, 58)
+    if path.stat().st_size < table + each * count:
+        refuse(f"{path.name} is cut short")
+    return path
 
 
 class Weights:
@@ -117,7 +123,7 @@ class Model:
         import tvm
 
         self.config = read(given.model / "mlc-chat-config.json")
-        path = library_of(given.model)
+        path = library_of(given.model, given.library)
         print(f"Apache TVM {tvm.__version__}, {path.name}: using device CPU", file=sys.stderr, flush=True)
         machine = tvm.relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
         self.functions = {name: self._function(machine, name) for name in ("embed", "prefill", "decode", "_metadata")}

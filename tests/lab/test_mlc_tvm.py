@@ -140,6 +140,13 @@ def test_a_run_counts_every_token_and_answers_what_numpy_does(tiny: tuple[Path, 
     assert medians["run", "inprocess_ttft_s"]["value"] > 0
 
 
+def test_a_library_may_lie_elsewhere(tiny: tuple[Path, Path, Built], tmp_path: Path) -> None:
+    folder = copied(tiny[1], tmp_path / "m")
+    (folder / LIBRARY).rename(tmp_path / "elsewhere.so")
+    model = asker().Model(given(folder, library=tmp_path / "elsewhere.so"))
+    assert model.logits([1, 5]).shape == (286,)
+
+
 def test_a_grid_has_its_tokens_and_depths(tiny: tuple[Path, Path, Built], bench: Bench) -> None:
     (run,) = bench.json(
         *("run", "--runner", "mlc-tvm", "--model", str(tiny[1]), "--workload", "grid"),
@@ -177,6 +184,8 @@ def damaged(name: str, folder: Path) -> None:
             (folder / LIBRARY).write_bytes(head)
         case "no library of Linux":
             (folder / LIBRARY).write_bytes(b"MZ" + b"\0" * 100)
+        case "half a library":
+            (folder / LIBRARY).write_bytes((folder / LIBRARY).read_bytes()[:5000])
         case "weights of another model":
             table = json.loads((folder / "tensor-cache.json").read_text())
             table["records"][0]["records"][0]["name"] = "model.other.weight"
@@ -198,6 +207,7 @@ def damaged(name: str, folder: Path) -> None:
         ("two libraries", "leave one there"),
         ("of another machine", "lib.so is compiled for riscv64, this machine is"),
         ("no library of Linux", "lib.so is no library of Linux"),
+        ("half a library", "lib.so is cut short"),
         ("weights of another model", "the weights have no model."),
         ("no weights", "holds no tensor-cache.json"),
         ("a small vocabulary", "the vocabulary has 100"),
