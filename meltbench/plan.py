@@ -140,12 +140,7 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
     recipe = definition = engine = model = None
     if kind in workload.ASKED:
         recipe, definition = runners.load(spec.runner)
-        if recipe.kinds is not None and kind not in recipe.kinds:
-            does = " or ".join(recipe.kinds)
-            raise UserError(
-                f"runner {spec.runner} does workloads of kind {does}, {work.name} is of kind {kind}",
-                hint=f"--workload {recipe.workload}, or another --runner",
-            )
+        _check_kind(spec.runner, recipe, work)
         _check_place(spec, recipe, known.place.kind)
         here = known.place.kind == "local"
         engine = runners.engine(spec.runner, recipe, definition.path.parent, spec.engine, here=here)
@@ -275,6 +270,16 @@ def _with_source(device: Profile, knobs: Mapping[str, Scalar]) -> Profile:
         raise UnknownName(f"source of {device.title}:", str(name), known)
     same = tuple(total for total in device.total if total.source == name)
     return replace(device, total=same or (profile.Total(str(name)),))
+
+
+def _check_kind(name: str, recipe: Recipe, work: workload.Loaded) -> None:
+    """The runner must do workloads of this kind; one that names none does all that ask a language model."""
+    kinds = workload.OF_LANGUAGE if recipe.kinds is None else recipe.kinds
+    if work.workload.kind not in kinds:
+        raise UserError(
+            f"runner {name} does workloads of kind {' or '.join(kinds)}, {work.name} is of kind {work.workload.kind}",
+            hint=f"--workload {recipe.workload}, or another --runner",
+        )
 
 
 def _check_recipe(name: str, recipe: Recipe, work: workload.Loaded) -> None:

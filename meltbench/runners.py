@@ -66,9 +66,9 @@ class Recipe:
     """runners/NAME/runner.toml. ``mode`` (server, bench, in-process) is never mixed in one column.
 
     ``arguments`` are groups; a group whose knob is "none" is left out. ``program`` is what ``--engine`` must hold, None
-    where the engine is only ever the embedded one. ``kinds`` are the kinds of workload it can do, None for all;
-    ``workload`` the one it does when none is named; ``models`` the formats of model that it takes; ``asks`` what a
-    server of the protocol openai knows beside OpenAI's own fields.
+    where the engine is only ever the embedded one. ``kinds`` are the kinds of workload it can do, None for all of a
+    language model; ``workload`` the one it does when none is named; ``models`` the formats of model that it takes;
+    ``asks`` what a server of the protocol openai knows beside OpenAI's own fields.
 
     ``url``: a server that runs already is asked, at this address where ``--engine`` gives none; empty: it must give
     one. ``relay`` is the script beside the recipe by which others than those of the loopback are reached, and the

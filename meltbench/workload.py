@@ -7,7 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from meltbench import arms, catalog
+from meltbench import arms, catalog, tensors
 from meltbench.asks import Play, chat_plays, circle_plays, item_asks, item_plays
 from meltbench.engines.prompts import Kind, Point, grid_asks, point
 from meltbench.errors import DefinitionError, UserError
@@ -42,11 +42,13 @@ _KNOBS: dict[Kind, tuple[str, ...]] = {
     ),
     "choices": (*_BEFORE, "timeout_s", *_OF_SET, "normalise"),
     "perplexity": (*_BEFORE, "timeout_s", "data", "chunk", "chunks", "reference"),
+    "infer": (*_BEFORE, "timeout_s", "warmup", "repeat", "inputs", "shape"),
     "idle": (*_BEFORE, "window_s"),
     "exec": (*_BEFORE, "timeout_s"),
 }
 BY_TOKEN: tuple[Kind, ...] = ("choices", "perplexity")  # kinds that are scored a token at a time
-ASKED: tuple[Kind, ...] = ("generate", "chat", "grid", "sustained", *BY_TOKEN)  # kinds that need an engine
+OF_LANGUAGE: tuple[Kind, ...] = ("generate", "chat", "grid", "sustained", *BY_TOKEN)  # kinds that need a language model
+ASKED: tuple[Kind, ...] = (*OF_LANGUAGE, "infer")  # kinds that need an engine
 SETTINGS = {key for keys in _KNOBS.values() for key in keys}
 _OF_ITEMS: tuple[Kind, ...] = ("generate", "chat", "sustained", *BY_TOKEN)
 _RANGES = {
@@ -75,7 +77,7 @@ _LISTS = {"concurrency": MAX_LEVEL, "samples": MAX_LEVEL, "budget": 1_000_000}
 # Fields that came later than the first stored runs: at their defaults they change no identity.
 _LATER = (
     *("cite", "questions", "data", "examples", "shots", "n_items", "score", "normalise", "chunk", "chunks"),
-    *("reference", *_ARMS),
+    *("reference", "inputs", "shape", *_ARMS),
 )
 
 
@@ -102,6 +104,9 @@ class Workload:
     that can is to reason before it answers. ``budget``: how many tokens an answer may have, several in turn, cut off
     there or (``soft``) told to the model. ``samples``: how many answers to each question are asked for at a time and
     voted on, several numbers in turn. ``cite``: the source of all this.
+
+    ``infer`` gives a plain model its ``inputs``, a file of arrays or a folder of them, or arrays made to the ``shape``
+    of each input; the first of its ``warmup`` inferences is told apart.
     """
 
     title: str
@@ -143,6 +148,8 @@ class Workload:
     chunk: int = 512
     chunks: int | None = None
     reference: str | None = None
+    inputs: str | None = None
+    shape: tuple[str, ...] = ()
 
     def told(self) -> dict[str, Any]:
         """What identifies it, as JSON-ready data."""
@@ -176,6 +183,7 @@ class Workload:
         if self.kind in _OF_ITEMS and not self.items and self.questions is None:
             raise DefinitionError(f"{where}: kind {self.kind} needs items", hint='write items = "name.jsonl"')
         self._check_set(where)
+        self._check_tensors(where)
         for name, most in _LISTS.items():
             levels = getattr(self, name)
             missing = not levels and name != "budget"
@@ -194,6 +202,14 @@ class Workload:
             raise UserError(f"{where}: examples are shown where there are shots", hint="--set shots=5")
         if self.normalise == "mass" and self.questions is not None and self.questions.recipe != "truthfulqa-mc2":
             raise UserError(f"{where}: normalise = mass needs several true answers", hint="give none, bytes or tokens")
+
+    def _check_tensors(self, where: str) -> None:
+        """What a plain model is given, and that its first inference is never a timed one."""
+        tensors.shapes(self.shape)
+        if self.inputs is not None and self.shape:
+            raise UserError(f"{where}: the arrays of inputs have their own shape", hint="leave out shape, or inputs")
+        if self.kind == "infer" and self.warmup < 1:
+            raise UserError(f"{where}: the first inference is no timed one", hint="give warmup = 1 or more")
 
     def _check_arms(self, where: str) -> None:
         """Ways of asking that change nothing, or cannot be told apart."""
@@ -268,6 +284,8 @@ class Loaded:
                 return work.warmup + work.repeat * sum(turns(item) for item in self.items)
             case "sustained":
                 return work.warmup + n_items
+            case "infer":
+                return work.warmup + work.repeat * n_items
         return 0  # of what is asked by the token they are counted once its tokens are known
 
     @property
@@ -311,6 +329,8 @@ class Loaded:
             return circle_plays(self.items, work, seed)
         if work.kind in BY_TOKEN:
             return [Play(tuple(item_asks(self.items, seed)))]
+        if work.kind == "infer":
+            return [Play(tuple(tensors.asks(self.items, work, seed)))]
         return item_plays(self.items, work, seed) if work.kind == "generate" else []
 
     def asks(self, n_vocab: int, seed: int) -> list[Ask]:
@@ -324,6 +344,9 @@ def filled(loaded: Loaded, say: Callable[[str], None] | None = None) -> Loaded:
     Raises what ``load_set`` does.
     """
     work = loaded.workload
+    if work.kind == "infer":
+        items = tensors.items(work)
+        return replace(loaded, items=items, sha256=digest([loaded.sha256, [one.get("sha256") for one in items]]))
     if work.questions is None:
         return replace(loaded, items=loaded.items[: work.n_items])
     found = load_set(work.questions, loaded.name, work.data, work.n_items, work.shots, work.examples, say)

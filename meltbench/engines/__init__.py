@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 # Engine protocols of ours that are asked in one way only.
-WITHOUT_DIALECT = ("llama-server", "llama-bench", "llama-perplexity", "in-process")
+WITHOUT_DIALECT = ("llama-server", "llama-bench", "llama-perplexity", "in-process", "inference")
 # What a server may know beside OpenAI's own fields; see ``Dialect``.
 Extension = Literal[
     "ignore_eos",
@@ -150,13 +150,14 @@ def protocol(name: str, dialect: Dialect | None = None, model: str = "") -> Serv
 
     ``dialect`` and ``model``, the name by which a server knows it, go into requests; to read answers neither is needed.
     """
-    from meltbench.engines import in_process, llama_bench, llama_perplexity, llama_server, openai
+    from meltbench.engines import in_process, inference, llama_bench, llama_perplexity, llama_server, openai
 
     known: dict[str, ServerEngine | ProgramEngine] = {
         "llama-server": llama_server.LlamaServer(),
         "llama-bench": llama_bench.LlamaBench(),
         "llama-perplexity": llama_perplexity.LlamaPerplexity(),
         "in-process": in_process.InProcess(),
+        "inference": inference.Inference(),
         "openai": openai.OpenAI(dialect or Dialect(), model),
     }
     if name in known:

@@ -143,5 +143,5 @@ def grid_asks(points: Sequence[Point], repeat: int, n_vocab: int, seed: int, war
     return asks
 
 
-Kind = Literal["generate", "chat", "grid", "sustained", "choices", "perplexity", "idle", "exec"]
+Kind = Literal["generate", "chat", "grid", "sustained", "choices", "perplexity", "infer", "idle", "exec"]
 FIRST_TURN, LATER_TURNS = "first_turn", "later_turns"  # points of a chat: without and with what the cache holds

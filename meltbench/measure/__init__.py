@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from meltbench.measure.accuracy import accuracy_measures
 from meltbench.measure.battery import battery_reasons, on_battery, under_voltage_reasons
 from meltbench.measure.charge import BY_REQUEST, Stated, charge_measures
-from meltbench.measure.costs import NO_RUN, SCORED, SERVED, energy_measures, rail_measures, too_much, without
+from meltbench.measure.costs import INFERRED, NO_RUN, SCORED, SERVED, energy_measures, rail_measures, too_much, without
 from meltbench.measure.crosscheck import cross_check
 from meltbench.measure.findings import (
     StreamStats,
@@ -28,6 +28,7 @@ from meltbench.measure.gauges import (
     process_memory_measures,
     thermal_measures,
 )
+from meltbench.measure.inference import inference_measures
 from meltbench.measure.latency import OF_CACHE, count_measures, in_mode, latency_measures, load_measure, point_measures
 from meltbench.measure.own_cpu import Life, cpu_within
 from meltbench.measure.per_request import with_energy
@@ -193,6 +194,9 @@ def _served(inputs: RunInputs) -> list[Measure]:
     """What is known of a server's answers; points are told apart where a median over them means nothing."""
     if inputs.kind in SCORED:
         return in_mode([load_measure(inputs.load_s, inputs.load_label, inputs.unloaded)], inputs.mode)
+    if inputs.kind in INFERRED:
+        load = in_mode([load_measure(inputs.load_s, inputs.load_label, inputs.unloaded)], inputs.mode)
+        return [*load, *inference_measures(inputs.requests)]
     if inputs.kind not in SERVED:
         return []
     out = [load_measure(inputs.load_s, inputs.load_label, inputs.unloaded)]

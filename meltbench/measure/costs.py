@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from meltbench.measure.baseline import Baseline, idle, net_energy
 from meltbench.measure.energy import Rail, energy
+from meltbench.measure.inference import COSTS, inference_costs
 from meltbench.measure.per_request import enclosing, is_short
 from meltbench.measure.points import points, unlike
 from meltbench.measure.ratios import NET_RATIOS, RATIOS, net_ratios, point_costs, run_ratios
@@ -30,7 +31,9 @@ _SUMMED = ("prefill", "decode")
 LEAST_W = 0.05  # an eighth of what a Pi Zero idles at; a unit that is off by a thousand lies below for all but servers
 SERVED: tuple[Kind, ...] = ("generate", "chat", "grid", "sustained")
 SCORED: tuple[Kind, ...] = ("choices", "perplexity")  # servers whose answers are single tokens, of no rate of their own
-NO_RUN: dict[Kind, str] = dict.fromkeys((*SERVED, *SCORED), "no_timed_request: no timed request was sent") | {
+INFERRED: tuple[Kind, ...] = ("infer",)  # plain models: tensors in and out
+_COMPUTED = (*SERVED, *SCORED, *INFERRED)
+NO_RUN: dict[Kind, str] = dict.fromkeys(_COMPUTED, "no_timed_request: no timed request was sent") | {
     "exec": "no_reading: the command did not run, or its end was not seen",
     "idle": "no_reading: the idle window was not measured",
 }
@@ -65,19 +68,24 @@ def energy_measures(
         out += net_ratios(net, requests, unlike(kind, requests))
     elif kind in SCORED:
         out += [one for one in run_ratios(gross, requests) if one.name == "j_per_request"]
+    elif kind in INFERRED:
+        out += inference_costs(gross, net, requests)
     return without(out, _implausible(total, gross, seconds, baseline, kind) or too_much(gross, seconds, max_power_w))
 
 
 def rail_measures(
     rail: Rail, phases: Sequence[Phase], requests: Sequence[Request], *, kind: Kind = "generate"
 ) -> list[Measure]:
-    """Gross energy of one rail: over the run first; of a server's run also over load, prefills and decodes."""
+    """Gross energy of one rail: over the run first; of an engine's also over load, of a server's over
+    prefills and decodes."""
     spans = {phase.name: phase for phase in phases}
     run, load = spans.get("run"), spans.get("load")
     gross = like(rail, "energy_j", "J", reason=NO_RUN[kind]) if run is None else energy(rail, run)
+    loaded = [] if load is None else [energy(rail, load)]
+    if kind in INFERRED:
+        return [gross, *loaded]
     if kind not in SERVED:
         return [gross]
-    loaded = [] if load is None else [energy(rail, load)]
     summed_up = [_phase_sum(rail, name, phases, requests) for name in _SUMMED]
     if any(is_short(one.reason) for one in summed_up):
         where = enclosing(rail, requests) or ("" if gross.value is None else "; the run has it")
@@ -106,13 +114,13 @@ def _implausible(rail: Rail, gross: Measure, seconds: float, baseline: Baseline 
         return ""
     watts = gross.value / seconds
     still = [part.name for part in rail.parts if part.head.unit == "W" and part.whole.low == part.whole.high]
-    if still and kind in (*SERVED, *SCORED):
+    if still and kind in _COMPUTED:
         return f"stale_sensor: {still[0]} had one value, idle and under load"
     if watts <= 0:
         return f"implausible_power: {watts:.3g} W over the run"
-    if kind in (*SERVED, *SCORED) and rail.scope != "rail" and watts < LEAST_W:
+    if kind in _COMPUTED and rail.scope != "rail" and watts < LEAST_W:
         return f"implausible_power: {watts:.3g} W over the run, no machine computes on less than {LEAST_W:g} W"
-    if isinstance(baseline, str) or kind not in (*SERVED, *SCORED):
+    if isinstance(baseline, str) or kind not in _COMPUTED:
         return ""
     net, u = baseline.above(rail, gross, seconds)
     below = u is not None and net < -u
@@ -126,6 +134,9 @@ def _absent(reason: str, kind: Kind, requests: Sequence[Request]) -> list[Measur
     ]
     out += [_none("idle_power_w", "W", reason, name) for name in ("idle_before", "idle_after")]
     out += [_none("j_per_request", "J/request", reason, stat="ratio_of_sums")] * (kind in SCORED)
+    if kind in INFERRED:
+        out += [_none(name, "J", reason, "load") for name in ("energy_j", "net_energy_j")]
+        out += [_none(name, unit, reason, stat="ratio_of_sums") for name, unit in COSTS]
     if kind not in SERVED:
         return out
     for phase in ("load", *_SUMMED):

@@ -88,9 +88,9 @@ def latency_measures(requests: Sequence[Request], without: Sequence[str] = ()) -
         if name in without:
             continue
         values = [value for request in good if (value := getattr(request, name)) is not None]
-        out += _distribution(name, unit, values, len(good), _method(name, good))
+        out += distribution(name, unit, values, len(good), _method(name, good))
     gaps = [gap for request in good for gap in itl_s(request)]
-    return out + _distribution("itl_s", "s", gaps, len(good), _GAP) + _by_depth(good)
+    return out + distribution("itl_s", "s", gaps, len(good), _GAP) + _by_depth(good)
 
 
 def _by_depth(good: Sequence[Request]) -> list[Measure]:
@@ -102,7 +102,7 @@ def _by_depth(good: Sequence[Request]) -> list[Measure]:
         quarters = [gaps[: len(gaps) // 4] if of == "first" else gaps[-(len(gaps) // 4) :] for gaps in long]
         rates = [len(gaps) / sum(gaps) for gaps in quarters if sum(gaps) > 0]
         how = f"{of} quarter of the gaps between tokens, answers of {LONG_GAPS + 1} tokens and more"
-        out += _distribution(name, "tok/s", rates, len(good), how) if rates else []
+        out += distribution(name, "tok/s", rates, len(good), how) if rates else []
     return out
 
 
@@ -124,10 +124,10 @@ def point_measures(requests: Sequence[Request], mode: str = "server") -> list[Me
             if mode != "bench" and (("prefill" in name and not fills) or ("decode" in name and not generates)):
                 continue
             values = [value for request in mine if (value := getattr(request, name)) is not None]
-            found = _distribution(name, unit, values, len(mine), _method(name, mine)) if values else []
+            found = distribution(name, unit, values, len(mine), _method(name, mine)) if values else []
             out += [replace(measure, phase=item) for measure in found]
         if gaps := [gap for request in mine for gap in itl_s(request)]:
-            out += [replace(m, phase=item) for m in _distribution("itl_s", "s", gaps, len(mine), _GAP)]
+            out += [replace(m, phase=item) for m in distribution("itl_s", "s", gaps, len(mine), _GAP)]
         if mode != "bench" and not fills and not generates and mine:
             why = "no_reading: one token has no rate"
             out.append(Measure("decode_tps", None, "tok/s", "median", item, n=len(mine), reason=why))
@@ -168,8 +168,8 @@ def _why(good: int, what: str) -> str:
     return "no_timed_request: none succeeded" if good == 0 else f"no_reading: no timed request has {what}"
 
 
-def _distribution(name: str, unit: str, values: Sequence[float], good: int, method: str) -> list[Measure]:
-    """Median, p90, p99, mean, min and max; one missing median where there is no value."""
+def distribution(name: str, unit: str, values: Sequence[float], good: int, method: str) -> list[Measure]:
+    """Median, p90, p99, mean, min and max of what ``good`` requests gave; a missing median where there is no value."""
     n = len(values)
     if n == 0:
         return [Measure(name, None, unit, "median", n=0, reason=_why(good, name))]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from meltbench.errors import ModelDamaged, UserError
 from meltbench.models.gguf import read_gguf
 from meltbench.models.hashes import file_sha256
+from meltbench.models.mlc.cache import cache_of, check_libraries, check_whole
 from meltbench.spec import digest
 
 if TYPE_CHECKING:
@@ -202,15 +203,17 @@ def _of_mlc(config: Mapping[str, Any], path: Path) -> Said:
         size = hidden // all_heads
     kv = None if layers is None or heads is None or size is None else 2 * 2 * layers * heads * size
     kind = config.get("model_type")
-    caches = [path / name for name in ("tensor-cache.json", "ndarray-cache.json")]  # as it is called, and was
-    cache = next((one for one in caches if one.is_file()), None)
-    meta = _table(_config(cache), "metadata") if cache is not None else {}
-    bits = meta.get("BitsPerParam")
+    cache = cache_of(path)
+    table = {} if cache is None else _config(cache)
+    if cache is not None:
+        check_whole(cache, table)
+    check_libraries(path)
+    meta = _table(table, "metadata")
+    bits, held = _number(meta, "BitsPerParam", 64), _number(meta, "ParamBytes", _MAX_COUNT)
     return Said(
         architecture=kind[:80] if isinstance(kind, str) else None,
-        bits_per_weight=float(bits)
-        if isinstance(bits, int | float) and not isinstance(bits, bool) and 0 < bits <= 64
-        else None,
+        n_params=None if bits is None or held is None else round(held * 8 / bits) or None,
+        bits_per_weight=bits,
         context_length=_count(config, "context_window_size") or _count(inner, "context_window_size"),
         vocab_size=_count(config, "vocab_size") or _count(inner, "vocab_size"),
         kv_bytes_per_token=kv,
@@ -220,6 +223,12 @@ def _of_mlc(config: Mapping[str, Any], path: Path) -> Said:
 def _table(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     found = config.get(key)
     return found if isinstance(found, dict) else {}
+
+
+def _number(config: Mapping[str, Any], key: str, most: float) -> float | None:
+    value = config.get(key)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= most
+    return float(value) if good and value is not None else None
 
 
 def _count(config: Mapping[str, Any], key: str) -> int | None:

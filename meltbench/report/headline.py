@@ -31,6 +31,13 @@ RATES = (
 )
 POINTED = (*RATES, Headline("output_tps", "value", "throughput", "tok/s"))
 SERVED = (*RATES, _RSS)
+INFERRED = (
+    Headline("first_inference_s", "value", "first", "s"),
+    Headline("inference_s", "median", "inference", "s"),
+    Headline("inferences_per_s", "value", "rate", "1/s"),
+    Headline("j_per_inference", "ratio_of_sums", "energy/inference", "J"),
+    _RSS,
+)
 METERED = (
     Headline("wall_s", "value", "wall", "s"),
     Headline("cpu_s", "value", "cpu", "s"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meltbench.report.jsonmlc import MLC_BUILT
 from meltbench.report.jsonshapes import Document, Key
 
 _UNSAID = "nobody has said"
@@ -90,4 +91,5 @@ MODELS = (
             Key("[].anew", "true or false", "Whether it was made now; else it was there."),
         ),
     ),
+    MLC_BUILT,
 )

@@ -12,7 +12,7 @@ from meltbench.controller import is_alive
 from meltbench.errors import StoreError
 from meltbench.records import MODE_PREFIX, bare
 from meltbench.report.console import command_line
-from meltbench.report.headline import METERED, POINTED, RATES, SERVED, SPANS, Headline, natural
+from meltbench.report.headline import INFERRED, METERED, POINTED, RATES, SERVED, SPANS, Headline, natural
 from meltbench.report.sheet import MISSING, Column, Sheet
 from meltbench.report.units import quantity
 from meltbench.store import index
@@ -127,7 +127,11 @@ def _from_entry(entry: RunEntry) -> Row:
 
 def _add_numbers(connection: duckdb.DuckDBPyConnection, rows: list[Row]) -> None:
     """Put in the headline measures that have a value, under their own names, of the run and of each point."""
-    wanted = {(f"{prefix}{h.name}", h.stat) for h in (*POINTED, *SERVED, *METERED) for prefix in MODE_PREFIX.values()}
+    wanted = {
+        (f"{prefix}{h.name}", h.stat)
+        for h in (*POINTED, *SERVED, *INFERRED, *METERED)
+        for prefix in MODE_PREFIX.values()
+    }
     pairs = ", ".join(f"('{name}', '{stat}')" for name, stat in sorted(wanted))
     totals = ", ".join(f"'{name}'" for name in _OF_TOTAL)
     spans = ", ".join(f"'{span}'" for span in SPANS if span != "run")
@@ -158,11 +162,14 @@ def listing_sheets(rows: list[Row]) -> list[Sheet]:
     sheets = []
     several = len({row["device"] for row in rows}) > 1
     for mode in sorted({str(row["mode"]) for row in rows if row["mode"]}):
-        mine = [row for row in rows if row["mode"] == mode]
+        inferred = [row for row in rows if row["mode"] == mode and INFERRED[1].name in row["measures"]]
+        mine = [row for row in rows if row["mode"] == mode and row not in inferred]
         whole = [row for row in mine if _has_rates(row) or not row["points"]]
         pointed = [row for row in mine if row["points"]]
         if whole:
             sheets.append(_sheet(f"mode {mode}", whole, SERVED, several=several))
+        if inferred:
+            sheets.append(_sheet("plain models", inferred, INFERRED, several=several))
         if pointed:
             known = {bare(name) for row in pointed for point in row["points"] for name in point["measures"]}
             columns = [headline for headline in POINTED if headline.name in known]

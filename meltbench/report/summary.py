@@ -6,7 +6,7 @@ import statistics
 from typing import TYPE_CHECKING
 
 from meltbench.records import bare
-from meltbench.report.headline import METERED, POINTED, SERVED, Headline, natural, of_points
+from meltbench.report.headline import INFERRED, METERED, POINTED, SERVED, Headline, natural, of_points
 from meltbench.report.sheet import MISSING, Column, Sheet
 from meltbench.report.units import quantity
 
@@ -45,7 +45,9 @@ def summary_sheet(records: Sequence[RunRecord]) -> Sheet | None:
             Column("n", right=True),
         ),
     )
-    wanted = SERVED if any(record.manifest.get("runner") for record in good) else METERED
+    wanted: Sequence[Headline] = METERED
+    if any(record.manifest.get("runner") for record in good):
+        wanted = list(dict.fromkeys((*SERVED, *INFERRED)))
     _add(sheet, "", wanted, [[m for m in record.measures if m.phase == "run"] for record in good])
     by_point = [of_points(record.measures) for record in good]
     for point in sorted({point for found in by_point for point in found}, key=natural):
@@ -71,7 +73,7 @@ def _sweep(title: str, good: Sequence[RunRecord], swept: Sequence[str]) -> Sheet
             rows.setdefault((*label, point), []).append(measures)
     order = sorted(rows, key=lambda key: [natural(part) for part in key])
     served = any(record.manifest.get("runner") for record in good)
-    wanted = dict.fromkeys((*SERVED, *POINTED) if served else METERED)
+    wanted = dict.fromkeys((*SERVED, *POINTED, *INFERRED) if served else METERED)
     found = {headline: [_values(rows[key], headline) for key in order] for headline in wanted}
     shown = {headline: values for headline, values in found.items() if any(values)}
     columns = [*(Column(name, right=True) for name in swept), Column("")]
