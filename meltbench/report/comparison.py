@@ -73,7 +73,7 @@ def comparison_notes(document: Document) -> list[str]:
     for arm in document["arms"]:
         name = " ".join(str(value) for value in arm["about"].values())
         if arm["descends_from"]:
-            out.append(f"{name} is made of {_descent(arm['descends_from'])}")
+            out.append(f"{name} is made of {arm['descends_from']}")
     for at, column in enumerate(document["columns"]):
         whys: dict[str, list[str]] = {}
         for arm in document["arms"]:
@@ -90,9 +90,3 @@ def comparison_notes(document: Document) -> list[str]:
     }
     out += [f"intervals: {'; '.join(sorted(methods))}"] if methods else []
     return [printable(line) for line in [*dict.fromkeys(out), *document["notes"]]]
-
-
-def _descent(value: Any) -> str:
-    if isinstance(value, dict):
-        return str(value.get("name") or value.get("sha256") or value)
-    return str(value)
