@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import os
 import re
 import select
@@ -50,14 +52,15 @@ class Embedded:
     """The engine inside a Python package, started by a script that lies beside the recipe.
 
     ``distribution`` is the package's name for pip, where it is another one; ``extra`` the extra of ours that installs
-    it, where it is optional. ``libraries`` is the variable of the environment that may name a folder of libraries to be
-    taken in place of the package's own.
+    it, where it is optional; ``beside`` the packages whose libraries it computes with. ``libraries`` is the variable of
+    the environment that may name a folder of libraries to be taken in place of the package's own.
     """
 
     script: str
     package: str
     distribution: str | None = None
     extra: str | None = None
+    beside: tuple[str, ...] = ()
     libraries: str | None = None
 
 
@@ -246,24 +249,40 @@ def _running(name: str, recipe: Recipe, folder: Path, url: str, *, here: bool) -
 
 
 def _embedded(embedded: Embedded, folder: Path) -> Engine:
-    import importlib.metadata
-    import importlib.util
-
-    package, script = embedded.package, folder / embedded.script
-    pip_name = embedded.distribution or package
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        if embedded.extra:
-            raise MissingExtra(f"the engine package {pip_name}", embedded.extra)
-        hint = f"pip install {pip_name}, or give --engine PATH"
-        raise UserError(f"the engine package {pip_name} is not installed", hint=hint)
-    files = [script, *sorted(Path(spec.origin).parent.rglob("*.so"))]
+    script = folder / embedded.script
+    files = [script, *_package_libraries(embedded, embedded.package)]
+    name, version = _installed(embedded.distribution or embedded.package, embedded.package)
+    for package in embedded.beside:
+        files += _package_libraries(embedded, package)
+        version += f", {' '.join(_installed(package, package))}"
     env = {}
     if embedded.libraries and (other := os.environ.get(embedded.libraries)):
         files += _named_libraries(Path(other), embedded.libraries)
         env = {embedded.libraries: str(Path(other).absolute())}
     sha = digest([file_sha256(file) for file in files])
-    return Engine(pip_name, importlib.metadata.version(pip_name), sha, (sys.executable, "-B", str(script)), env)
+    return Engine(name, version, sha, (sys.executable, "-B", str(script)), env)
+
+
+def _package_libraries(embedded: Embedded, package: str) -> list[Path]:
+    """The shared libraries of a package that is installed here."""
+    spec = importlib.util.find_spec(package)
+    if spec is not None and spec.origin is not None:
+        return [one for one in sorted(Path(spec.origin).parent.rglob("*.so*")) if one.is_file()]
+    pip_name = (embedded.distribution if package == embedded.package else None) or package
+    if embedded.extra:
+        raise MissingExtra(f"the engine package {pip_name}", embedded.extra)
+    hint = f"pip install {pip_name}, or give --engine PATH"
+    raise UserError(f"the engine package {pip_name} is not installed", hint=hint)
+
+
+def _installed(pip_name: str, package: str) -> tuple[str, str]:
+    """The name and version by which pip knows an installed package: one build of it may have another name than the
+    one that we ask for, as onnxruntime-genai-cuda has."""
+    try:
+        return pip_name, importlib.metadata.version(pip_name)
+    except importlib.metadata.PackageNotFoundError:
+        others = importlib.metadata.packages_distributions().get(package, [])
+        return (others[0], importlib.metadata.version(others[0])) if others else (pip_name, "unknown")
 
 
 def _libraries(folder: Path) -> list[Path]:
