@@ -77,6 +77,9 @@ def main() -> None:
         write_weights(source, write_tokenizer(source))
         words = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source), "-o", str(made)]
         subprocess.run([*words, "-p", "fp32", "-e", "cpu", "-c", str(Path(name) / "cache")], check=True)
+        # The name that transformers 4 had for it, which older runtimes know too.
+        said = made / "tokenizer_config.json"
+        said.write_text(said.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(made, out)
 
