@@ -52,8 +52,9 @@ class Embedded:
     """The engine inside a Python package, started by a script that lies beside the recipe.
 
     ``distribution`` is the package's name for pip, where it is another one; ``extra`` the extra of ours that installs
-    it, where it is optional; ``beside`` the packages whose libraries it computes with. ``libraries`` is the variable of
-    the environment that may name a folder of libraries to be taken in place of the package's own.
+    it, where it is optional; ``beside`` the packages whose libraries it computes with. ``pushed``: the script runs on
+    other targets too, with the Python that is there. ``libraries`` is the variable of the environment that may name a
+    folder of libraries to be taken in place of the package's own.
     """
 
     script: str
@@ -61,6 +62,7 @@ class Embedded:
     distribution: str | None = None
     extra: str | None = None
     beside: tuple[str, ...] = ()
+    pushed: bool = False
     libraries: str | None = None
 
 
@@ -161,9 +163,9 @@ class Engine:
 
     ``machine`` is what a given program was built for, as ``uname -m`` says it; None for a script. ``origin``: it runs
     from ``here``; or it is for another target, and a ``stock`` one still to be built for that, ``files`` of this
-    machine to be pushed (the program first), or on that ``device`` already. ``needs``: what of a processor it uses, in
-    the words of Facts.cpu_features, where that is known. ``url``: where it runs already; ``start`` and ``files`` are
-    then of the relay.
+    machine to be pushed (the program first), on that ``device`` already, or a Python ``package`` that is looked for
+    there (packages.py; the script first). ``needs``: what of a processor it uses, in the words of Facts.cpu_features,
+    where that is known. ``url``: where it runs already; ``start`` and ``files`` are then of the relay.
     """
 
     name: str
@@ -172,7 +174,7 @@ class Engine:
     start: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
     machine: str | None = None
-    origin: Literal["here", "stock", "files", "device", "running"] = "here"
+    origin: Literal["here", "stock", "files", "device", "package", "running"] = "here"
     files: tuple[Path, ...] = ()
     needs: tuple[str, ...] = ()
     url: str = ""
@@ -216,6 +218,10 @@ def engine(name: str, recipe: Recipe, folder: Path, given: str | None, *, here: 
         hint = f"set {variable} to a folder of its libraries" if variable else "leave it out"
         raise UserError(f"runner {name} takes no --engine", hint=hint)
     if not here:
+        if recipe.embedded is not None and recipe.embedded.pushed:
+            script, pip_name = folder / recipe.embedded.script, recipe.embedded.distribution or recipe.embedded.package
+            sha = digest([pip_name, file_sha256(script)])
+            return Engine(pip_name, "unknown", sha, (), origin="package", files=(script,))
         assert recipe.program is not None  # Recipe.refusal
         if recipe.program not in PROGRAMS:  # what the device has in its search path
             return Engine(recipe.program, "unknown", digest(recipe.program), (recipe.program,), origin="device")
