@@ -7,7 +7,6 @@ cache, by the hash of the wheels.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import re
 import subprocess
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from meltbench import paths
 from meltbench.deadline import Deadline
 from meltbench.errors import DeviceError, UserError
+from meltbench.installed import version_of
 from meltbench.models.hashes import file_sha256
 from meltbench.models.index import pip_failed
 from meltbench.probe.client import room_hint
@@ -161,8 +161,8 @@ def _json(text: bytes) -> Any:
 def _wheels(name: str, embedded: Embedded, python: Python, site: Site, watch: Watch) -> tuple[Path, ...]:
     """The wheels for that Python, fetched once: of the versions that are installed here, else of the newest."""
     arch = site.facts.arch
-    here = [f"{one}=={version}" for one in (name, *embedded.beside) if (version := _version(one)) is not None]
-    pinned = tuple(here) if _version(name) is not None else (name,)
+    here = [f"{one}=={version}" for one in (name, *embedded.beside) if (version := version_of(one)) is not None]
+    pinned = tuple(here) if version_of(name) is not None else (name,)
     words = [f"--python-version={python.version[0]}.{python.version[1]}", "--implementation=cp"]
     words += [f"--platform={one}" for one in python.platforms(arch)]
     why: MeltbenchError | None = None
@@ -177,13 +177,6 @@ def _wheels(name: str, embedded: Embedded, python: Python, site: Site, watch: Wa
         why = pip_failed(f"{requirements[0]} for {python.words(arch)}", done, f"install it on {site.probe.name}")
     assert why is not None
     raise why
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _download(folder: Path, words: list[str]) -> str | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import os
 import re
 import select
@@ -15,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from meltbench import archives, catalog, serving
+from meltbench import archives, catalog, installed, serving
 from meltbench.builds import PROGRAMS
 from meltbench.builds.source import LLAMA_CPP
 from meltbench.deadline import Deadline
@@ -124,10 +122,8 @@ class Recipe:
 
     def refusal(self, place: str) -> str:
         """Why the engine cannot run on a kind of target, in a line; empty where it can."""
-        of_python = self.embedded is not None and self.program is None
-        return self.cannot.get(
-            place, "it is a package of this machine's Python" if of_python and place != "local" else ""
-        )
+        kept = self.embedded is not None and not self.embedded.pushed and self.program is None
+        return self.cannot.get(place, "it is a package of this machine's Python" if kept and place != "local" else "")
 
     def comes(self, place: str) -> str:
         """How the engine comes to be on a kind of target, in a few words; empty where it cannot run there."""
@@ -135,6 +131,8 @@ class Recipe:
             return ""
         if self.url is not None:
             return "runs already"
+        if place != "local" and self.embedded is not None and self.embedded.pushed:
+            return "its Python, or wheels"
         if place != "local":
             return "built and pushed" if self.program in PROGRAMS else "installed there"
         return "package" + (", or --engine" if self.program else "") if self.embedded else "in PATH, or --engine"
@@ -218,14 +216,7 @@ def engine(name: str, recipe: Recipe, folder: Path, given: str | None, *, here: 
         hint = f"set {variable} to a folder of its libraries" if variable else "leave it out"
         raise UserError(f"runner {name} takes no --engine", hint=hint)
     if not here:
-        if recipe.embedded is not None and recipe.embedded.pushed:
-            script, pip_name = folder / recipe.embedded.script, recipe.embedded.distribution or recipe.embedded.package
-            sha = digest([pip_name, file_sha256(script)])
-            return Engine(pip_name, "unknown", sha, (), origin="package", files=(script,))
-        assert recipe.program is not None  # Recipe.refusal
-        if recipe.program not in PROGRAMS:  # what the device has in its search path
-            return Engine(recipe.program, "unknown", digest(recipe.program), (recipe.program,), origin="device")
-        return Engine(recipe.program, LLAMA_CPP.label, digest(LLAMA_CPP.sha256), (), origin="stock")
+        return _elsewhere(recipe, folder)
     if recipe.embedded is not None:
         return _embedded(recipe.embedded, folder)
     assert recipe.program is not None
@@ -234,6 +225,19 @@ def engine(name: str, recipe: Recipe, folder: Path, given: str | None, *, here: 
         hint = f"--engine PATH, a folder or release archive that holds {recipe.program}"
         raise UserError(f"runner {name} has no engine of its own, and no {recipe.program} is in PATH", hint=hint)
     return _given(recipe.program, Path(found), here=True)
+
+
+def _elsewhere(recipe: Recipe, folder: Path) -> Engine:
+    """A recipe's own engine for another target than this machine."""
+    if recipe.embedded is not None and recipe.embedded.pushed:
+        script, pip_name = folder / recipe.embedded.script, recipe.embedded.distribution or recipe.embedded.package
+        return Engine(
+            pip_name, "unknown", digest([pip_name, file_sha256(script)]), (), origin="package", files=(script,)
+        )
+    assert recipe.program is not None  # Recipe.refusal
+    if recipe.program not in PROGRAMS:  # what the device has in its search path
+        return Engine(recipe.program, "unknown", digest(recipe.program), (recipe.program,), origin="device")
+    return Engine(recipe.program, LLAMA_CPP.label, digest(LLAMA_CPP.sha256), (), origin="stock")
 
 
 def _running(name: str, recipe: Recipe, folder: Path, url: str, *, here: bool) -> Engine:
@@ -255,40 +259,24 @@ def _running(name: str, recipe: Recipe, folder: Path, url: str, *, here: bool) -
 
 
 def _embedded(embedded: Embedded, folder: Path) -> Engine:
-    script = folder / embedded.script
-    files = [script, *_package_libraries(embedded, embedded.package)]
-    name, version = _installed(embedded.distribution or embedded.package, embedded.package)
-    for package in embedded.beside:
-        files += _package_libraries(embedded, package)
-        version += f", {' '.join(_installed(package, package))}"
+    """The engine inside a package that is installed here. MissingExtra or UserError where it is not."""
+    wanted = {embedded.package: embedded.distribution or embedded.package, **{one: one for one in embedded.beside}}
+    script, found = folder / embedded.script, {one: installed.look(one, pip_name) for one, pip_name in wanted.items()}
+    for package, pip_name in wanted.items():
+        if found[package] is None:
+            if embedded.extra:
+                raise MissingExtra(f"the engine package {pip_name}", embedded.extra)
+            hint = f"pip install {pip_name}, or give --engine PATH"
+            raise UserError(f"the engine package {pip_name} is not installed", hint=hint)
+    there = [one for one in found.values() if one is not None]
+    files = [script, *(library for one in there for library in one.libraries)]
+    version = ", ".join([there[0].version, *(f"{one.name} {one.version}" for one in there[1:])])
     env = {}
     if embedded.libraries and (other := os.environ.get(embedded.libraries)):
         files += _named_libraries(Path(other), embedded.libraries)
         env = {embedded.libraries: str(Path(other).absolute())}
     sha = digest([file_sha256(file) for file in files])
-    return Engine(name, version, sha, (sys.executable, "-B", str(script)), env)
-
-
-def _package_libraries(embedded: Embedded, package: str) -> list[Path]:
-    """The shared libraries of a package that is installed here."""
-    spec = importlib.util.find_spec(package)
-    if spec is not None and spec.origin is not None:
-        return [one for one in sorted(Path(spec.origin).parent.rglob("*.so*")) if one.is_file()]
-    pip_name = (embedded.distribution if package == embedded.package else None) or package
-    if embedded.extra:
-        raise MissingExtra(f"the engine package {pip_name}", embedded.extra)
-    hint = f"pip install {pip_name}, or give --engine PATH"
-    raise UserError(f"the engine package {pip_name} is not installed", hint=hint)
-
-
-def _installed(pip_name: str, package: str) -> tuple[str, str]:
-    """The name and version by which pip knows an installed package: one build of it may have another name than the
-    one that we ask for, as onnxruntime-genai-cuda has."""
-    try:
-        return pip_name, importlib.metadata.version(pip_name)
-    except importlib.metadata.PackageNotFoundError:
-        others = importlib.metadata.packages_distributions().get(package, [])
-        return (others[0], importlib.metadata.version(others[0])) if others else (pip_name, "unknown")
+    return Engine(there[0].name, version, sha, (sys.executable, "-B", str(script)), env)
 
 
 def _libraries(folder: Path) -> list[Path]:
