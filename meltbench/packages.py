@@ -95,8 +95,6 @@ def files_for(engine: Engine, embedded: Embedded, site: Site, watch: Watch) -> E
     """The engine with the files that are to be pushed: its script, and the wheels where the target's Python lacks the
     package. Raises UserError for a target without Python, FetchError where there are no such wheels."""
     wanted, name = (embedded.package, *embedded.beside), site.probe.name
-    if site.facts.platform == "android":
-        raise UserError(f"{engine.name} needs a Python, and Android has none", hint="--runner llamacpp")
     if PYTHON not in site.facts.programs:
         raise UserError(f"{engine.name} needs Python, and {name} has no {PYTHON}", hint="install it there")
     python = _about(site, wanted)
