@@ -30,7 +30,6 @@ from meltbench.targets import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meltbench.errors import MeltbenchError
     from meltbench.runners import Embedded, Engine
     from meltbench.site import Site
     from meltbench.watch import Watch
@@ -163,18 +162,17 @@ def _wheels(name: str, embedded: Embedded, python: Python, site: Site, watch: Wa
     pinned = tuple(here) if version_of(name) is not None else (name,)
     words = [f"--python-version={python.version[0]}.{python.version[1]}", "--implementation=cp"]
     words += [f"--platform={one}" for one in python.platforms(arch)]
-    why: MeltbenchError | None = None
-    for requirements in dict.fromkeys((pinned, (name,))):
-        folder = paths.cache_dir() / "wheels" / digest([requirements, words])[:16]
+    choices = dict.fromkeys((pinned, (name,)))
+    folders = {one: paths.cache_dir() / "wheels" / digest([one, words])[:16] for one in choices}
+    for folder in folders.values():
         if found := tuple(sorted(folder.glob("*.whl"))):
             return found
+    for requirements, folder in folders.items():
         watch.say(f"fetching wheels of {' and '.join(requirements)} for {python.words(arch)}")
-        done = _download(folder, [*words, "--", *requirements, "pip"])
-        if done is None:
+        said = _download(folder, [*words, "--", *requirements, "pip"])
+        if said is None:
             return tuple(sorted(folder.glob("*.whl")))
-        why = pip_failed(f"{requirements[0]} for {python.words(arch)}", done, f"install it on {site.probe.name}")
-    assert why is not None
-    raise why
+    raise pip_failed(f"{name} for {python.words(arch)}", said, f"install it on {site.probe.name}")
 
 
 def _download(folder: Path, words: list[str]) -> str | None:
