@@ -167,12 +167,13 @@ def _wheels(name: str, embedded: Embedded, python: Python, site: Site, watch: Wa
     for folder in folders.values():
         if found := tuple(sorted(folder.glob("*.whl"))):
             return found
+    said: str | None = ""
     for requirements, folder in folders.items():
         watch.say(f"fetching wheels of {' and '.join(requirements)} for {python.words(arch)}")
         said = _download(folder, [*words, "--", *requirements, "pip"])
         if said is None:
             return tuple(sorted(folder.glob("*.whl")))
-    raise pip_failed(f"{name} for {python.words(arch)}", said, f"install it on {site.probe.name}")
+    raise pip_failed(f"{name} for {python.words(arch)}", said or "", f"install it on {site.probe.name}")
 
 
 def _download(folder: Path, words: list[str]) -> str | None:
