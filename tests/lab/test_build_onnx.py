@@ -15,8 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from jsoncheck import NAMED, problems
 from onnx_kit import HERE, TINY, Server, copied, need_runtime
+from typer.testing import CliRunner
 
+from meltbench.cli import building
 from meltbench.errors import BuildFailed, MissingExtra, UserError
 from meltbench.models.header import BUILT, read_header
 from meltbench.models.onnx.build import Built, build
@@ -123,6 +127,23 @@ def test_the_folder_appears_whole_and_tells_what_it_descends_from(stand_in: Path
     assert (header.n_params, header.bits_per_weight) == (n_params, built.bits_per_weight)
     assert built.weights_bytes == sum(one.stat().st_size for one in TINY.glob("model.onnx*"))
     assert sorted(tmp_path.glob(".made*")) == []
+
+
+def test_the_command_tells_it_in_json_and_in_lines(stand_in: Path, tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command("other")(lambda: None)  # so that it is a group, as `meltbench models` is
+    building.register(app)
+    smol = str(source(tmp_path / "smol"))
+    done = CliRunner().invoke(app, ["build-onnx", smol, str(tmp_path / "one"), "--precision", "fp32", "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert problems(NAMED["model built"], told) == []
+    assert (told["folder"], told["precision"]) == (str(tmp_path / "one"), "fp32")
+    done = CliRunner().invoke(app, ["build-onnx", smol, str(tmp_path / "two")])
+    lines = done.stdout.splitlines()
+    assert lines[0] == str(tmp_path / "two")
+    assert lines[1].startswith("  int4 for cpu, 0.1 MB, ")
+    assert lines[2].startswith("  descends from smol, sha256 ")
 
 
 def test_a_builder_that_fails_is_told_in_its_own_words_and_leaves_nothing(stand_in: Path, tmp_path: Path) -> None:
