@@ -46,6 +46,7 @@ _TITLES: dict[Format, str] = {
 _MAX_CONFIG_BYTES = 8 << 20
 MAX_FILES = 1000
 _MAX_COUNT = 1 << 40
+_MAX_SAID = 500
 
 
 class Header(Protocol):
@@ -160,6 +161,16 @@ def read_header(path: Path, kind: Format) -> Header:
     if kind == "mlc":
         return _of_mlc(_config(path / "mlc-chat-config.json"), path)
     return Said()
+
+
+def built_from(path: Path) -> tuple[str | None, str | None]:
+    """What a folder that meltbench built descends from, and its precision; None where nobody says.
+
+    ModelDamaged where its record is none."""
+    record = _config(path / BUILT) if (path / BUILT).is_file() else {}
+    said = (record.get("descends_from"), record.get("precision"))
+    descends_from, precision = (one[:_MAX_SAID] if isinstance(one, str) and one.isprintable() else None for one in said)
+    return descends_from, precision
 
 
 def _config(path: Path) -> dict[str, Any]:

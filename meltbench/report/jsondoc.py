@@ -137,7 +137,7 @@ RUN = Document(
         Key("model.bits_per_weight", "number", "Bits of the file per parameter.", _NEVER),
         Key("model.architecture", "text", "Its architecture, in the file's words.", _NEVER),
         Key("model.quantisation", "text", "Quantisation of its weights.", _UNKNOWN),
-        Key("model.descends_from", "text", "What it was requantised from.", "nobody says that it was"),
+        Key("model.descends_from", "text", "What it was requantised or built from.", "nobody says that it was"),
         Key("runner", "object", "What computed.", _NO_ENGINE),
         Key("runner.name", "text", "Name of the recipe."),
         Key("runner.engine", "text", "The engine's program or package."),
@@ -345,24 +345,6 @@ RUNNERS = Document(
         Key("[].targets.*.why", "text", "Why it cannot run there.", "it can"),
     ),
 )
-MODEL_BUILT = Document(
-    "model built",
-    "meltbench models build-onnx",
-    "One object; all but folder stands in the model's meltbench.json too.",
-    (
-        Key("folder", "text", "The model."),
-        Key("descends_from", "text", "What it was built from."),
-        Key("source_sha256", "text", "Of that."),
-        Key("precision", "text", "--precision"),
-        Key("provider", "text", "--provider"),
-        Key("builder", "text", "The packages that made it."),
-        Key("n_params", "integer", "Elements of its tensors."),
-        Key("weights_bytes", "integer", "Bytes of the graph and its data."),
-        Key("bits_per_weight", "number", "Bits of those by parameters."),
-        Key("texts", "integer", "Texts that were split to check its tokenizer."),
-        Key("differ", "list", "Those that the runtime splits otherwise."),
-    ),
-)
 BUILD = Document(
     "build",
     "meltbench runners build",
@@ -382,7 +364,7 @@ BUILD = Document(
 )
 DOCUMENTS = (
     *(RUN, RUNS, PLAN, VERIFY, REBUILD, *MODELS, DEVICES, INVENTORY, ADDED, DOCTOR, KNOWN, DEVICE, CACHE),
-    *(CALIBRATION, SELFTEST, READ, COMPARE, INTELLIGENCE, PREDICT, IMPORT, DEFINITIONS, RUNNERS, BUILD, MODEL_BUILT),
+    *(CALIBRATION, SELFTEST, READ, COMPARE, INTELLIGENCE, PREDICT, IMPORT, DEFINITIONS, RUNNERS, BUILD),
 )
 
 _HEAD = """# What --json prints

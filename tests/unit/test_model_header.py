@@ -144,7 +144,11 @@ def test_the_record_of_a_built_folder_tells_its_parameters_and_bits(tmp_path: Pa
     (folder / "meltbench.json").write_text('{"n_params": 134515008, "bits_per_weight": 5.145}')
     header = read_header(folder, "onnx-genai")
     assert (header.n_params, header.bits_per_weight) == (134515008, 5.145)
-    (folder / "meltbench.json").write_text('{"n_params": -1, "bits_per_weight": "5"}')
+    (folder / "meltbench.json").write_text('{"descends_from": "smol (Q4_1)", "precision": "int4"}')
+    model = models.resolve(str(folder), ("onnx-genai",))
+    assert (model.descends_from, model.quantisation) == ("smol (Q4_1)", "int4")
+    (folder / "meltbench.json").write_text('{"n_params": -1, "bits_per_weight": "5", "descends_from": "\\u001b[2J"}')
+    assert models.resolve(str(folder), ("onnx-genai",)).descends_from is None
     header = read_header(folder, "onnx-genai")
     assert (header.n_params, header.bits_per_weight) == (None, None)
     (folder / "meltbench.json").write_text("no")

@@ -137,9 +137,11 @@ def _build(source: _Source, work: Path, precision: str, provider: str, watch: Wa
         watch.warn(f"the runtime splits {len(told['differ'])} of {told['texts']} texts otherwise than its source does")
     n_params = sum(map(_elements, files.glob("*.safetensors")))
     n_bytes = sum(one.stat().st_size for one in made.iterdir() if ".onnx" in one.name)
-    quantised = f" ({kind})" if source.is_gguf and (kind := models.read_gguf(source.path).file_type) else ""
+    head = models.read_gguf(source.path) if source.is_gguf else None
+    quantised = f" ({head.file_type})" if head and head.file_type else ""
+    older = f"; which descends from {head.descends_from}" if head and head.descends_from else ""
     built = Built(
-        descends_from=f"{source.name}{quantised}, sha256 {source.sha256[:12]}",
+        descends_from=f"{source.name}{quantised}, sha256 {source.sha256[:12]}{older}",
         source_sha256=source.sha256,
         precision=precision,
         provider=provider,
