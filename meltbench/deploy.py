@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from meltbench import builds, catalog, serving
+from meltbench import builds, catalog, packages, serving
 from meltbench.builds.gpus import accelerators, no_gpu_warning
 from meltbench.builds.on_device import installed
 from meltbench.builds.smoke import Smoke, remembered, smoke, smoked
@@ -63,6 +63,9 @@ def engine_files(plan: Plan, site: Site, watch: Watch) -> Engine | None:
     An engine that lies on the device already, was compiled there, or runs on this machine, stays what it is.
     """
     engine, facts = plan.engine, site.facts
+    embedded = None if plan.recipe is None else plan.recipe.embedded
+    if engine is not None and engine.origin == "package" and embedded is not None:
+        return packages.files_for(engine, embedded, site, watch)
     if engine is None or engine.origin != "stock":
         return engine
     if (compiled := _compiled_there(engine, site)) is not None:
@@ -116,7 +119,10 @@ def put(plan: Plan, site: Site, model: LocalModel | None, watch: Watch, referenc
     if plan.known.place.kind == "local" or not (engine or model):
         return There(engine, model, scripts, reference)
     where, folder, model_at = files_there(plan, site, model, watch, reference)
-    if engine is not None:
+    embedded = None if plan.recipe is None else plan.recipe.embedded
+    if engine is not None and engine.origin == "package" and embedded is not None:
+        engine = packages.put(engine, embedded, site, folder, watch)
+    elif engine is not None:
         if engine.files and (warning := no_gpu_warning(site.facts, accelerators(engine.files[0]), plan.spec.device)):
             watch.warn(warning)
         engine = _engine_there(engine, site, folder)

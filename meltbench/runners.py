@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from meltbench import archives, catalog, serving
+from meltbench import archives, catalog, installed, serving
 from meltbench.builds import PROGRAMS
 from meltbench.builds.source import LLAMA_CPP
 from meltbench.deadline import Deadline
@@ -50,14 +50,17 @@ class Embedded:
     """The engine inside a Python package, started by a script that lies beside the recipe.
 
     ``distribution`` is the package's name for pip, where it is another one; ``extra`` the extra of ours that installs
-    it, where it is optional. ``libraries`` is the variable of the environment that may name a folder of libraries to be
-    taken in place of the package's own.
+    it, where it is optional; ``beside`` the packages whose libraries it computes with. ``pushed``: the script runs on
+    other targets too, with the Python that is there. ``libraries`` is the variable of the environment that may name a
+    folder of libraries to be taken in place of the package's own.
     """
 
     script: str
     package: str
     distribution: str | None = None
     extra: str | None = None
+    beside: tuple[str, ...] = ()
+    pushed: bool = False
     libraries: str | None = None
 
 
@@ -119,10 +122,8 @@ class Recipe:
 
     def refusal(self, place: str) -> str:
         """Why the engine cannot run on a kind of target, in a line; empty where it can."""
-        of_python = self.embedded is not None and self.program is None
-        return self.cannot.get(
-            place, "it is a package of this machine's Python" if of_python and place != "local" else ""
-        )
+        kept = self.embedded is not None and not self.embedded.pushed and self.program is None
+        return self.cannot.get(place, "it is a package of this machine's Python" if kept and place != "local" else "")
 
     def comes(self, place: str) -> str:
         """How the engine comes to be on a kind of target, in a few words; empty where it cannot run there."""
@@ -130,6 +131,8 @@ class Recipe:
             return ""
         if self.url is not None:
             return "runs already"
+        if place != "local" and self.embedded is not None and self.embedded.pushed:
+            return "its Python, or wheels"
         if place != "local":
             return "built and pushed" if self.program in PROGRAMS else "installed there"
         return "package" + (", or --engine" if self.program else "") if self.embedded else "in PATH, or --engine"
@@ -158,9 +161,9 @@ class Engine:
 
     ``machine`` is what a given program was built for, as ``uname -m`` says it; None for a script. ``origin``: it runs
     from ``here``; or it is for another target, and a ``stock`` one still to be built for that, ``files`` of this
-    machine to be pushed (the program first), or on that ``device`` already. ``needs``: what of a processor it uses, in
-    the words of Facts.cpu_features, where that is known. ``url``: where it runs already; ``start`` and ``files`` are
-    then of the relay.
+    machine to be pushed (the program first), on that ``device`` already, or a Python ``package`` that is looked for
+    there (packages.py; the script first). ``needs``: what of a processor it uses, in the words of Facts.cpu_features,
+    where that is known. ``url``: where it runs already; ``start`` and ``files`` are then of the relay.
     """
 
     name: str
@@ -169,7 +172,7 @@ class Engine:
     start: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
     machine: str | None = None
-    origin: Literal["here", "stock", "files", "device", "running"] = "here"
+    origin: Literal["here", "stock", "files", "device", "package", "running"] = "here"
     files: tuple[Path, ...] = ()
     needs: tuple[str, ...] = ()
     url: str = ""
@@ -213,10 +216,7 @@ def engine(name: str, recipe: Recipe, folder: Path, given: str | None, *, here: 
         hint = f"set {variable} to a folder of its libraries" if variable else "leave it out"
         raise UserError(f"runner {name} takes no --engine", hint=hint)
     if not here:
-        assert recipe.program is not None  # Recipe.refusal
-        if recipe.program not in PROGRAMS:  # what the device has in its search path
-            return Engine(recipe.program, "unknown", digest(recipe.program), (recipe.program,), origin="device")
-        return Engine(recipe.program, LLAMA_CPP.label, digest(LLAMA_CPP.sha256), (), origin="stock")
+        return _elsewhere(recipe, folder)
     if recipe.embedded is not None:
         return _embedded(recipe.embedded, folder)
     assert recipe.program is not None
@@ -225,6 +225,19 @@ def engine(name: str, recipe: Recipe, folder: Path, given: str | None, *, here: 
         hint = f"--engine PATH, a folder or release archive that holds {recipe.program}"
         raise UserError(f"runner {name} has no engine of its own, and no {recipe.program} is in PATH", hint=hint)
     return _given(recipe.program, Path(found), here=True)
+
+
+def _elsewhere(recipe: Recipe, folder: Path) -> Engine:
+    """A recipe's own engine for another target than this machine."""
+    if recipe.embedded is not None and recipe.embedded.pushed:
+        script, pip_name = folder / recipe.embedded.script, recipe.embedded.distribution or recipe.embedded.package
+        return Engine(
+            pip_name, "unknown", digest([pip_name, file_sha256(script)]), (), origin="package", files=(script,)
+        )
+    assert recipe.program is not None  # Recipe.refusal
+    if recipe.program not in PROGRAMS:  # what the device has in its search path
+        return Engine(recipe.program, "unknown", digest(recipe.program), (recipe.program,), origin="device")
+    return Engine(recipe.program, LLAMA_CPP.label, digest(LLAMA_CPP.sha256), (), origin="stock")
 
 
 def _running(name: str, recipe: Recipe, folder: Path, url: str, *, here: bool) -> Engine:
@@ -246,24 +259,24 @@ def _running(name: str, recipe: Recipe, folder: Path, url: str, *, here: bool) -
 
 
 def _embedded(embedded: Embedded, folder: Path) -> Engine:
-    import importlib.metadata
-    import importlib.util
-
-    package, script = embedded.package, folder / embedded.script
-    pip_name = embedded.distribution or package
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        if embedded.extra:
-            raise MissingExtra(f"the engine package {pip_name}", embedded.extra)
-        hint = f"pip install {pip_name}, or give --engine PATH"
-        raise UserError(f"the engine package {pip_name} is not installed", hint=hint)
-    files = [script, *sorted(Path(spec.origin).parent.rglob("*.so"))]
+    """The engine inside a package that is installed here. MissingExtra or UserError where it is not."""
+    wanted = {embedded.package: embedded.distribution or embedded.package, **{one: one for one in embedded.beside}}
+    script, found = folder / embedded.script, {one: installed.look(one, pip_name) for one, pip_name in wanted.items()}
+    for package, pip_name in wanted.items():
+        if found[package] is None:
+            if embedded.extra:
+                raise MissingExtra(f"the engine package {pip_name}", embedded.extra)
+            hint = f"pip install {pip_name}, or give --engine PATH"
+            raise UserError(f"the engine package {pip_name} is not installed", hint=hint)
+    there = [one for one in found.values() if one is not None]
+    files = [script, *(library for one in there for library in one.libraries)]
+    version = ", ".join([there[0].version, *(f"{one.name} {one.version}" for one in there[1:])])
     env = {}
     if embedded.libraries and (other := os.environ.get(embedded.libraries)):
         files += _named_libraries(Path(other), embedded.libraries)
         env = {embedded.libraries: str(Path(other).absolute())}
     sha = digest([file_sha256(file) for file in files])
-    return Engine(pip_name, importlib.metadata.version(pip_name), sha, (sys.executable, "-B", str(script)), env)
+    return Engine(there[0].name, version, sha, (sys.executable, "-B", str(script)), env)
 
 
 def _libraries(folder: Path) -> list[Path]:

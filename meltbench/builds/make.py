@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import select
 import shutil
-import signal
-import subprocess
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from meltbench import paths
 from meltbench.builds import tools as toolbox
 from meltbench.builds.log import edge_of, why
+from meltbench.builds.running import run_tool
 from meltbench.builds.source import LLAMA_CPP, Source
 from meltbench.deadline import Deadline
 from meltbench.errors import BuildFailed, MissingExtra
 from meltbench.spec import digest
-from meltbench.targets import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from meltbench.builds.variants import Variant
     from meltbench.watch import Watch
 
@@ -53,7 +47,6 @@ _CROSS = COMMON | {"CMAKE_SYSTEM_NAME": "Linux", "GGML_STATIC": "ON", "GGML_NATI
 
 _DEADLINE_S = 4 * 3600.0
 _NEEDED_BYTES = 600_000_000  # measured: 330 MB, source package included
-_ENDING_S = 5.0
 _said_version = re.compile(r"-- llama\.cpp version: ([0-9A-Za-z.+-]{1,40})$")
 
 
@@ -184,7 +177,7 @@ def _compiled(job: _Job, archive: Path, work: Path, watch: Watch) -> Path:
     with (work / "log").open("w+", encoding="utf-8") as log:
         configure = [job.tools.cmake, "-S", str(source), "-B", str(build), "-G", "Ninja", *defines]
         for argv in (configure, [job.tools.ninja, "-C", str(build), "-j", str(job.jobs), *PROGRAMS]):
-            if code := _run(argv, env, log, deadline, heed):
+            if code := run_tool(argv, env, log, deadline, heed, "building the engine"):
                 raise _failed(job, work / "log", code)
     made.mkdir()
     for name in PROGRAMS:
@@ -216,48 +209,6 @@ def _environment(work: Path) -> dict[str, str]:
     # Zig's C and C++ libraries for a level are kept beside those of the probe: they take two minutes to make.
     zig = {"ZIG_GLOBAL_CACHE_DIR": str(paths.cache_dir() / "probe" / "zig"), "ZIG_LOCAL_CACHE_DIR": str(work / "zig")}
     return kept | zig | {"SOURCE_DATE_EPOCH": "0", "LC_ALL": "C", "GIT_DIR": os.devnull, "NINJA_STATUS": "[%f/%t] "}
-
-
-def _run(argv: Sequence[str], env: dict[str, str], log: Any, deadline: Deadline, heed: Callable[[str], None]) -> int:
-    """Run a tool, its lines kept and heeded; it and all it started are ended when this is left early."""
-    process = subprocess.Popen(
-        argv,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    out, rest = process.stdout.fileno(), b""
-    try:
-        while True:
-            deadline.check("building the engine")
-            if not select.select([out], [], [], min(deadline.remaining(), 1.0))[0]:
-                continue
-            more = os.read(out, 1 << 16)
-            *lines, rest = (rest + more).split(b"\n")
-            for line in [*lines, rest] if not more else lines:
-                text = printable(line[:4000].decode("utf-8", "replace"))
-                log.write(text + "\n")
-                heed(text)
-            if not more:
-                log.flush()
-                return process.wait(_ENDING_S)
-    finally:
-        _end(process)
-        process.stdout.close()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and the group that it leads: politely, then not."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_ENDING_S)
 
 
 def _failed(job: _Job, log: Path, code: int) -> BuildFailed:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from meltbench.cli import (
+    building,
     building_mlc,
     cache,
     calibrate,
@@ -58,6 +59,7 @@ doctor.register(devices_app)
 devices_app.command("cache", epilog="Example: meltbench devices cache pi5 --drop 3fae1b")(cache.cache)
 calibrate.register(devices_app)
 app.add_typer(devices_app, name="devices")
+building.register(models_app)
 building_mlc.register(models_app)
 app.add_typer(models_app, name="models")
 app.add_typer(runners_app, name="runners")

@@ -32,6 +32,7 @@ Extension = Literal[
     "top_k",
     "repeat_penalty",
     "repetition_penalty",
+    "return_token_ids",
     "structured_outputs",
     "chat_template_kwargs",
 ]
@@ -45,9 +46,9 @@ class Dialect:
     is None. ``token_ids``: its completions take a list of ids for a prompt. A field that is not among ``fields`` is not
     sent, for many servers refuse what they do not know: ``ignore_eos`` and ``min_tokens`` make an answer as long as it
     is asked to be, ``debug_config`` does so in MLC's way; ``cache_prompt`` is llama.cpp's word for reusing what two
-    prompts have in common, ``continuous_usage_stats`` vLLM's for a count in every event;
-    ``structured_outputs`` bounds an answer to given ones, ``chat_template_kwargs`` tells a model whether to think. The
-    others say how tokens are drawn.
+    prompts have in common, ``continuous_usage_stats`` vLLM's for a count in every event, ``return_token_ids`` for the
+    ids of its tokens; ``structured_outputs`` bounds an answer to given ones, ``chat_template_kwargs`` tells a model
+    whether to think. The others say how tokens are drawn.
     """
 
     path: str = "/v1"

@@ -117,6 +117,8 @@ class OpenAI:
         else:
             path = f"{self.dialect.path}/completions"
             body["prompt"] = list(ask.tokens) if ask.tokens is not None else ask.prompt
+            if "return_token_ids" in extensions:  # so a token without text is seen arriving, as llama.cpp's are
+                body["return_token_ids"] = True
         raw = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -172,7 +174,8 @@ def _name(key: str, extensions: Collection[str]) -> str:
 
 @dataclass(frozen=True)
 class _Piece:
-    """One event of a choice. ``opening``: the first, which only says whose turn it is; ``closing``: why it ends.
+    """One event of a choice. ``has_text``: or an id; ``opening``: the first, which only says whose turn it is;
+    ``closing``: why it ends.
 
     ``counted``: how many tokens the server had counted by then.
     """
@@ -241,8 +244,10 @@ class _Stream:
         self.stop = str(stop)[:40] if stop else self.stop
         counted = _count(usage.get("completion_tokens")) if isinstance(usage, dict) else None
         opening = isinstance(delta, dict) and "role" in delta and not text and not self.pieces
-        self.pieces.append(_Piece(t_ns, bool(text), opening, bool(stop), counted))
-        self.n_text += bool(text)
+        ids = choice.get("token_ids")
+        has_token = bool(text) or (isinstance(ids, list) and bool(ids))
+        self.pieces.append(_Piece(t_ns, has_token, opening, bool(stop), counted))
+        self.n_text += has_token
         if self.n_text > self.limit:
             self.error = (
                 f"more than {self.limit} chunks of text came, {self.limit - SPARE_TOKENS} tokens were asked for"

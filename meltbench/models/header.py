@@ -35,6 +35,7 @@ SHORT: dict[Format, str] = {
     "onnx": "plain ONNX",
     "served": "served",
 }
+BUILT = "meltbench.json"  # what models/onnx/build.py tells of a folder that it made
 _TITLES: dict[Format, str] = {
     "gguf": "a GGUF file",
     "onnx-genai": "a folder with genai_config.json",
@@ -45,6 +46,7 @@ _TITLES: dict[Format, str] = {
 _MAX_CONFIG_BYTES = 8 << 20
 MAX_FILES = 1000
 _MAX_COUNT = 1 << 40
+_MAX_SAID = 500
 
 
 class Header(Protocol):
@@ -161,6 +163,16 @@ def read_header(path: Path, kind: Format) -> Header:
     return Said()
 
 
+def built_from(path: Path) -> tuple[str | None, str | None]:
+    """What a folder that meltbench built descends from, and its precision; None where nobody says.
+
+    ModelDamaged where its record is none."""
+    record = _config(path / BUILT) if (path / BUILT).is_file() else {}
+    said = (record.get("descends_from"), record.get("precision"))
+    descends_from, precision = (one[:_MAX_SAID] if isinstance(one, str) and one.isprintable() else None for one in said)
+    return descends_from, precision
+
+
 def _config(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_CONFIG_BYTES:
@@ -186,9 +198,12 @@ def _of_genai(config: Mapping[str, Any], path: Path) -> Said:
         )
     layers, heads, size = (_count(decoder, key) for key in ("num_hidden_layers", "num_key_value_heads", "head_size"))
     kv = None if layers is None or heads is None or size is None else 2 * 2 * layers * heads * size
-    kind = model.get("type")
+    kind, record = model.get("type"), path / BUILT
+    built = _config(record) if record.is_file() else {}
     return Said(
         architecture=kind[:80] if isinstance(kind, str) else None,
+        n_params=_count(built, "n_params"),
+        bits_per_weight=_number(built, "bits_per_weight", 64),
         context_length=_count(model, "context_length"),
         vocab_size=_count(model, "vocab_size"),
         kv_bytes_per_token=kv,

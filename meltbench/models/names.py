@@ -13,7 +13,17 @@ from meltbench.models import hub
 from meltbench.models.catalogue import CATALOGUE, Artifact, Entry, artifacts, catalogue
 from meltbench.models.gguf import read_gguf
 from meltbench.models.hashes import pinned, pins
-from meltbench.models.header import CONFIGS, FOLDERS, SHORT, Format, files_of, format_of, in_words, sha256_of_model
+from meltbench.models.header import (
+    CONFIGS,
+    FOLDERS,
+    SHORT,
+    Format,
+    built_from,
+    files_of,
+    format_of,
+    in_words,
+    sha256_of_model,
+)
 
 _BUILT_BY: dict[Format, str] = {"onnx-genai": "build-onnx", "mlc": "build-mlc"}
 
@@ -297,12 +307,15 @@ def _own(said: Model, path: Path) -> Model:
     if not there or format_of(path) != said.format:
         gone = f"{path} is not {in_words((said.format,))}" if there else f"{said.name}: no model file at {path}"
         raise UserError(gone, hint=f"make or fetch it again, or change {CATALOGUE}")
-    head = None
-    if said.format == "gguf":
-        try:
+    head, descends_from, quantisation = None, None, None
+    try:
+        if said.format == "gguf":
             head = read_gguf(path)
-        except ModelDamaged:  # a run of it is stored as failed: road.prepare meets the same error
-            head = None
+            descends_from, quantisation = head.descends_from, head.file_type
+        elif said.format == "onnx-genai":
+            descends_from, quantisation = built_from(path)
+    except ModelDamaged:  # a run of it is stored as failed: road.prepare meets the same error
+        pass
     return replace(
         said,
         title=said.title or (head.name if head else None) or "",
@@ -310,6 +323,6 @@ def _own(said: Model, path: Path) -> Model:
         sha256=sha256_of_model(path),
         sha256_from="file",
         bits_per_weight=head.bits_per_weight if head else said.bits_per_weight,
-        quantisation=(head.file_type if head else None) or said.quantisation,
-        descends_from=(head.descends_from if head else None) or said.descends_from,
+        quantisation=quantisation or said.quantisation,
+        descends_from=descends_from or said.descends_from,
     )

@@ -137,7 +137,7 @@ RUN = Document(
         Key("model.bits_per_weight", "number", "Bits of the file per parameter.", _NEVER),
         Key("model.architecture", "text", "Its architecture, in the file's words.", _NEVER),
         Key("model.quantisation", "text", "Quantisation of its weights.", _UNKNOWN),
-        Key("model.descends_from", "text", "What it was requantised from.", "nobody says that it was"),
+        Key("model.descends_from", "text", "What it was requantised or built from.", "nobody says that it was"),
         Key("runner", "object", "What computed.", _NO_ENGINE),
         Key("runner.name", "text", "Name of the recipe."),
         Key("runner.engine", "text", "The engine's program or package."),

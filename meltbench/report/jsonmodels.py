@@ -33,7 +33,7 @@ def _artifact(at: str) -> tuple[Key, ...]:
         Key(f"{at}sha256", "text", "Of its file; of several that of their names and hashes.", "the first pull pins it"),
         Key(f"{at}sha256_from", "text", "Whose word that is: catalogue, pin (of the first pull) or file.", "none is"),
         Key(f"{at}bits_per_weight", "number", "Bits by parameter.", _UNSAID),
-        Key(f"{at}descends_from", "text", "What it was requantised from.", "nobody says that it was"),
+        Key(f"{at}descends_from", "text", "What it was requantised or built from.", "nobody says that it was"),
         Key(f"{at}path", "text", "Where it lies on this machine.", "it is not here"),
     )
 
@@ -84,7 +84,7 @@ MODELS = (
             Key("[].sha256", "text", "Of it."),
             Key("[].size_bytes", "integer", "Of it."),
             Key("[].bits_per_weight", "number", "Computed from its tensors."),
-            Key("[].descends_from", "text", "What it was requantised from."),
+            Key("[].descends_from", "text", "What it was requantised or built from."),
             Key("[].requantised", "integer", "Tensors that have the type."),
             Key("[].kept", "integer", "Tensors that are as they were: norms and the like."),
             Key("[].fell_back", "integer", "Tensors that became F16, for the type does not fit their rows."),
@@ -92,4 +92,22 @@ MODELS = (
         ),
     ),
     MLC_BUILT,
+    Document(
+        "model built",
+        "meltbench models build-onnx",
+        "One object; all but folder stands in the model's meltbench.json too.",
+        (
+            Key("folder", "text", "The model."),
+            Key("descends_from", "text", "What it was built from."),
+            Key("source_sha256", "text", "Of that."),
+            Key("precision", "text", "--precision"),
+            Key("provider", "text", "--provider"),
+            Key("builder", "text", "The packages that made it."),
+            Key("n_params", "integer", "Elements of its tensors."),
+            Key("weights_bytes", "integer", "Bytes of the graph and its data."),
+            Key("bits_per_weight", "number", "Bits of those by parameters."),
+            Key("texts", "integer", "Texts that were split to check its tokenizer."),
+            Key("differ", "list", "Those that the runtime splits otherwise."),
+        ),
+    ),
 )

@@ -37,7 +37,12 @@ _WORDS = {
     "wait": "measuring, with nothing asked of the device",
     "configure": "getting the compiler ready",
     "build": "building the engine",
+    "dequantise": "dequantising the weights",
+    "layers": "building the model",
+    "check": "checking the model",
 }
+# Ops that count what they are made of.
+_PARTS = {"build": "files", "layers": "layers"}
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,8 @@ class Steps:
         if of and op == "http":
             at = min(int(done) + 1, int(of))
             return Look(words, f"request {at} of {int(of)}, {_seconds(elapsed)}", min(done / of, 1.0))
-        if of and op == "build":
-            return Look(words, f"{int(done)} of {int(of)} files, {_seconds(elapsed)}", min(done / of, 1.0))
+        if of and op in _PARTS:
+            return Look(words, f"{int(done)} of {int(of)} {_PARTS[op]}, {_seconds(elapsed)}", min(done / of, 1.0))
         if limit:
             asked = f"{int(done)} requests, " if done and op == "http" else ""
             left = max(limit - elapsed, 0)

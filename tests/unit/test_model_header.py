@@ -133,3 +133,24 @@ def test_what_holds_folders_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds files alone"):
         sha256_of_model(folder)
     assert format_of(tmp_path) is None
+
+
+def test_the_record_of_a_built_folder_tells_its_parameters_and_bits(tmp_path: Path) -> None:
+    folder = genai(tmp_path / "a")
+    assert (read_header(folder, "onnx-genai").n_params, read_header(folder, "onnx-genai").bits_per_weight) == (
+        None,
+        None,
+    )
+    (folder / "meltbench.json").write_text('{"n_params": 134515008, "bits_per_weight": 5.145}')
+    header = read_header(folder, "onnx-genai")
+    assert (header.n_params, header.bits_per_weight) == (134515008, 5.145)
+    (folder / "meltbench.json").write_text('{"descends_from": "smol (Q4_1)", "precision": "int4"}')
+    model = models.resolve(str(folder), ("onnx-genai",))
+    assert (model.descends_from, model.quantisation) == ("smol (Q4_1)", "int4")
+    (folder / "meltbench.json").write_text('{"n_params": -1, "bits_per_weight": "5", "descends_from": "\\u001b[2J"}')
+    assert models.resolve(str(folder), ("onnx-genai",)).descends_from is None
+    header = read_header(folder, "onnx-genai")
+    assert (header.n_params, header.bits_per_weight) == (None, None)
+    (folder / "meltbench.json").write_text("no")
+    with pytest.raises(ModelDamaged, match=r"meltbench\.json is not JSON"):
+        read_header(folder, "onnx-genai")

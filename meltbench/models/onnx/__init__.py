@@ -1,0 +1,1 @@
+"""Models in ONNX Runtime GenAI's format, made by its own builder from a GGUF file or a folder of safetensors."""
