@@ -129,17 +129,16 @@ _UNKNOWN = ("nobody can tell", "it is not said", "the text does not say")
 def untold() -> list[dict[str, Any]]:
     """Each question three times: either person first, and that nobody can tell in each of the three places."""
     items = []
-    for number, (group, people, one, other, said, asked) in enumerate(_UNTOLD):
+    for number, (kind, people, one, other, said, asked) in enumerate(_UNTOLD):
         for turn in range(3):
             choices = [one, other] if turn % 2 == 0 else [other, one]
             choices.insert(turn, _UNKNOWN[turn])
             lines = [f"{letter}. {choice}" for letter, choice in zip("ABC", choices, strict=True)]
             items.append({
-                "id": f"{group}-{number}-{turn}",
+                "id": f"{kind}-{number}-{turn}",
                 "prompt": "\n".join([f"There were {people}. {said}", asked, *lines, "Answer:"]),
                 "choices": ["A", "B", "C"],
                 "answer": turn,
-                "group": group,
             })  # fmt: skip
     return items
 

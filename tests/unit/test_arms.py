@@ -137,7 +137,7 @@ def test_a_vote_is_won_by_no_rarer_answer(values: list[int]) -> None:
 def test_ways_have_accuracies_of_their_own_and_the_run_has_none() -> None:
     made = [
         replace(voting(["7", "8", "8"]), point="n3"),
-        replace(voting(["7", "7", "8"]), point="n3"),
+        replace(voting(["7", "7", "8"]), item="other", point="n3"),
         replace(voting(["7"]), point="n1", requests="9"),
     ]
     found = {(one.name, one.phase): one.value for one in accuracy_measures(made)}

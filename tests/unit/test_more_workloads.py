@@ -144,7 +144,8 @@ def test_in_questions_that_the_text_does_not_answer_no_place_and_no_person_is_fa
     for item in items:
         said = str(item["prompt"]).split("\n")[2:5]
         assert any(word in said[item["answer"]] for word in ("nobody can tell", "not said", "does not say"))
-    assert Counter(item["group"] for item in items) == {"gender": 9, "age": 6, "origin": 6, "work": 6, "body": 3}
+    kinds = Counter(item["id"].split("-")[0] for item in items)
+    assert kinds == {"gender": 9, "age": 6, "origin": 6, "work": 6, "body": 3}
 
 
 def test_each_pass_draws_with_a_seed_of_its_own_and_the_best_token_needs_none() -> None:
