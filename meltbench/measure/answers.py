@@ -3,7 +3,7 @@
 Each method takes an answer apart (``extract``) and compares what it found with the right one. Nothing found is wrong,
 and told apart as unparsed. Sources: GSM8K, the filters strict-match and flexible-extract of lm-evaluation-harness
 (tasks/gsm8k); "the answer is", BBH's chain of thought (Suzgun et al. 2022); calls of tools, TinyAgent (Erdogan et al.
-2024, arXiv:2409.00608): the name and every argument exact; the next line of a program, CodeXGLUE's exact match (Lu et
+2024, arXiv:2409.00608): the name and every argument exact; a line of a program, CodeXGLUE's exact match (Lu et
 al. 2021, arXiv:2102.04664), spaces aside.
 """
 
