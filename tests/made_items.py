@@ -1,6 +1,6 @@
 """Makes the items that are made by a rule: the same bytes each time. ``python tests/made_items.py`` writes the files.
 
-tests/unit/test_more_workloads.py holds the committed files to them.
+tests/unit/test_shipped_items.py holds the committed files to them.
 """
 
 from __future__ import annotations
