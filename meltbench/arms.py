@@ -35,6 +35,11 @@ def of(work: Workload) -> list[tuple[str, int | None, int]]:
     return arms
 
 
+def named(*points: str) -> str:
+    """The point of a request that several things name one of, such as ``w800.n8``: its item and its arm."""
+    return ".".join(point for point in points if point)
+
+
 def plain(work: Workload) -> bool:
     """Whether each item is asked in one way, once at a time."""
     return not work.budget and work.samples == (1,)
@@ -50,7 +55,7 @@ def groups(asks: Sequence[Ask], work: Workload, seed: int) -> list[tuple[list[As
     for point, budget, n in of(work):
         for _ in range(work.repeat):
             for ask in rng.sample(list(asks), len(asks)):
-                one = replace(_within(ask, budget, soft=work.soft), point=point)
+                one = replace(_within(ask, budget, soft=work.soft), point=named(ask.point, point))
                 vote = len(out) if n > 1 else None
                 out.append(([replace(one, seed=(seed + k) % 2**31, vote=vote) for k in range(n)], n))
     return out

@@ -37,7 +37,8 @@ def item_plays(items: Sequence[Item], work: Workload, seed: int) -> list[Play]:
     Where each is asked in several ways (meltbench.arms), those are points, and a question has a play of its own.
 
     The warm-up comes first, in the one play of a run of single requests, else in a play at the highest level, so that
-    no timed request shares the engine with it and each of the engine's slots has worked once.
+    no timed request shares the engine with it and each of the engine's slots has worked once. Where tokens are drawn,
+    each pass draws with a seed of its own: with the same one every pass would be a copy of the first.
     """
     if not arms.plain(work):
         asks = [_ask(item, work, seed, "timed") for item in items]
@@ -47,14 +48,18 @@ def item_plays(items: Sequence[Item], work: Workload, seed: int) -> list[Play]:
     levels = work.concurrency
     warm = [_ask(items[i % len(items)], work, seed, "warmup") for i in range(work.warmup * max(levels))]
     passes = [
-        [_ask(item, work, seed, "timed") for _ in range(work.repeat) for item in rng.sample(items, len(items))]
+        [
+            _ask(item, work, (seed + k * bool(work.temperature)) % 2**31, "timed")
+            for k in range(work.repeat)
+            for item in rng.sample(items, len(items))
+        ]
         for _ in levels
     ]
     if levels == (1,):
         return _numbered([(warm + passes[0], 1)])
     several = len(levels) > 1
     timed = [
-        ([replace(ask, point=f"c{level}") for ask in asks] if several else asks, level)
+        ([replace(ask, point=arms.named(ask.point, f"c{level}")) for ask in asks] if several else asks, level)
         for level, asks in zip(levels, passes, strict=True)
     ]
     return _numbered([(warm, max(levels)), *timed])
@@ -93,6 +98,7 @@ def _ask(item: Item, work: Workload, seed: int, role: Role) -> Ask:
         prompt=None if work.chat else item.get("prompt"),
         answer=_answer(item),
         group=str(item.get("group", "")),
+        point=str(item.get("point", "")),
         stop=tuple(item.get("stop", ())),
         allowed=tuple(item.get("choices", ())) if work.score == "letter" else (),
         thinks=None if work.thinking is None else work.thinking == "on",

@@ -12,6 +12,7 @@ import statistics
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from meltbench import factors
 from meltbench.analysis.stats import Estimate, missing, paired_accuracy, paired_mean, ratio_of_arms
 from meltbench.errors import UserError
 from meltbench.measure.total import TOTAL
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     Column = tuple[str, str, str]  # workload, mode, measure without its mode's prefix
 
-# The measures that are compared, in order: name, stat, heading, and whether they are paired by score.
+# The measures that are compared, in order: name, stat, heading; of the run, but for those of OF_PHASE.
 MEASURES = (
     ("perplexity", "value", "perplexity"),
     ("accuracy", "mean", "accuracy"),
@@ -37,8 +38,13 @@ MEASURES = (
     ("j_per_output_token", "ratio_of_sums", "energy/token"),
     ("j_per_question", "mean", "energy/question"),
     ("ipj_per_j", "ratio_of_means", "IPJ"),
+    ("load_s", "value", "load time"),
+    ("energy_j", "value", "energy of load"),
     ("peak_rss_bytes", "max", "peak RSS"),
 )
+_OF_PHASE = {"energy_j": "load"}
+# Of the engine, whatever it was asked: told once, where it was asked for answers.
+_ONCE = ("load_s", "energy_j", "peak_rss_bytes")
 _PAIRED = ("perplexity", "accuracy")
 _MODES = ("server", "bench", "in-process")
 _SHOWN = 3
@@ -75,10 +81,11 @@ def compare(records: Sequence[RunRecord]) -> dict[str, Any]:
 def _arms(records: Sequence[RunRecord]) -> list[Arm]:
     """In order of appearance; what is the same of all is not told."""
     rows = [_about(record) for record in records]
-    told = [name for name in (rows[0] if rows else {}) if len({row[name] for row in rows}) > 1]
+    names = dict.fromkeys(name for row in rows for name in row)  # one engine has knobs that another has not
+    told = [name for name in names if len({row[name] for row in rows if name in row}) > 1]
     groups: dict[tuple[tuple[str, str], ...], list[RunRecord]] = {}
     for record, row in zip(records, rows, strict=True):
-        groups.setdefault(tuple((name, row[name]) for name in told), []).append(record)
+        groups.setdefault(tuple((name, row.get(name, "")) for name in told), []).append(record)
     return [Arm(about, tuple(group)) for about, group in groups.items()]
 
 
@@ -95,11 +102,11 @@ def _about(record: RunRecord) -> dict[str, str]:
         "engine": f"{runner.get('engine')} {runner.get('version')}",
         "accelerator": str(runner.get("accelerator")),
     }
-    free = ("ctx", "load")  # settled by the workload, or by the moment
-    return row | {name: str(value) for name, value in sorted(knobs.items()) if name in _KNOBS and name not in free}
+    row |= dict.fromkeys(factors.PROCESS, "none")  # of any engine, and not told of a run that has them not
+    return row | {name: str(value) for name, value in sorted(knobs.items()) if name not in _FREE}
 
 
-_KNOBS = ("threads", "batch", "ubatch", "gpu_layers", "cpus", "memory_mib", "provider")
+_FREE = ("ctx",)  # settled by the workload
 
 
 def _columns(arms: Sequence[Arm]) -> list[Column]:
@@ -116,12 +123,12 @@ def _columns(arms: Sequence[Arm]) -> list[Column]:
     for workload, mode, name in list(there):
         if name == "decode_tps":
             there.setdefault((workload, mode, "j_per_output_token"), None)
-    # Memory is of the engine, whatever it was asked: told once, where it was asked for answers.
-    memory = [column for column in there if column[2] == "peak_rss_bytes"]
-    kept = [column for column in memory if (*column[:2], "decode_tps") in there] or memory
-    for column in memory:
-        if column not in kept[:1] and any(column[1] == other[1] for other in kept[:1]):
-            del there[column]
+    for once in _ONCE:
+        mine = [column for column in there if column[2] == once]
+        kept = ([column for column in mine if (*column[:2], "decode_tps") in there] or mine)[:1]
+        for column in mine:
+            if column not in kept and any(column[1] == other[1] for other in kept):
+                del there[column]
     order = {name: at for at, (name, _, _) in enumerate(MEASURES)}
     return sorted(there, key=lambda column: (order[column[2]], _MODES.index(column[1])))
 
@@ -135,10 +142,11 @@ def _of(record: RunRecord, column: Column) -> list[Measure]:
     if record.manifest["workload"]["name"] != workload or _mode(record) != mode:
         return []
     stat = next(stat for known, stat, _ in MEASURES if known == name)
-    total = ("", "total", "process") if name.startswith(("j_", "ip")) else None
+    total = ("", "total", "process") if name.startswith(("j_", "ip", "energy_")) else None
+    phase = _OF_PHASE.get(name, "run")
     return [
         m for m in record.measures
-        if bare(m.name) == name and m.stat == stat and m.phase == "run" and (total is None or m.source in total)
+        if bare(m.name) == name and m.stat == stat and m.phase == phase and (total is None or m.source in total)
     ]  # fmt: skip
 
 
@@ -241,7 +249,23 @@ def parity(arms: Sequence[Arm]) -> list[str]:
             pairs = [[r for r in one.records if r.manifest["workload"]["name"] == name] for one in (arm, first)]
             if all(pairs):
                 out += [f"{words}, {name}: {line}" for line in _unlike(pairs[0][0], pairs[1][0])]
-    return out + _other_meters(arms)
+    return out + _other_loads(arms) + _other_meters(arms)
+
+
+def _other_loads(arms: Sequence[Arm]) -> list[str]:
+    """Loads that were not as cold or as warm as they were to be."""
+    out = []
+    for arm in arms:
+        found = [
+            (str(record.manifest["knobs"]["load"]), str(state))
+            for record in arm.records
+            if (state := (record.manifest.get("conditions") or {}).get("load")) and "load" in record.manifest["knobs"]
+        ]
+        for asked, state in dict.fromkeys(one for one in found if one[0] != one[1]):
+            words = " ".join(value for _, value in arm.about)
+            n = found.count((asked, state))
+            out.append(f"{words}: {n} of {len(arm.records)} loads found a {state} page cache, {asked} was asked for")
+    return out
 
 
 def _other_meters(arms: Sequence[Arm]) -> list[str]:

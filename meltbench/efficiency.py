@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from meltbench.analysis.domains import domain_measures
 from meltbench.analysis.intelligence import Accuracy, accuracy_of, intelligence
 from meltbench.analysis.observations import TEXT, meter_of, origin_of, queries_of
 from meltbench.analysis.perplexity import Chunk, text_intelligence
@@ -158,9 +159,10 @@ def _row(name: str, unit: str, which: str, one: Estimate) -> dict[str, Any]:
 def run_measures(record: RunRecord) -> list[Measure]:
     """Intelligence per watt and joule of one run by itself, as measures: of the run, or of each way of asking.
 
-    ``u_k2`` is half of the 95 % interval, which the method tells; it does not hold how runs differ.
+    Where its questions are of several domains, how far these are apart. ``u_k2`` is half of the 95 % interval, which
+    the method tells; it does not hold how runs differ.
     """
-    out = []
+    out = domain_measures(record.scores)
     for found in efficiency([record]):
         for row in found["numbers"]:
             if row["name"] not in _PER:

@@ -7,13 +7,15 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from meltbench.errors import DefinitionError, UserError
+from meltbench.records import SPANS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 _MAX_ITEMS_BYTES = 64 << 20
-_ITEM_KEYS = {"id", "prompt", "messages", "max_tokens", "answer", "choices", "group", "stop"}
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,60}")
+_ITEM_KEYS = {"id", "prompt", "messages", "max_tokens", "answer", "choices", "group", "stop", "point"}
 
 
 def read_items(path: Path) -> tuple[dict[str, Any], ...]:
@@ -32,6 +34,8 @@ def read_items(path: Path) -> tuple[dict[str, Any], ...]:
     if len(set(ids)) != len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
         raise DefinitionError(f"{path}: id {twice!r} stands twice", hint="give every item an id of its own")
+    if len({"point" in item for item in items}) > 1:
+        raise DefinitionError(f"{path}: some items have a point and some have none", hint="give each of them one")
     return items
 
 
@@ -88,8 +92,11 @@ def _check_answer(item: dict[str, Any], where: str) -> None:
         item |= {"choices": [f" {one.strip()}" for one in choices], "answer": answer}
     elif answer is not None and not (isinstance(answer, str | int | float) and not isinstance(answer, bool)):
         raise DefinitionError(f"{where}: answer is neither a text nor a number", hint='write "answer": "Paris"')
-    if "group" in item and not isinstance(item["group"], str):
-        raise DefinitionError(f"{where}: group is not a text", hint="leave it out")
+    for key in ("group", "point"):
+        if key in item and not (isinstance(item[key], str) and _NAME.fullmatch(item[key])):
+            raise DefinitionError(f"{where}: {key} is no name of 1 to 60 characters", hint="leave it out")
+        if item.get(key) in SPANS:
+            raise DefinitionError(f"{where}: {key} {item[key]!r} is the name of a phase", hint="take another name")
     if "stop" in item and not _are_texts(item["stop"]):
         raise DefinitionError(f"{where}: stop is not a list of texts", hint='write "stop": ["\\n\\n"]')
 

@@ -148,6 +148,10 @@ class SourceStatus:
     detail: str = ""
 
 
+# A measure of any other phase is of a point or a group: of a grid, a level of concurrency, items that name one.
+SPANS = ("run", "load", "prefill", "decode", "idle_before", "idle_after")
+
+
 @dataclass(frozen=True)
 class Phase:
     """A span of the run. ``request`` is the request's index for prefill and decode, else None."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import struct
 from pathlib import Path
@@ -14,8 +15,8 @@ _TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{n:02X}>" for n in range(256)), "\u258
 _KINDS = [2, 3, 3, *[6] * 256, *[1] * 27]
 
 
-def write(path: Path) -> Path:
-    """Write the model; the same bytes each time."""
+def write(path: Path, experts: int = 0) -> Path:
+    """Write the model; the same bytes each time. With ``experts`` it is a mixture of so many, two of them used."""
     meta = {
         "general.architecture": ("str", "llama"),
         "general.name": ("str", "Tiny"),
@@ -27,6 +28,7 @@ def write(path: Path) -> Path:
         "llama.attention.head_count_kv": ("u32", HEADS),
         "llama.attention.layer_norm_rms_epsilon": ("f32", 1e-5),
         "llama.rope.dimension_count": ("u32", WIDTH // HEADS),
+        **({"llama.expert_count": ("u32", experts), "llama.expert_used_count": ("u32", 2)} if experts else {}),
         "tokenizer.ggml.model": ("str", "llama"),
         "tokenizer.ggml.tokens": ("arr", "str", _TOKENS),
         "tokenizer.ggml.scores": ("arr", "f32", [0.0] * len(_TOKENS)),
@@ -41,15 +43,16 @@ def write(path: Path) -> Path:
         "blk.0.attn_norm": (WIDTH,),
         "blk.0.ffn_norm": (WIDTH,),
         **{f"blk.0.attn_{part}": (WIDTH, WIDTH) for part in ("q", "k", "v", "output")},
-        "blk.0.ffn_gate": (WIDTH, INNER),
-        "blk.0.ffn_up": (WIDTH, INNER),
-        "blk.0.ffn_down": (INNER, WIDTH),
+        **({"blk.0.ffn_gate_inp": (WIDTH, experts)} if experts else {}),
+        **{f"blk.0.ffn_{part}": (WIDTH, INNER) for part in ("gate", "up") if not experts},
+        **{f"blk.0.ffn_{part}_exps": (WIDTH, INNER, experts) for part in ("gate", "up") if experts},
+        f"blk.0.ffn_down{'_exps' if experts else ''}": (INNER, WIDTH, experts)[: 3 if experts else 2],
     }
     head = header(meta, [(f"{name}.weight", shape, "F32") for name, shape in shapes.items()])
     chance = random.Random(0)
     body = b""
     for name, shape in shapes.items():
-        count = shape[0] * (shape[1] if len(shape) > 1 else 1)
+        count = math.prod(shape)
         values = [1.0] * count if name.endswith("norm") else [chance.gauss(0, 0.1) for _ in range(count)]
         body += struct.pack(f"<{count}f", *values)
     path.write_bytes(head + b"\0" * (-len(head) % 32) + body)

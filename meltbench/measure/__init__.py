@@ -32,7 +32,7 @@ from meltbench.measure.inference import inference_measures
 from meltbench.measure.latency import OF_CACHE, count_measures, in_mode, latency_measures, load_measure, point_measures
 from meltbench.measure.own_cpu import Life, cpu_within
 from meltbench.measure.per_request import with_energy
-from meltbench.measure.points import points, unlike
+from meltbench.measure.points import in_a_row, points, unlike
 from meltbench.measure.question_costs import question_measures, with_costs
 from meltbench.measure.ratios import NET_RATIOS, RATIOS
 from meltbench.measure.regimes import Found, regimes
@@ -209,7 +209,7 @@ def _served(inputs: RunInputs) -> list[Measure]:
     if whole:
         out += throughput("run", inputs.requests)
     # Between the requests of a grid's point, or of a chat's first turns, lie others: levels have a time of their own.
-    for level in points(inputs.requests) if inputs.kind == "generate" else ():
+    for level in in_a_row(inputs.requests) if inputs.kind == "generate" else ():
         out += throughput(level, [request for request in inputs.requests if request.point == level])
     return [*count_measures(inputs.requests), *in_mode(out, inputs.mode)]
 

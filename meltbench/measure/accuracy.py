@@ -1,7 +1,8 @@
 """How good the answers of a run were: accuracy, what could not be read, perplexity; each with its standard error and n.
 
 u is twice the standard error over items (k = 2): sample standard deviation by the root of n, as lm-evaluation-harness
-has it. That of a perplexity comes from its chunks, because tokens that follow one another are not independent.
+has it. Answers to one question that is asked several times are not independent: they count as one cluster. That of a
+perplexity comes from its chunks, because tokens that follow one another are not independent either.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from meltbench.measure.repeats import repeat_measures
 from meltbench.records import Measure
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def accuracy_measures(
     points = list(dict.fromkeys(score.point for score in scores))
     if points != [""]:  # of several ways of asking none stands for all
         return [one for point in points for one in _of_point([s for s in scores if s.point == point], point)]
-    out += _best(scores, "run")
+    out += [*_best(scores, "run"), *repeat_measures(scores, "run")]
     groups = list(dict.fromkeys(score.group for score in scores))
     if len(groups) > 1:
         out += [_accuracy([one for one in scores if one.group == group], group or "other") for group in groups]
@@ -45,7 +47,7 @@ def accuracy_measures(
 
 
 def _of_point(scores: Sequence[Score], point: str) -> list[Measure]:
-    return [_accuracy(scores, point), *_best(scores, point)]
+    return [_accuracy(scores, point), *_best(scores, point), *repeat_measures(scores, point)]
 
 
 def _best(scores: Sequence[Score], phase: str) -> list[Measure]:
@@ -57,16 +59,26 @@ def _best(scores: Sequence[Score], phase: str) -> list[Measure]:
 
 
 def _accuracy(scores: Sequence[Score], phase: str) -> Measure:
-    known = [score.correct for score in scores if score.correct is not None]
-    return _mean("accuracy", known, phase, scores[0].method, len(scores) - len(known))
+    known = [(score.correct, score.item) for score in scores if score.correct is not None]
+    values, items = [value for value, _ in known], [item for _, item in known]
+    return _mean("accuracy", values, phase, scores[0].method, len(scores) - len(known), items)
 
 
-def _mean(name: str, values: Sequence[float], phase: str, method: str, left: int) -> Measure:
+def _mean(
+    name: str, values: Sequence[float], phase: str, method: str, left: int, items: Sequence[str] | None = None
+) -> Measure:
+    """``items``: whose values these are; those of one item are a cluster."""
     if not values:
         why = f"no_score: none of {left} items has one"
         return Measure(name, None, "1", stat="mean", phase=phase, n=0, method=method, reason=why)
-    u = None if len(values) < 2 else 2 * _standard_error(values)
-    told = method + (f"; {left} of {left + len(values)} items have no score" if left else "")
+    items = items or [str(n) for n in range(len(values))]
+    k = len(set(items))
+    u = None if k < 2 else 2 * _standard_error(values, items)
+    told = (
+        method
+        + (f"; {k} questions" if k < len(values) else "")
+        + (f"; {left} of {left + len(values)} items have no score" if left else "")
+    )
     return Measure(
         name, math.fsum(values) / len(values), "1", stat="mean", phase=phase, n=len(values), u_k2=u, method=told
     )
@@ -75,7 +87,8 @@ def _mean(name: str, values: Sequence[float], phase: str, method: str, left: int
 def _unparsed(scores: Sequence[Score]) -> Measure:
     known = [score for score in scores if score.correct is not None]
     method = "answers that nothing could be read out of; they count as wrong"
-    return _mean("unparsed", [float(not score.parsed) for score in known], "run", method, len(scores) - len(known))
+    values, items = [float(not score.parsed) for score in known], [score.item for score in known]
+    return _mean("unparsed", values, "run", method, len(scores) - len(known), items)
 
 
 def _of_text(scores: Sequence[Score]) -> list[Measure]:
@@ -120,6 +133,11 @@ def _perplexity(scores: Sequence[Score]) -> list[Measure]:
     ]
 
 
-def _standard_error(values: Sequence[float]) -> float:
+def _standard_error(values: Sequence[float], items: Sequence[str]) -> float:
+    """Of a mean of values in clusters, by the residual of each cluster; of single values that of any sample mean."""
     mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((one - mean) ** 2 for one in values) / (len(values) - 1) / len(values))
+    residuals: dict[str, float] = {}
+    for value, item in zip(values, items, strict=True):
+        residuals[item] = residuals.get(item, 0.0) + value - mean
+    k = len(residuals)
+    return math.sqrt(math.fsum(one * one for one in residuals.values()) * k / (k - 1)) / len(values)

@@ -3,7 +3,8 @@
 Each method takes an answer apart (``extract``) and compares what it found with the right one. Nothing found is wrong,
 and told apart as unparsed. Sources: GSM8K, the filters strict-match and flexible-extract of lm-evaluation-harness
 (tasks/gsm8k); "the answer is", BBH's chain of thought (Suzgun et al. 2022); calls of tools, TinyAgent (Erdogan et al.
-2024, arXiv:2409.00608): the name and every argument exact.
+2024, arXiv:2409.00608): the name and every argument exact; a line of a program, CodeXGLUE's exact match (Lu et
+al. 2021, arXiv:2102.04664), spaces aside.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from meltbench.engines.prompts import Ask
     from meltbench.records import Request
 
-Method = Literal["exact", "match", "number", "number-strict", "letter", "answer-is", "call"]
+Method = Literal["exact", "match", "number", "number-strict", "letter", "answer-is", "call", "line"]
 
 _MAX_CHARS = 65536
 _MAX_SHOWN = 200
@@ -103,6 +104,8 @@ def _alike(method: Method, one: str, other: str) -> bool:
         return _same_number(one, other)
     if method == "call":
         return _call(one) == _call(other)
+    if method == "line":
+        return _tight(one) == _tight(other)
     return _plain(one) == _plain(other)
 
 
@@ -121,6 +124,8 @@ def is_right(method: Method, found: str, gold: str) -> bool:
         return _call(found) == _call(gold) and _call(gold) is not None
     if method == "match":
         return _matches(found, gold)
+    if method == "line":
+        return _tight(found) == _tight(gold)
     return _plain(found) == _plain(gold)
 
 
@@ -146,6 +151,15 @@ def _answer_is(text: str) -> str | None:
 
 def _whole(text: str) -> str | None:
     return text.strip() or None
+
+
+def _first_line(text: str) -> str | None:
+    return next((line.strip() for line in text.split("\n") if line.strip()), None)
+
+
+def _tight(line: str) -> str:
+    """Without the spaces that part no two words: ``a+b`` is ``a + b``, case and signs count."""
+    return re.sub(r"(?<!\w)\s+|\s+(?!\w)", "", line.strip())
 
 
 def _decimal(text: str) -> Decimal | None:
@@ -231,4 +245,5 @@ _EXTRACT: dict[Method, Callable[[str], str | None]] = {
     "letter": _letter,
     "answer-is": _answer_is,
     "call": _call_text,
+    "line": _first_line,
 }

@@ -1,11 +1,13 @@
 """Which requests of a run may be condensed with one another.
 
 A number over requests that are not alike means nothing: points of a grid differ in work, levels of concurrency in
-company. Turns of a conversation differ only in what they find in the cache, so a run of them has numbers of its own.
+company, items in the point that they name, such as a length. Turns of a conversation differ only in what they find in
+the cache, so a run of them has numbers of its own.
 """
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,12 +17,19 @@ if TYPE_CHECKING:
     from meltbench.records import Request
 
 MIXED = "mixed_points: the requests of a grid are not alike; see its points"
-MIXED_LEVELS = "mixed_points: the levels of concurrency are not alike; see each of them"
+MIXED_POINTS = "mixed_points: these requests are not alike; see each of their points"
 
 
 def points(requests: Sequence[Request]) -> list[str]:
     """The names of the run's points in the order of their first timed requests; none where all requests are alike."""
     return list(dict.fromkeys(request.point for request in requests if request.role == "timed" and request.point))
+
+
+def in_a_row(requests: Sequence[Request]) -> list[str]:
+    """The points that have a time of their own: between their timed requests no other's was sent."""
+    timed = sorted((one for one in requests if one.role == "timed"), key=lambda one: one.t_send_ns)
+    rows = [point for point, _ in groupby(one.point for one in timed)]
+    return [point for point in points(requests) if rows.count(point) == 1]
 
 
 def incomplete(timed: Sequence[Request]) -> str:
@@ -36,4 +45,4 @@ def unlike(kind: Kind, requests: Sequence[Request]) -> str:
     """Why a run has no median and no ratio over all its requests; empty where it has."""
     if kind == "grid":
         return MIXED
-    return MIXED_LEVELS if kind == "generate" and points(requests) else ""
+    return MIXED_POINTS if kind == "generate" and points(requests) else ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from meltbench.measure.energy import energy
 from meltbench.measure.per_request import overlapping
-from meltbench.measure.points import incomplete, points, unlike
+from meltbench.measure.points import in_a_row, incomplete, points, unlike
 from meltbench.measure.sums import like, summed
 from meltbench.records import Phase
 
@@ -68,17 +68,18 @@ def net_ratios(net: Measure, requests: Sequence[Request], why: str) -> list[Meas
 def point_costs(rail: Rail, gross: Measure, requests: Sequence[Request], kind: Kind = "grid") -> list[Measure]:
     """Ratios of the run where its requests are alike; of each point the energy and its ratios, under its name as phase.
 
-    Requests of a level of concurrency overlap, so its energy is that of one window: first sending to last end.
+    Requests of a level of concurrency overlap, so its energy is that of one window: first sending to last end. Of
+    points whose requests lie among others' it is summed over its own.
     """
     why = unlike(kind, requests)
     out = (
         _ratios(replace(gross, value=None, reason=why), [], "", "", cached=True) if why else run_ratios(gross, requests)
     )
-    shared = overlapping(requests)
+    shared, apart = overlapping(requests), in_a_row(requests) if kind == "generate" else []
     for point in points(requests):
         timed = [r for r in requests if r.point == point and r.role == "timed"]
         good = [r for r in timed if r.status == "ok"]
-        if kind == "generate":
+        if point in apart:
             cost = _level_energy(rail, point, timed, requests)
             out += [cost, *run_ratios(cost, timed, _LEVEL_METHOD)]
             continue

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from meltbench.records import SPANS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -46,8 +48,6 @@ METERED = (
     _RSS,
 )
 
-# A measure of any other phase is of a point of a grid, or of a level of concurrency.
-SPANS = ("run", "load", "prefill", "decode", "idle_before", "idle_after")
 # Of several rows of a measure the first of these stands for it; a percentile never does.
 _STATS = ("value", "median", "ratio_of_sums", "max", "min", "sum", "count", "mean", "slope")
 

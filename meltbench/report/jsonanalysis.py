@@ -107,7 +107,7 @@ COMPARE = Document(
         Key("columns", "list", "What is compared, in order; the numbers of every arm follow it."),
         Key("columns[].workload", "text", "The workload that it is of."),
         Key("columns[].mode", "text", "server, bench or in-process."),
-        Key("columns[].name", "text", "The measure, without its mode's prefix."),
+        Key("columns[].name", "text", "The measure, without its mode's prefix; energy_j is of the load."),
         Key("columns[].unit", "text", "Its unit; empty where no arm has it."),
         Key("arms", "list", "In order of their first run; the first is what the others are held against."),
         Key("arms[].about", "object", "What tells it from the others."),

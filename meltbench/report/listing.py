@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench.controller import is_alive
 from meltbench.errors import StoreError
-from meltbench.records import MODE_PREFIX, bare
+from meltbench.records import MODE_PREFIX, SPANS, bare
 from meltbench.report.console import command_line
-from meltbench.report.headline import INFERRED, METERED, POINTED, RATES, SERVED, SPANS, Headline, natural
+from meltbench.report.headline import INFERRED, METERED, POINTED, RATES, SERVED, Headline, natural
 from meltbench.report.sheet import MISSING, Column, Sheet
 from meltbench.report.units import quantity
 from meltbench.store import index

@@ -9,14 +9,29 @@ import sys
 
 import xllamacpp
 
+NUMBERS = ("threads", "ctx-size", "batch-size", "ubatch-size", "n-gpu-layers", "parallel", "cache-ram", "n-cpu-moe")
+LOAD_MODES = {"auto": "AUTO", "mmap": "MMAP", "mlock": "MLOCK", "mmap+mlock": "MMAP_MLOCK", "dio": "DIRECT_IO"}
+EXPERTS = r"blk\.{}\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"  # as llama.cpp's common/common.h names them
+
 
 def parameters(argv: list[str]) -> xllamacpp.CommonParams:
     parser = argparse.ArgumentParser(prog="serve.py", allow_abbrev=False)
     parser.add_argument("--model", required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
-    for name in ("threads", "ctx-size", "batch-size", "ubatch-size", "n-gpu-layers", "parallel", "cache-ram"):
+    for name in (
+        "threads",
+        "ctx-size",
+        "batch-size",
+        "ubatch-size",
+        "n-gpu-layers",
+        "parallel",
+        "cache-ram",
+        "n-cpu-moe",
+    ):
         parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--override-tensor")
+    parser.add_argument("--load-mode", choices=LOAD_MODES)
     given = parser.parse_args(argv)
     params = xllamacpp.CommonParams()
     params.model.path, params.hostnames, params.port = given.model, [given.host], given.port
@@ -33,6 +48,12 @@ def parameters(argv: list[str]) -> xllamacpp.CommonParams:
     }.items():
         if value is not None:
             setattr(params, field, value)
+    overrides = [EXPERTS.format(layer) for layer in range(given.n_cpu_moe or 0)]
+    overrides += [given.override_tensor] if given.override_tensor else []
+    if overrides:
+        params.tensor_buft_overrides = ",".join(overrides)
+    if given.load_mode:
+        params.load_mode = getattr(xllamacpp.llama_load_mode, f"LLAMA_LOAD_MODE_{LOAD_MODES[given.load_mode]}")
     return params
 
 

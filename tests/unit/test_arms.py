@@ -137,7 +137,7 @@ def test_a_vote_is_won_by_no_rarer_answer(values: list[int]) -> None:
 def test_ways_have_accuracies_of_their_own_and_the_run_has_none() -> None:
     made = [
         replace(voting(["7", "8", "8"]), point="n3"),
-        replace(voting(["7", "7", "8"]), point="n3"),
+        replace(voting(["7", "7", "8"]), item="other", point="n3"),
         replace(voting(["7"]), point="n1", requests="9"),
     ]
     found = {(one.name, one.phase): one.value for one in accuracy_measures(made)}
@@ -185,3 +185,15 @@ def test_a_mean_over_questions_is_of_all_of_them_or_of_none() -> None:
     made[1] = replace(made[1], energy_j=None, energy_reason="low_coverage: 3 updates")
     (energy,) = [one for one in question_measures(made) if one.name == "j_per_question"]
     assert (energy.value, energy.reason) == (None, "low_coverage: 3 updates")
+
+
+def test_an_item_keeps_the_point_that_it_names_beside_that_of_its_arm() -> None:
+    items = tuple(item | {"point": f"d{n}"} for n, item in enumerate(ITEMS))
+    for more, named in (
+        ({}, {"d0", "d1", "d2"}),
+        ({"budget": (8,)}, {"d0", "d1", "d2"}),
+        ({"samples": (1, 2)}, {f"d{n}.n{k}" for n in range(3) for k in (1, 2)}),
+        ({"concurrency": (1, 2)}, {f"d{n}.c{k}" for n in range(3) for k in (1, 2)}),
+    ):
+        plays = item_plays(items, work(**more), 5)
+        assert {ask.point for play in plays for ask in play.asks} == named

@@ -161,3 +161,67 @@ def test_runs_that_are_one_arm_or_none_are_refused() -> None:
 def test_a_knob_that_differs_is_an_arm_and_room_for_the_context_is_none() -> None:
     records = [run(f"t{n}", knobs={"threads": n, "ctx": 512 * n}, values=rate(40 * n)) for n in (1, 2)]
     assert [arm["about"] for arm in compare(records)["arms"]] == [{"threads": "1"}, {"threads": "2"}]
+
+
+def test_a_knob_that_one_engine_has_not_or_one_run_was_not_given_is_told_where_it_matters() -> None:
+    runs = [
+        run("r1", knobs={"threads": 1, "batch": 2048}, values=rate(80)),
+        run("r2", knobs={"threads": 1, "batch": 2048, "memory_mib": 900, "n_cpu_moe": 8}, values=rate(70)),
+        run("r3", knobs={"threads": 1, "provider": "cpu"}, runner={"name": "onnx"}, values=rate(60)),
+    ]
+    for turned in (runs, runs[::-1]):
+        arms = {arm["runs"][0]: arm["about"] for arm in compare(turned)["arms"]}
+        assert arms["r1"] == {"runner": "llamacpp", "memory_mib": "none"}
+        assert arms["r2"] == {"runner": "llamacpp", "memory_mib": "900"}
+        assert arms["r3"] == {"runner": "onnx", "memory_mib": "none"}
+
+
+def loads(run_id: str, asked: str, found: str | None, load_s: float, energy_j: float | None) -> RunRecord:
+    one = run(run_id, knobs={"threads": 1, "load": asked}, values=rate(80) | {"load_s": (load_s, "s", "value", "")})
+    why = None if energy_j is not None else "no_energy_source: none"
+    energy = Measure("energy_j", energy_j, "J", phase="load", source="total", reason=why)
+    of_run = replace(energy, phase="run", value=99.0, reason=None)
+    about = one.manifest | {"conditions": {"load": found}}
+    return replace(one, manifest=about, measures=[*one.measures, energy, of_run])
+
+
+def test_cold_starts_stand_beside_warm_ones_with_what_the_load_took() -> None:
+    warm = [loads(f"w{n}", "warm", "warm", 0.5 + 0.01 * n, 4.0 + 0.1 * n) for n in range(3)]
+    cold = [loads(f"c{n}", "cold", "cold", 2.0 + 0.04 * n, 9.0 + 0.2 * n) for n in range(3)]
+    document = compare([*warm, *cold])
+    sheet = comparison_sheet(document)
+    assert [column.heading for column in sheet.columns] == [
+        *("load", "decode", "against first", "energy/token"),
+        *("load time", "against first", "energy of load", "against first"),
+    ]
+    of_cold = dict(zip((c["name"] for c in document["columns"]), document["arms"][1]["numbers"], strict=True))
+    assert of_cold["load_s"]["value"] == 2.04
+    assert of_cold["load_s"]["against_first"]["value"] == pytest.approx(2.04 / 0.51, rel=0.01)
+    assert of_cold["energy_j"]["value"] == 9.2  # of the load, not of the run
+    assert of_cold["energy_j"]["against_first"]["lo"] > 2
+    assert document["notes"] == []
+
+
+def test_a_load_that_was_not_as_cold_as_it_was_to_be_is_told() -> None:
+    runs = [loads("w1", "warm", "mixed", 0.9, None), loads("c1", "cold", "warm", 0.5, None)]
+    runs += [loads("w2", "warm", "warm", 0.5, None), loads("c2", "cold", None, 2.0, None)]
+    notes = compare(runs)["notes"]
+    assert notes[:2] == [
+        "warm: 1 of 2 loads found a mixed page cache, warm was asked for",
+        "cold: 1 of 2 loads found a warm page cache, cold was asked for",
+    ]
+
+
+def test_what_is_of_the_engine_is_told_once_however_many_workloads_there_are() -> None:
+    both = {"load_s": (0.5, "s", "value", ""), "peak_rss_bytes": (1e8, "B", "max", "")}
+    runs = [
+        one
+        for model in "ab"
+        for one in (
+            run(f"{model}1", model, values=rate(80) | both),
+            run(f"{model}2", model, workload="smoke", values=both),
+        )
+    ]
+    names = [(column["name"], column["workload"]) for column in compare(runs)["columns"]]
+    assert names.count(("load_s", "quick")) == names.count(("peak_rss_bytes", "quick")) == 1
+    assert ("load_s", "smoke") not in names

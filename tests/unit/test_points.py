@@ -55,7 +55,7 @@ def test_the_energy_of_a_level_is_of_one_window_however_many_share_it():
     assert got["c2", "j_per_output_token", "ratio_of_sums"].value == pytest.approx(42 / 200, rel=0.01)
     assert got["c2", "j_per_output_token", "ratio_of_sums"].method.startswith("energy of the level")
     run = got["run", "j_per_output_token", "ratio_of_sums"]
-    assert run.reason == "mixed_points: the levels of concurrency are not alike; see each of them"
+    assert run.reason == "mixed_points: these requests are not alike; see each of their points"
     assert got["run", "energy_j", "value"].value == pytest.approx(7 * 16, rel=0.01)
     assert got["decode", "energy_j", "value"].value is None
 
@@ -130,3 +130,15 @@ def test_a_long_answer_shows_how_decoding_slows_down():
     assert got["decode_tps_last", "median"].value == pytest.approx(25)
     short = replace(one, token_t_ns=tuple(times[:200]), token_n=(1,) * 200)
     assert not [m for m in latency_measures([short]) if m.name.startswith("decode_tps_")]
+
+
+def test_points_that_items_name_lie_among_each_other_and_have_the_energy_of_their_own_requests():
+    """Two lengths of text by turns: 1 s and 3 s, with a second between them that is neither's."""
+    asked = [request(i, 10 + 4 * i, 11 + 4 * i + 2 * (i % 2), point=("short", "long")[i % 2]) for i in range(4)]
+    got = measured("generate", asked)
+    assert got["short", "energy_j", "value"].value == pytest.approx(7 * 2, rel=0.01)
+    assert got["long", "energy_j", "value"].value == pytest.approx(7 * 6, rel=0.01)
+    assert got["long", "j_per_request", "ratio_of_sums"].value == pytest.approx(7 * 3, rel=0.01)
+    assert ("short", "output_tps", "value") not in got  # of no window can it be said that it was theirs
+    assert ("short", "ttft_s", "median") in got
+    assert got["run", "j_per_output_token", "ratio_of_sums"].reason.startswith("mixed_points")

@@ -52,6 +52,12 @@ def test_a_file_of_ones_own_is_a_workload(tmp_path: Path) -> None:
         ('{"id": null, "prompt": "x"}', "id is neither"),
         ('{"id": true, "prompt": "x"}', "id is neither"),
         ('{"id": "a", "prompt": "x"}\n{"id": "a", "prompt": "y"}', "'a' stands twice"),
+        ('{"prompt": "x", "group": 3}', "group is no name of 1 to 60"),
+        ('{"prompt": "x", "point": ""}', "point is no name of 1 to 60"),
+        ('{"prompt": "x", "point": "a\\nb"}', "point is no name of 1 to 60"),
+        ('{"prompt": "x", "point": "run"}', "point 'run' is the name of a phase"),
+        ('{"prompt": "x", "group": "prefill"}', "group 'prefill' is the name of a phase"),
+        ('{"prompt": "x", "point": "a"}\n{"prompt": "y"}', "some items have a point and some have none"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, text: str, said: str) -> None:
