@@ -1,4 +1,4 @@
-"""A fixed subset of a set of questions: the same for everybody, drawn as if at random, and the smaller in the larger."""
+"""A fixed subset of a set of questions: the same for everybody, as if drawn at random, the smaller in the larger."""
 
 from __future__ import annotations
 

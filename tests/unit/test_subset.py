@@ -1,4 +1,4 @@
-"""A subset of a set of questions is the same for everybody, drawn as if at random, and part of what identifies a run."""
+"""A subset of a set of questions is the same for everybody, as if drawn at random, and part of a run's key."""
 
 from __future__ import annotations
 
