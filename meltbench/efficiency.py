@@ -207,6 +207,8 @@ def _document(
     invalid = [record.run_id for record in records if record.manifest.get("validity") == "invalid"]
     if invalid:
         flags.append(f"invalid: {', '.join(invalid)} is no valid run, and was used because it was named")
+    if (whole := _whole(records)) is not None and found.n_items < whole:
+        flags.append(f"piece: {found.n_items} of {whole} items were asked; meltbench run --resume asks the rest")
     return {
         "runs": [record.run_id for record in records],
         "device": (about.get("device") or {}).get("name"),
@@ -228,6 +230,12 @@ def _document(
         "numbers": numbers,
         "flags": flags,
     }
+
+
+def _whole(records: Sequence[RunRecord]) -> int | None:
+    """How many items the whole has that these runs are parts of; None where they are no parts."""
+    pieces = [(record.manifest.get("conditions") or {}).get("piece") for record in records]
+    return max((int(one["of"]) for one in pieces if one), default=None)
 
 
 def _other_model(joined: Joined, record: RunRecord) -> str:

@@ -252,12 +252,21 @@ def no_setting(key: str, kind: Kind) -> str:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A workload with its name, content hash and items (empty for kinds that have none)."""
+    """A workload with its name, content hash and items (empty for kinds that have none).
+
+    ``left``: those of the items that a run asks which takes up others (meltbench.resuming); None: all of them.
+    """
 
     name: str
     sha256: str
     workload: Workload
     items: tuple[dict[str, Any], ...]
+    left: tuple[dict[str, Any], ...] | None = None
+
+    @property
+    def asked(self) -> tuple[dict[str, Any], ...]:
+        """The items of one run."""
+        return self.items if self.left is None else self.left
 
     @property
     def grid(self) -> list[Point]:
@@ -277,7 +286,7 @@ class Loaded:
     @property
     def n_requests(self) -> int:
         """Requests of one run at most, the ones that set up a depth included; of a circle, one round."""
-        work, n_items = self.workload, len(self.items)
+        work, n_items = self.workload, len(self.asked)
         match work.kind:
             case "grid":
                 return sum(1 + bool(p.depth) for p in self.grid) * work.repeat + 2 * work.warmup
@@ -332,10 +341,10 @@ class Loaded:
         if work.kind == "sustained":
             return circle_plays(self.items, work, seed)
         if work.kind in BY_TOKEN:
-            return [Play(tuple(item_asks(self.items, seed)))]
+            return [Play(tuple(item_asks(self.asked, seed)))]
         if work.kind == "infer":
             return [Play(tuple(tensors.asks(self.items, work, seed)))]
-        return item_plays(self.items, work, seed) if work.kind == "generate" else []
+        return item_plays(self.asked, work, seed) if work.kind == "generate" else []
 
     def asks(self, n_vocab: int, seed: int) -> list[Ask]:
         """The requests of one run, in order; of a circle, one round."""

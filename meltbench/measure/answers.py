@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Method = Literal["exact", "match", "number", "number-strict", "letter", "answer-is", "call"]
 
+NO_GOLD = "no right answer is known"
 _MAX_CHARS = 65536
 _MAX_SHOWN = 200
 _NUMBER = re.compile(r"-?[$0-9.,]{2,200}|-?[0-9]", re.ASCII)
@@ -92,7 +93,7 @@ def _vote(requests: Sequence[Request], ask: Ask, method: Method) -> Score:
 def _judged(blank: Score, taken: str | None, every: Sequence[str | None], gold: str | None, method: Method) -> Score:
     score = replace(blank, parsed=taken is not None, extracted=(taken or "")[:_MAX_SHOWN])
     if gold is None:
-        return replace(score, detail="no right answer is known")
+        return replace(score, detail=NO_GOLD)
     right = [one is not None and is_right(method, one, gold) for one in every]
     return replace(score, correct=float(taken is not None and is_right(method, taken, gold)), best=float(any(right)))
 
