@@ -15,7 +15,7 @@ from meltbench.items import check_conversations, read_items, turns
 from meltbench.measure.answers import Method  # noqa: TC001  read_table looks at it
 from meltbench.measure.likelihood import Normalise  # noqa: TC001
 from meltbench.questions.load import MAX_ITEMS, Data, load_set
-from meltbench.questions.subset import drawn
+from meltbench.questions.subset import subset
 from meltbench.spec import digest
 from meltbench.tables import read_table
 
@@ -361,20 +361,10 @@ def filled(loaded: Loaded, say: Callable[[str], None] | None = None) -> Loaded:
         items = tensors.items(work)
         return replace(loaded, items=items, sha256=digest([loaded.sha256, [one.get("sha256") for one in items]]))
     if work.questions is None:
-        return replace(loaded, items=_subset(loaded.items[: work.n_items], work.subset, loaded.name))
+        return replace(loaded, items=subset(loaded.items[: work.n_items], work.subset, loaded.name))
     found = load_set(work.questions, loaded.name, work.data, work.n_items, work.shots, work.examples, say)
-    items = _subset(found.items, work.subset, loaded.name)
+    items = subset(found.items, work.subset, loaded.name)
     return replace(loaded, items=items, sha256=digest([loaded.sha256, *found.sha256]))
-
-
-def _subset(items: tuple[dict[str, Any], ...], n: int | None, name: str) -> tuple[dict[str, Any], ...]:
-    """So many of the items, in their order; all of them where nobody said how many."""
-    if n is None:
-        return items
-    if n > len(items):
-        raise UserError(f"--set: subset = {n} is more than the {len(items)} items of {name}", hint="give fewer")
-    wanted = drawn((item["id"] for item in items), n)
-    return tuple(item for item in items if item["id"] in wanted)
 
 
 def load(name: str) -> Loaded:

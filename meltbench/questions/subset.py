@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from meltbench.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    Items = tuple[dict[str, Any], ...]
+
+
+def subset(items: Items, n: int | None, name: str) -> Items:
+    """So many of the items of a workload, in their order; all of them where nobody said how many.
+
+    Raises UserError where there are fewer.
+    """
+    if n is None:
+        return items
+    if n > len(items):
+        raise UserError(f"--set: subset = {n} is more than the {len(items)} items of {name}", hint="give fewer")
+    wanted = drawn((item["id"] for item in items), n)
+    return tuple(item for item in items if item["id"] in wanted)
 
 
 def drawn(ids: Iterable[str], n: int) -> frozenset[str]:

@@ -217,7 +217,7 @@ def test_only_scored_questions_can_be_taken_up(name: str, tmp_path: Path) -> Non
 def test_a_part_is_named_in_the_validity_of_its_run() -> None:
     work = workload.load("smoke")
     ticket = {
-        "knobs": {}, "device": {"target": "local"}, "conditions": {}, "workload": work.workload.told(),
+        "knobs": {}, "device": {"target": "local"}, "conditions": {}, "runner": None, "workload": work.workload.told(),
         "piece": {"items": 8, "of": 30, "before": 3, "runs": ["r1"]},
     }  # fmt: skip
     found = dict(conditions(ticket, Journal(), [], {}, []))
