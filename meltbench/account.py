@@ -58,7 +58,18 @@ def conditions(
     there = accelerator(gpus(ticket), map(str, ticket["conditions"].get("compatible") or ()))
     if there and engine.get("accelerator") == "CPU":
         found.append(("gpu_unused", f"the engine computed on the CPU only, the machine has {there}"))
+    if part := _piece(ticket.get("piece") or {}):
+        found.append(("piece", part))
     return found
+
+
+def _piece(piece: dict[str, Any]) -> str:
+    """What of the items a run asked, where that is not all of them."""
+    n, whole, before = piece.get("items"), piece.get("of"), piece.get("before")
+    if n == whole:
+        return ""
+    earlier = len(piece.get("runs") or ())
+    return f"{n} of {whole} items; {before} were scored before in {earlier} run{'s' * (earlier != 1)}"
 
 
 def manifest(
@@ -108,6 +119,7 @@ def manifest(
             "process": factors.in_force(starts),
             "lease": ticket.get("lease"),
             "pushed": ticket.get("pushed") or None,
+            "piece": ticket.get("piece"),
         },
     }
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+    from meltbench.plan import Cell
     from meltbench.records import RunRecord
     from meltbench.watch import Watch
 
@@ -48,11 +49,13 @@ def run(
     wait: bool = Spec.wait,
     steal: str | None = Spec.steal,
     unplug: str | None = Spec.unplug,
+    resume: bool = Spec.resume,
+    piece: int | None = Spec.piece,
     data: Where | None = None,
     progress: bool | Callable[[str], None] = False,
 ) -> Runs:
     """Measure a model on a device, and return the runs once they are stored: ``reps`` of them, so many
-    with each of several ``threads``.
+    with each of several ``threads``; with ``resume`` as many as are needed, or none.
 
     Every argument is the option of ``meltbench run`` of the same name; ``settings`` are its ``--set``, for example
     ``{"idle_s": 1, "points": ["pp64", "tg16"]}``, and ``prepare`` False its ``--no-prepare``. ``progress`` True writes
@@ -78,14 +81,18 @@ def run(
         wait=wait,
         steal=steal,
         unplug=unplug,
+        resume=resume,
+        piece=piece,
     )
     if workload is not None:  # None: what the spec has without being asked
         spec = replace(spec, workload=workload)
     planned = plan.make(spec)
     inner = folders.open_store(data)
     watch: Watch = Quiet() if progress is False else Lines(to_stderr if progress is True else progress)
-    records = list(road.run(planned, inner, watch))
-    if len(records) < len(planned.cells) or any(one.manifest.get("outcome") == "stopped" for one in records):
+    spared: list[Cell] = []
+    records = list(road.run(planned, inner, watch, spared))
+    left = len(planned.cells) - len(records) - len(spared)
+    if left or any(one.manifest.get("outcome") == "stopped" for one in records):
         done = sum(one.manifest.get("outcome") != "stopped" for one in records)
         raise Interrupted(
             f"interrupted after {done} of {len(planned.cells)} runs",

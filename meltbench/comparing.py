@@ -177,6 +177,10 @@ def _number(arm: Arm, first: Arm, column: Column) -> dict[str, Any]:
     }
     if values:
         one |= {"value": statistics.median(values), "least": min(values), "most": max(values), "reason": None}
+    parts = [r for r in arm.records if _of(r, column) and (r.manifest.get("conditions") or {}).get("piece")]
+    if column[2] == "accuracy" and parts:  # of parts of a whole none stands for all: their items together do
+        marks = _by_item([r for r in arm.records if _of(r, column)], "accuracy").values()
+        one["value"] = math.fsum(marks) / len(marks)
     if len(values) == 1:
         one["u_k2"] = next(m.u_k2 for m in found if m.value is not None)
     against = None if arm is first else _against(arm, first, column)

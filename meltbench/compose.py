@@ -174,7 +174,7 @@ def compose(
 def by_token(work: Loaded, tokens: Tokenized, seed: int) -> tuple[list[Play], list[Scored]]:
     """The requests of a workload that is scored by the token, and what each of its items is made of."""
     if work.workload.kind == "choices":
-        asks, scored = loglik.choices(work.items, tokens.tokens, seed)
+        asks, scored = loglik.choices(work.asked, tokens.tokens, seed)
     else:
         text = work.items[0]["text"]
         asks, scored = loglik.chunks(text, tokens.tokens, work.workload.chunk, work.workload.chunks, seed, tokens.bos)

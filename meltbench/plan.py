@@ -151,7 +151,7 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
     if workload.CHARGE_LIMIT in given and device.gate.soc_percent is None:
         said = f"{workload.CHARGE_LIMIT}: {spec.device} has no window of charge that could be waited for"
         raise UserError(said, hint="leave it out; a profile wants one by soc_percent of its [gate]")
-    work, knobs = _settings(given, work, recipe, [*device.factor, *factors.PROCESS], say)
+    work, knobs = _settings(given, work, recipe, [*device.factor, *factors.PROCESS], say, spec)
     knobs |= process | ({} if spec.unplug is None else {"unplug": spec.unplug})
     if recipe is not None and engine is not None:
         _check_recipe(spec.runner, recipe, work)
@@ -161,11 +161,12 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
     reference = _reference(recipe, work)
     if _swept(spec):
         del knobs["threads"]  # which each cell has of its own
-    cells = tuple(_cells(spec))
+    cells = tuple(_cells(spec, len(work.items)))
     identity: dict[str, Any] = {
         "protocol": PROTOCOL,
         "device": [spec.device, device_definition.sha256],
         "model": None if model is None else [model.name, model.sha256],
+        **({"resume": spec.piece} if spec.resume else {}),
         **({} if reference is None else {"reference": [reference.name, reference.sha256]}),
         "runner": None if definition is None or engine is None else [spec.runner, definition.sha256, engine.sha256],
         "workload": [work.name, work.sha256, work.workload.told()],
@@ -210,11 +211,11 @@ def _swept(spec: Spec) -> tuple[int, ...]:
     return spec.threads if spec.threads is not None and len(spec.threads) > 1 else ()
 
 
-def _cells(spec: Spec) -> Iterator[Cell]:
+def _cells(spec: Spec, n_items: int) -> Iterator[Cell]:
     """The runs in the order they are made: of several settings each has one in every round, in an order drawn from the
     seed, so that what drifts falls on all alike."""
     settings: list[tuple[tuple[str, Scalar], ...]] = [(("threads", count),) for count in _swept(spec)] or [()]
-    for rep in range(spec.reps):
+    for rep in range(-(-n_items // spec.piece) if spec.piece else spec.reps):
         seed = (spec.seed + rep) % 2**31
         rng = random.Random(seed)  # noqa: S311  (a plan must repeat; nothing here is secret)
         for knobs in rng.sample(settings, len(settings)):
@@ -282,6 +283,14 @@ def _check_kind(name: str, recipe: Recipe, work: workload.Loaded) -> None:
         )
 
 
+def _check_resume(work: workload.Loaded) -> None:
+    """Only what is scored by the item can be taken up."""
+    if work.workload.kind != "choices" and not (work.workload.kind == "generate" and work.workload.score):
+        raise UserError(
+            f"--resume is for questions with right answers, {work.name} has none", hint="leave it out; --reps repeats"
+        )
+
+
 def _check_recipe(name: str, recipe: Recipe, work: workload.Loaded) -> None:
     """The runner must be able to ask as the workload wants it."""
     if work.workload.reference is not None and not recipe.takes("logits"):
@@ -312,6 +321,7 @@ def _settings(
     recipe: Recipe | None,
     others: list[str],
     say: Callable[[str], None] | None,
+    spec: Spec,
 ) -> tuple[workload.Loaded, dict[str, Scalar]]:
     """Sort ``--set`` into the workload's settings and the engine's knobs; ``others`` could have been given as well."""
     knobs: dict[str, Scalar] = {} if recipe is None else {name: knob.default for name, knob in recipe.knobs.items()}
@@ -336,13 +346,16 @@ def _settings(
     work.workload.check("--set")
     work = workload.filled(work, say)
     work.check("--set")
+    if spec.resume:
+        _check_resume(work)
+        work = replace(work, left=work.items[: spec.piece])
     if work.workload.kind == "grid":
         # One spelling of a point, so that the same work has the same hash.
         work = replace(work, workload=replace(work.workload, points=tuple(p.name for p in work.grid)))
     if work.n_requests > MAX_REQUESTS:
         raise UserError(
             f"{work.name} asks {work.n_requests} requests in one run, at most {MAX_REQUESTS} can be",
-            hint="ask fewer items or passes; --reps makes runs of them",
+            hint="ask fewer items or passes; --reps makes runs of passes, --resume --piece 500 of scored items",
         )
     return work, knobs
 

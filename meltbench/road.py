@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meltbench import deploy, host, loglik, models, settings, switches, tokenizer
+from meltbench import deploy, host, loglik, models, resuming, settings, switches, tokenizer
 from meltbench.assemble import assemble_refused
 from meltbench.calibration.record import calibrated
 from meltbench.collecting import bring_in, discard, index, lengths
@@ -24,7 +24,7 @@ from meltbench.follow import follow
 from meltbench.gating import Gates
 from meltbench.site import visit
 from meltbench.targets.lease import Lease, holder_of
-from meltbench.ticket import LocalModel, refused_ticket
+from meltbench.ticket import LocalModel, cell_key, refused_ticket
 from meltbench.watch import Interrupts
 from meltbench.workload import BY_TOKEN
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from meltbench.probe.client import Probe
     from meltbench.probe.job import Job
     from meltbench.records import RunRecord
+    from meltbench.resuming import Piece
     from meltbench.scripts import Scripts
     from meltbench.site import Site
     from meltbench.spec import Scalar
@@ -61,26 +62,31 @@ class Prepared:
     lease: Lease
     tokens: Tokenized | None = None
     reference: LocalModel | None = None
+    piece: Piece | None = None
 
 
-def run(plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecord]:
+def run(plan: Plan, store: Store, watch: Watch, spared: list[Cell] | None = None) -> Iterator[RunRecord]:
     """Make every run of a plan and yield each once it is stored; fewer when the user interrupted.
 
-    Failed runs are stored and yielded like the others: their manifest says why.
+    Failed runs are stored and yielded like the others: their manifest says why. Cells in which no item is left to ask,
+    because earlier runs scored them all, are put into ``spared``.
     """
     store.check_writable()
     site = visit(plan, watch)
     try:
-        yield from _at(site, _calibrated(plan, site, store, watch), store, watch)
+        yield from _at(site, _calibrated(plan, site, store, watch), store, watch, [] if spared is None else spared)
     finally:
         site.probe.transport.close()
 
 
-def _at(site: Site, plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecord]:
+def _at(site: Site, plan: Plan, store: Store, watch: Watch, spared: list[Cell]) -> Iterator[RunRecord]:
     try:
         plan, model, knobs = prepare(plan, site, watch)
     except ModelDamaged as error:
         for cell in plan.cells:
+            if plan.spec.resume and cell.rep:
+                spared.append(cell)
+                continue
             yield _refused(plan, cell, site, store, str(error), watch)
         return
     tokens, reference = _tokens(plan, model, watch), _local(plan.reference, watch)
@@ -97,7 +103,11 @@ def _at(site: Site, plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecor
             for number, cell in enumerate(plan.cells, 1):
                 if interrupts.finish:
                     break
-                if len(plan.cells) > 1:
+                now = _taken_up(ready, cell, store, watch) if plan.spec.resume else ready
+                if now is None:
+                    spared.append(cell)
+                    continue
+                if len(plan.cells) > 1 and not plan.spec.resume:
                     own = "".join(f", {name} {value}" for name, value in cell.knobs)
                     watch.say(f"run {number} of {len(plan.cells)}{own}")
                 if cell is not plan.cells[0]:
@@ -106,8 +116,23 @@ def _at(site: Site, plan: Plan, store: Store, watch: Watch) -> Iterator[RunRecor
                 if interrupts.finish:
                     break
                 before_s = took_s.get(cell.knobs)
-                record, took_s[cell.knobs] = _one(ready, cell, store, watch, interrupts, gated, before_s)
+                record, took_s[cell.knobs] = _one(now, cell, store, watch, interrupts, gated, before_s)
                 yield record
+        if plan.spec.resume:
+            for cell in {cell.knobs: cell for cell in plan.cells}.values():
+                resuming.conclude(plan, _key(ready, cell), store, watch)
+
+
+def _key(ready: Prepared, cell: Cell) -> str:
+    return cell_key(ready.plan, ready.site.facts, ready.knobs[cell], ready.model)
+
+
+def _taken_up(ready: Prepared, cell: Cell, store: Store, watch: Watch) -> Prepared | None:
+    """The same for a run of what no earlier one has scored; None where that is nothing."""
+    piece = resuming.piece(ready.plan, _key(ready, cell), store, watch)
+    if piece is None:
+        return None
+    return replace(ready, plan=replace(ready.plan, work=replace(ready.plan.work, left=piece.items)), piece=piece)
 
 
 def prepare(plan: Plan, site: Site, watch: Watch) -> tuple[Plan, LocalModel | None, dict[Cell, dict[str, Scalar]]]:
@@ -182,6 +207,8 @@ def _one(
             ready.tokens, ready.reference,
         )  # fmt: skip
         ticket |= {"folder": where, **gated, "lease": lease.told(), "pushed": ready.pushed}
+        if ready.piece is not None:
+            ticket["piece"] = ready.piece.told()
         if took_s is not None:
             ticket["expected_s"] = min(took_s + _ASIDE_S, ticket["longest_s"])
         if ready.recorder is not None:

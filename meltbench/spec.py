@@ -26,6 +26,7 @@ class Spec:
     the runner does when it is told of none. ``prepare`` False leaves the device's settings as they are. ``rehash``:
     what was pushed earlier is hashed again before the start. ``wait`` for a device that another controller holds, or
     ``steal`` it, for the reason given. ``unplug``: cut the device's USB power while it measures, by its hub.
+    ``resume``: ask only those questions that no stored run of the same cell has scored, ``piece`` of them a run.
     """
 
     device: str = "local"
@@ -43,6 +44,8 @@ class Spec:
     wait: bool = False
     steal: str | None = None
     unplug: str | None = None
+    resume: bool = False
+    piece: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.reps <= 10_000:
@@ -58,6 +61,12 @@ class Spec:
             raise UserError(f"--threads {said} has a number twice", hint="--reps makes more runs of each")
         if self.unplug not in (None, "hub"):
             raise UserError(f"--unplug {self.unplug!r} is no way to cut USB power", hint="give hub")
+        if self.resume and self.reps > 1:
+            raise UserError("--resume asks no item twice, --reps does", hint="leave out one of them")
+        if self.piece is not None and not self.resume:
+            raise UserError("--piece is how much of the rest a run asks", hint="write --resume --piece 200")
+        if self.piece is not None and not 1 <= self.piece <= 1_000_000:
+            raise UserError(f"--piece {self.piece} is out of range", hint="give 1 to 1000000")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"--seed {self.seed} is out of range", hint="give 0 to 2147483647")
 

@@ -15,6 +15,7 @@ from meltbench.items import check_conversations, read_items, turns
 from meltbench.measure.answers import Method  # noqa: TC001  read_table looks at it
 from meltbench.measure.likelihood import Normalise  # noqa: TC001
 from meltbench.questions.load import MAX_ITEMS, Data, load_set
+from meltbench.questions.subset import subset
 from meltbench.spec import digest
 from meltbench.tables import read_table
 
@@ -29,7 +30,7 @@ CHARGE_LIMIT = "charge_timeout_s"
 SAMPLING = ("temperature", "top_k", "top_p", "repeat_penalty")
 _BEFORE = ("idle_s", "gate_timeout_s", CHARGE_LIMIT)
 _BETWEEN = ("pause_s", *SAMPLING)
-_OF_SET = ("data", "examples", "shots", "n_items")
+_OF_SET = ("data", "examples", "shots", "n_items", "subset")
 _ARMS = ("chat", "thinking", "budget", "soft", "samples")
 _KNOBS: dict[Kind, tuple[str, ...]] = {
     "generate": (*_BEFORE, "timeout_s", "warmup", "repeat", "max_tokens", "concurrency", *_BETWEEN, *_OF_SET, *_ARMS),
@@ -69,6 +70,7 @@ _RANGES = {
     "top_p": (0, 1),
     "repeat_penalty": (0.1, 10),
     "n_items": (1, MAX_ITEMS),
+    "subset": (1, MAX_ITEMS),
     "shots": (0, 64),
     "chunk": (8, 1_000_000),
     "chunks": (1, 100_000),
@@ -76,7 +78,7 @@ _RANGES = {
 _LISTS = {"concurrency": MAX_LEVEL, "samples": MAX_LEVEL, "budget": 1_000_000}
 # Fields that came later than the first stored runs: at their defaults they change no identity.
 _LATER = (
-    *("cite", "questions", "data", "examples", "shots", "n_items", "score", "normalise", "chunk", "chunks"),
+    *("cite", "questions", *_OF_SET, "score", "normalise", "chunk", "chunks"),
     *("reference", "inputs", "shape", *_ARMS),
 )
 
@@ -100,10 +102,11 @@ class Workload:
     the likeliest of several endings, by their log-likelihood ``normalise``d; ``perplexity`` scores a text in chunks of
     ``chunk`` tokens, ``chunks`` of them, held against a model of ``reference`` where one is named. ``questions``: where
     a set of questions is; ``data`` and ``examples`` are files that stand in for it, ``n_items`` the first so many,
-    ``shots`` solved ones go before each. ``chat``: each prompt is a message of a user; ``thinking``: whether a model
-    that can is to reason before it answers. ``budget``: how many tokens an answer may have, several in turn, cut off
-    there or (``soft``) told to the model. ``samples``: how many answers to each question are asked for at a time and
-    voted on, several numbers in turn. ``cite``: the source of all this.
+    ``subset`` so many of those, the same for everybody (meltbench.questions.subset); ``shots`` solved ones go before
+    each. ``chat``: each prompt is a message of a user; ``thinking``: whether a model that can is to reason before it
+    answers. ``budget``: how many tokens an answer may have, several in turn, cut off there or (``soft``) told to the
+    model. ``samples``: how many answers to each question are asked for at a time and voted on, several numbers in turn.
+    ``cite``: the source of all this.
 
     ``infer`` gives a plain model its ``inputs``, a file of arrays or a folder of them, or arrays made to the ``shape``
     of each input; the first of its ``warmup`` inferences is told apart.
@@ -138,6 +141,7 @@ class Workload:
     examples: str | None = None
     shots: int = 0
     n_items: int | None = None
+    subset: int | None = None
     chat: bool = False
     thinking: Literal["on", "off"] | None = None
     budget: tuple[int, ...] = ()
@@ -248,12 +252,21 @@ def no_setting(key: str, kind: Kind) -> str:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A workload with its name, content hash and items (empty for kinds that have none)."""
+    """A workload with its name, content hash and items (empty for kinds that have none).
+
+    ``left``: those of the items that a run asks which takes up others (meltbench.resuming); None: all of them.
+    """
 
     name: str
     sha256: str
     workload: Workload
     items: tuple[dict[str, Any], ...]
+    left: tuple[dict[str, Any], ...] | None = None
+
+    @property
+    def asked(self) -> tuple[dict[str, Any], ...]:
+        """The items of one run."""
+        return self.items if self.left is None else self.left
 
     @property
     def grid(self) -> list[Point]:
@@ -273,7 +286,7 @@ class Loaded:
     @property
     def n_requests(self) -> int:
         """Requests of one run at most, the ones that set up a depth included; of a circle, one round."""
-        work, n_items = self.workload, len(self.items)
+        work, n_items = self.workload, len(self.asked)
         match work.kind:
             case "grid":
                 return sum(1 + bool(p.depth) for p in self.grid) * work.repeat + 2 * work.warmup
@@ -328,10 +341,10 @@ class Loaded:
         if work.kind == "sustained":
             return circle_plays(self.items, work, seed)
         if work.kind in BY_TOKEN:
-            return [Play(tuple(item_asks(self.items, seed)))]
+            return [Play(tuple(item_asks(self.asked, seed)))]
         if work.kind == "infer":
             return [Play(tuple(tensors.asks(self.items, work, seed)))]
-        return item_plays(self.items, work, seed) if work.kind == "generate" else []
+        return item_plays(self.asked, work, seed) if work.kind == "generate" else []
 
     def asks(self, n_vocab: int, seed: int) -> list[Ask]:
         """The requests of one run, in order; of a circle, one round."""
@@ -348,9 +361,10 @@ def filled(loaded: Loaded, say: Callable[[str], None] | None = None) -> Loaded:
         items = tensors.items(work)
         return replace(loaded, items=items, sha256=digest([loaded.sha256, [one.get("sha256") for one in items]]))
     if work.questions is None:
-        return replace(loaded, items=loaded.items[: work.n_items])
+        return replace(loaded, items=subset(loaded.items[: work.n_items], work.subset, loaded.name))
     found = load_set(work.questions, loaded.name, work.data, work.n_items, work.shots, work.examples, say)
-    return replace(loaded, items=found.items, sha256=digest([loaded.sha256, *found.sha256]))
+    items = subset(found.items, work.subset, loaded.name)
+    return replace(loaded, items=items, sha256=digest([loaded.sha256, *found.sha256]))
 
 
 def load(name: str) -> Loaded:

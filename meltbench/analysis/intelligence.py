@@ -5,7 +5,8 @@ From "Intelligence per Watt" (Saad-Falcon et al., arXiv 2511.07885, section 2), 
     IPW = E[acc] / E[P]          P: mean power while a query is answered, W
     IPJ = E[acc] / E[P tau]      tau: its latency, s; P tau its energy, J
 
-with E the mean over queries. IPW rewards what is slow, so IPJ is never given without it, nor it without IPJ.
+with E the mean over items, each the mean of its queries where it was asked several times. IPW rewards what is slow, so
+IPJ is never given without it, nor it without IPJ.
 
 An interval (95 %) has up to three parts. What other questions would have given: accuracy and cost of whole items are
 resampled together, for hard questions have long answers. What other runs would have cost: t over the runs' mean costs,
@@ -66,10 +67,12 @@ class Meter:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """An accuracy, and where it comes from: the very answers that cost the energy, or elsewhere."""
+    """An accuracy, and where it comes from: the very answers that cost the energy, or elsewhere; ``told``: more of
+    that, in words."""
 
     estimate: Estimate
     origin: Origin
+    told: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def intelligence(
 
 
 def accuracy_of(marks: Sequence[tuple[str, float]]) -> Estimate:
-    """From pairs of an item and a mark: of items answered once a proportion, of others a mean over items."""
+    """From pairs of an item and a mark: of items answered once a proportion, of others the mean of the items' means."""
     items, values = [item for item, _ in marks], [mark for _, mark in marks]
     if len(set(items)) == len(items) and {*values} <= {0, 1}:
         return stats.proportion(sum(values), len(values))
@@ -135,26 +138,30 @@ def accuracy_of(marks: Sequence[tuple[str, float]]) -> Estimate:
 
 
 def _by_items(values: Sequence[float], items: Sequence[str], *, bounded: bool = False) -> Estimate:
-    """The mean of values of which those of one item belong together, with a t interval over items: on its log where
-    all are above zero, so that no power comes out negative."""
+    """The mean of the items' means, for an item that was asked more often counts no more, with a t interval: on its log
+    where all values are above zero, so that no power comes out negative."""
     if not values:
         return missing("no_items: nothing was scored" if bounded else "no_values: nothing was asked")
-    sums = stats.cluster_sums((values, [1.0] * len(values)), items)
-    k, n = len(sums), len(values)
-    value = float(sums[:, 0].sum() / n)
-    if k == 1:
-        return Estimate(value, n=n, clusters=1, method="one item")
-    residual = sums[:, 0] - value * sums[:, 1]
-    se = math.sqrt(k / (k - 1) * float(residual @ residual)) / n
-    half = stats.t_quantile(k - 1) * se
-    lo, hi = value - half, value + half
-    if bounded and value in (0.0, 1.0):  # no spread at all: as if every item had been asked once
-        return replace(stats.proportion(value * k, k), n=n, method="Wilson over items")
+    means = _means(values, items)
+    k, n = len(means), len(values)
+    found = replace(stats.mean(means), n=n, method="t over items" if k > 1 else "one item")
+    if found.value is None or found.lo is None or found.hi is None or found.se is None:
+        return found
+    if bounded and found.value in (0.0, 1.0):  # no spread at all: as if every item had been asked once
+        return replace(stats.proportion(found.value * k, k), n=n, method="Wilson over items")
+    lo, hi = found.lo, found.hi
     if bounded:
         lo, hi = max(lo, 0.0), min(hi, 1.0)
     elif min(values) > 0:
-        lo, hi = value * math.exp(-half / value), value * math.exp(half / value)
-    return Estimate(value, lo, hi, se, n, k, "t over items")
+        half = (hi - lo) / 2 / found.value
+        lo, hi = found.value * math.exp(-half), found.value * math.exp(half)
+    return replace(found, lo=lo, hi=hi)
+
+
+def _means(values: Sequence[float], items: Sequence[str]) -> list[float]:
+    """The mean of each item's values, in order of appearance."""
+    sums = stats.cluster_sums((values, [1.0] * len(values)), items)
+    return [float(total / count) for total, count in sums]
 
 
 def costs_of(queries: Sequence[Query], meter: Meter, ratio: Ratio) -> tuple[Cost, Cost]:
@@ -202,8 +209,9 @@ def _ratio(
     share = accuracy.estimate.value
     if not together or share is None or share in (0.0, 1.0):  # answers that are all alike have nothing to resample
         return stats.ratio_of_estimates(accuracy.estimate, mean)
-    marks = [float(one.correct or 0) for one in queries]
-    return stats.ratio_of_means(marks, values, [one.item for one in queries])
+    items = [one.item for one in queries]
+    found = stats.ratio_of_means(_means([float(one.correct or 0) for one in queries], items), _means(values, items))
+    return replace(found, n=len(queries))
 
 
 def _systematic(meter: Meter, mean: float | None, baseline_u_w: float | None, seconds: float) -> float:
@@ -250,7 +258,8 @@ def _of_accuracy(accuracy: Accuracy) -> list[str]:
     if accuracy.origin == "generated":
         return []
     how = {"loglik": "scored by log-likelihood", "inherited": "inherited from another run"}[accuracy.origin]
-    return [f"accuracy_{accuracy.origin}: the accuracy was {how}, not by answers that were generated at this cost"]
+    told = accuracy.told or f"the accuracy was {how}, not by answers that were generated at this cost"
+    return [f"accuracy_{accuracy.origin}: {told}"]
 
 
 def flags_of(queries: Sequence[Query], scored: Sequence[Query], meter: Meter) -> list[str]:

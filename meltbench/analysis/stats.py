@@ -62,7 +62,7 @@ def t_quantile(dof: float, level: float = _LEVEL) -> float:
     return float(stdtrit(dof, 0.5 + level / 2))
 
 
-def proportion(k: float, n: int) -> Estimate:
+def proportion(k: float, n: int, level: float = _LEVEL) -> Estimate:
     """``k`` right of ``n``, with the standard error of lm-evaluation-harness and Wilson's interval.
 
     The error is sqrt(p (1 - p) / (n - 1)), as of any sample mean; Wilson's interval (1927) is not symmetric, stays
@@ -72,7 +72,7 @@ def proportion(k: float, n: int) -> Estimate:
         return missing("no_items: nothing was scored")
     if not 0 <= k <= n:
         raise InternalError(f"{k} right of {n}")
-    z2, p = t_quantile(math.inf) ** 2, k / n
+    z2, p = t_quantile(math.inf, level) ** 2, k / n
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
     se = math.sqrt(p * (1 - p) / (n - 1)) if n > 1 else None
@@ -80,7 +80,19 @@ def proportion(k: float, n: int) -> Estimate:
     return Estimate(p, lo, hi, se, n, n, "Wilson")
 
 
-def mean(values: Sequence[float]) -> Estimate:
+def at_most(k: int, n: int, level: float = _LEVEL) -> float:
+    """The share that lies above ``k`` of ``n`` seen, one-sided and exact (Clopper and Pearson 1934, Biometrika 26:404).
+
+    Of none seen it is 1 - 0.05^(1/n), about 3 / n: the rule of three (Hanley and Lippman-Hand 1983, JAMA 249:1743).
+    """
+    if not 0 <= k <= n or not n:
+        raise InternalError(f"{k} of {n}")
+    from scipy.special import betaincinv
+
+    return 1.0 if k == n else float(betaincinv(k + 1, n - k, level))
+
+
+def mean(values: Sequence[float], level: float = _LEVEL) -> Estimate:
     """Mean with its standard error and t interval; of one value no interval."""
     n = len(values)
     if n == 0:
@@ -90,7 +102,7 @@ def mean(values: Sequence[float]) -> Estimate:
     if n == 1:
         return Estimate(middle, n=1, clusters=1, method="one value")
     se = float(x.std(ddof=1)) / math.sqrt(n)
-    half = t_quantile(n - 1) * se
+    half = t_quantile(n - 1, level) * se
     return Estimate(middle, middle - half, middle + half, se, n, n, "t")
 
 

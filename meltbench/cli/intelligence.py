@@ -10,10 +10,16 @@ from meltbench.cli.common import Data, Json, Markdown, check_format, console, pr
 
 
 def intelligence(
-    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs of one cell, scored: repetitions together.")],
+    run: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Runs of one cell, scored: repetitions or parts together.")
+    ],
     accuracy: Annotated[
-        str | None,
-        typer.Option("--accuracy", metavar="RUN", help="Take the accuracy of this run instead; flagged as joined."),
+        list[str] | None,
+        typer.Option(
+            "--accuracy",
+            metavar="RUN",
+            help="Take this run's accuracy instead, flagged; of the same items asked here it is bounded. Repeatable.",
+        ),
     ] = None,
     data: Data = None,
     as_markdown: Markdown = False,
@@ -28,7 +34,7 @@ def intelligence(
 
     check_format(as_json=as_json, as_markdown=as_markdown)
     store = find_store(data)
-    joined = None if accuracy is None else joined_accuracy(*named(store, [accuracy]))
+    joined = joined_accuracy(*named(store, accuracy)) if accuracy else None
     documents = efficiency(named(store, run), joined)
     if as_json:
         print_json(documents)

@@ -10,6 +10,7 @@ import typer
 from meltbench.cli.common import Data, Json, Markdown, check_format, choosing, console, print_json
 
 if TYPE_CHECKING:
+    from meltbench.plan import Cell
     from meltbench.records import RunRecord
     from meltbench.spec import Spec
     from meltbench.store import Store
@@ -77,6 +78,12 @@ def run(
     wait: Wait = False,
     steal: Steal = None,
     unplug: Unplug = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Ask only the questions that no stored run of this kind has scored.")
+    ] = False,
+    piece: Annotated[
+        int | None, typer.Option("--piece", metavar="N", help="With --resume: in runs of N questions each.")
+    ] = None,
     data: Data = None,
     dry_run: DryRun = False,
     as_markdown: Markdown = False,
@@ -100,6 +107,8 @@ def run(
         wait=wait,
         steal=steal,
         unplug=unplug,
+        resume=resume,
+        piece=piece,
     )
     _measure(spec, data, dry_run=dry_run, as_markdown=as_markdown, as_json=as_json)
 
@@ -154,18 +163,19 @@ def _measure(spec: Spec, data: str | None, *, dry_run: bool, as_markdown: bool, 
 
     store = open_store(data)
     records: list[RunRecord] = []
+    spared: list[Cell] = []
     try:
         work = planned.work.workload
         windows = {"idle_before": work.idle_s, "idle_after": work.idle_s, "window": work.window_s}
         with Terminal(windows) as watch:
             if planned.model is not None and planned.model.stands_for:
                 watch.say(planned.model.stands_for)
-            for record in road.run(planned, store, watch):
+            for record in road.run(planned, store, watch, spared):
                 records.append(record)  # what is stored is shown also when a later run cannot be made
     finally:
-        if records:
+        if records or len(spared) == len(planned.cells):
             report(records, store, as_markdown=as_markdown, as_json=as_json)
-    if len(records) < len(planned.cells) or any(r.manifest.get("outcome") == "stopped" for r in records):
+    if len(records) + len(spared) < len(planned.cells) or any(r.manifest.get("outcome") == "stopped" for r in records):
         raise typer.Exit(130)
     if any(record.manifest.get("outcome") != "done" for record in records):
         raise typer.Exit(1)
@@ -188,7 +198,8 @@ def report(records: list[RunRecord], store: Store, *, as_markdown: bool = False,
         else:
             print_run(out, record, str(store.folder(record.run_id).path), store.command("show", record.run_id))
     of_one_plan = len({record.manifest.get("plan_hash") for record in records}) == 1
-    if len(records) > 1 and of_one_plan and (sheet := summary_sheet(records)):
+    parts = any(reason.code == "piece" for record in records for reason in record.reasons)
+    if len(records) > 1 and of_one_plan and not parts and (sheet := summary_sheet(records)):
         out.print()
         print_sheet(out, sheet, as_markdown=as_markdown)
 

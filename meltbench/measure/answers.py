@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Method = Literal["exact", "match", "number", "number-strict", "letter", "answer-is", "call", "line"]
 
+NO_GOLD = "no right answer is known"
 _MAX_CHARS = 65536
 _MAX_SHOWN = 200
 _NUMBER = re.compile(r"-?[$0-9.,]{2,200}|-?[0-9]", re.ASCII)
@@ -86,25 +87,29 @@ def _vote(requests: Sequence[Request], ask: Ask, method: Method) -> Score:
     blank = replace(blank, detail=f"{lost} of {len(requests)} answers failed" if lost else "")
     found = [extract(method, one.answer) for one in good]
     read = [one for one in found if one is not None]
-    counts = [sum(_alike(method, one, other) for other in read) for one in read]
+    counts = [sum(alike(method, one, other) for other in read) for one in read]
     return _judged(blank, read[counts.index(max(counts))] if read else None, found, ask.answer, method)
 
 
 def _judged(blank: Score, taken: str | None, every: Sequence[str | None], gold: str | None, method: Method) -> Score:
     score = replace(blank, parsed=taken is not None, extracted=(taken or "")[:_MAX_SHOWN])
     if gold is None:
-        return replace(score, detail="no right answer is known")
+        return replace(score, detail=NO_GOLD)
     right = [one is not None and is_right(method, one, gold) for one in every]
     return replace(score, correct=float(taken is not None and is_right(method, taken, gold)), best=float(any(right)))
 
 
-def _alike(method: Method, one: str, other: str) -> bool:
-    """Whether two answers are one vote."""
-    if method in ("number", "number-strict"):
+def alike(method: str, one: str, other: str) -> bool:
+    """Whether what was read out of two answers is the same, by the method that a score names."""
+    name = method.partition("/")[0]
+    if one == other or name not in _EXTRACT:
+        return one == other
+    if name in ("number", "number-strict"):
         return _same_number(one, other)
-    if method == "call":
-        return _call(one) == _call(other)
-    if method == "line":
+    if name == "call":
+        call = _call(one)
+        return call is not None and call == _call(other)
+    if name == "line":
         return _tight(one) == _tight(other)
     return _plain(one) == _plain(other)
 

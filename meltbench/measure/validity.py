@@ -62,7 +62,11 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "invalid",
         "Use a smaller model, context or KV type, or close other programs.",
     ),
-    "aborted": ("the run was ended by the user", "invalid", "Run it again."),
+    "aborted": (
+        "the run was ended by the user",
+        "invalid",
+        "Run it again; --resume asks what was not scored.",
+    ),
     "probe_killed": (
         "the probe was killed, or its journal has no end",
         "invalid",
@@ -257,6 +261,11 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "the engine computed on the CPU only and the machine has a GPU",
         "valid",
         "Give a build for the GPU with --engine, if the GPU is what is to be measured.",
+    ),
+    "piece": (
+        "the run asked a part of its items, the others being other runs' (--resume)",
+        "valid",
+        "Its totals are of that part alone; meltbench intelligence takes the runs of one cell together.",
     ),
     "settings_not_applied": (
         "a setting the run asked for was not in force",

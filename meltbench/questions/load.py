@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,12 +72,19 @@ def load_set(
     found = _found(data, data.file, path, f"--set data=FILE, a file of {name}", say)
     items, files = _joined(data, _items(data, found, n_items)), [found]
     if not shots:
-        return Set(tuple(_whole(item, "", n) for n, item in enumerate(items, 1)), (file_sha256(found),))
+        return Set(_unlike([_whole(item, "", n) for n, item in enumerate(items, 1)], found), (file_sha256(found),))
     solved = _found(data, data.examples, shots_path, "--set examples=FILE, or --set shots=0", say)
     files.append(solved)
     before = _examples(_items(data, solved, None), solved, shots)
     made = [_whole(item, before(str(item.get("group", ""))), n) for n, item in enumerate(items, 1)]
-    return Set(tuple(made), tuple(file_sha256(one) for one in files))
+    return Set(_unlike(made, found), tuple(file_sha256(one) for one in files))
+
+
+def _unlike(items: list[Item], path: Path) -> tuple[Item, ...]:
+    """The items, none of which has the id of another: by it an item is known in other runs."""
+    if twice := [name for name, n in Counter(item["id"] for item in items).items() if n > 1]:
+        raise DefinitionError(f"{path}: id {twice[0][:40]!r} stands twice", hint="give every row an id of its own")
+    return tuple(items)
 
 
 def _examples(solved: list[Item], path: Path, shots: int) -> Callable[[str], str]:

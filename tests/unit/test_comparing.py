@@ -53,6 +53,19 @@ def marks(right: list[int]) -> dict[str, Any]:
     return {"scores": scores, "values": {"accuracy": (sum(right) / len(right), "1", "mean", "")}, "workload": "smoke"}
 
 
+def test_parts_of_a_whole_have_the_accuracy_of_all_their_items() -> None:
+    def part(run_id: str, model: str, right: list[int], first: int) -> RunRecord:
+        made = run(run_id, model, **marks(right))
+        made.manifest["conditions"]["piece"] = {"items": len(right), "of": 8, "before": first, "runs": []}
+        return replace(made, scores=[replace(s, item=f"q{first + at}") for at, s in enumerate(made.scores)])
+
+    parts = [part("1", "a", [1, 1, 1, 1, 0], 0), part("2", "a", [0, 0, 0], 5)]
+    (first, second) = compare([*parts, run("3", "b", **marks([1] * 8))])["arms"]
+    (found,) = [n for n in first["numbers"] if n["n_runs"] == 2]
+    assert (found["value"], found["least"], found["most"]) == (0.5, 0.0, 0.8)
+    assert second["numbers"][0]["against_first"]["value"] == pytest.approx(0.5)
+
+
 def cells(document: dict[str, Any]) -> list[tuple[str, ...]]:
     assert problems(COMPARE, document) == []
     return comparison_sheet(document).rows

@@ -249,7 +249,7 @@ def test_an_accuracy_is_joined_and_flagged():
         assert found["origin"] == "inherited"
         assert found["flags"][0].startswith("accuracy_inherited: ")
         assert problems(NAMED["intelligence"], [found]) == []
-    assert joined_accuracy(scored(20, method="loglik/bytes")).origin == "loglik"
+    assert joined_accuracy(scored(20, method="loglik/bytes")).accuracy.origin == "loglik"
     several = scored(4)
     more = [*several.scores, *(replace(one, point="n4") for one in several.scores)]
     with pytest.raises(UserError, match="run r1 has 2 accuracies: exact, n4 exact"):
