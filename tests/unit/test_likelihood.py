@@ -65,7 +65,7 @@ def test_a_text_is_scored_in_the_second_half_of_each_chunk_as_llama_perplexity_d
     assert with_bos[0].tokens == (1, 101, 102, 103, 104)
     with pytest.raises(UserError, match=r"35 tokens, less than one chunk of 64"):
         loglik.chunks("t", text, 64, None, 0, bos=None)
-    with pytest.raises(UserError, match=r"at most 90000 can be in one run; --set n_items=200"):
+    with pytest.raises(UserError, match=r"at most 90000 can be in one run; --resume --piece 500"):
         loglik.chunks("t", {"t": (0,) * 400_000}, 512, None, 0, bos=None)
 
 
