@@ -173,7 +173,7 @@ def _check(asks: Sequence[Ask]) -> None:
     if len(asks) > MAX_ASKED:
         raise UserError(
             f"{len(asks)} tokens are to be scored, at most {MAX_ASKED} can be in one run",
-            hint="--resume --piece 500 asks 500 items a run, --set chunks=12 the first twelve chunks of a text",
+            hint="--resume --piece 500 asks 500 items a run; of a text --set chunks=12 takes the first twelve chunks",
         )
 
 
