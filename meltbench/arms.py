@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from meltbench.definition import Workload
     from meltbench.engines.prompts import Ask
-    from meltbench.workload import Workload
 
     Item = Mapping[str, Any]
 

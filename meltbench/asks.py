@@ -12,8 +12,8 @@ from meltbench.engines.prompts import FIRST_TURN, LATER_TURNS, Ask
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from meltbench.definition import Workload
     from meltbench.records import Role
-    from meltbench.workload import Workload
 
     Item = Mapping[str, Any]
 

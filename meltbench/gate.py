@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import numpy as np
 
+from meltbench.definition import GATE_HOLD_S
 from meltbench.errors import DeadlineExceeded, LinkLost
-from meltbench.workload import GATE_HOLD_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench import gate as thermal
 from meltbench import glance, supply
+from meltbench.definition import GATE_HOLD_S
 from meltbench.errors import TargetBusy
-from meltbench.workload import GATE_HOLD_S
 
 if TYPE_CHECKING:
     from meltbench.plan import Plan

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from meltbench import factors, models, runners, serving, workload
+from meltbench.definition import ASKED, BY_TOKEN, CHARGE_LIMIT, OF_LANGUAGE, SETTINGS, Workload, no_setting
 from meltbench.engines import Dialect, openai, protocol
 from meltbench.errors import UnknownName, UserError
 from meltbench.measure.likelihood import NORMALISE
@@ -138,7 +139,7 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
     kind = work.workload.kind
     _check_command(spec, kind)
     recipe = definition = engine = model = None
-    if kind in workload.ASKED:
+    if kind in ASKED:
         recipe, definition = runners.load(spec.runner)
         _check_kind(spec.runner, recipe, work)
         _check_place(spec, recipe, known.place.kind)
@@ -148,8 +149,8 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
     given = dict(spec.knobs) | ({"threads": str(spec.threads[0])} if spec.threads else {})
     device, given = factors.of_device(device, given)
     process, given = factors.of_process(device, given) if kind != "idle" else ({}, given)
-    if workload.CHARGE_LIMIT in given and device.gate.soc_percent is None:
-        said = f"{workload.CHARGE_LIMIT}: {spec.device} has no window of charge that could be waited for"
+    if CHARGE_LIMIT in given and device.gate.soc_percent is None:
+        said = f"{CHARGE_LIMIT}: {spec.device} has no window of charge that could be waited for"
         raise UserError(said, hint="leave it out; a profile wants one by soc_percent of its [gate]")
     work, knobs = _settings(given, work, recipe, [*device.factor, *factors.PROCESS], say, spec)
     knobs |= process | ({} if spec.unplug is None else {"unplug": spec.unplug})
@@ -169,7 +170,7 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
         **({"resume": spec.piece} if spec.resume else {}),
         **({} if reference is None else {"reference": [reference.name, reference.sha256]}),
         "runner": None if definition is None or engine is None else [spec.runner, definition.sha256, engine.sha256],
-        "workload": [work.name, work.sha256, work.workload.told()],
+        "workload": [work.name, work.sha256, work.workload.identity()],
         "command": list(spec.command),
         "knobs": knobs,
         "cells": [cell.told() for cell in cells],
@@ -275,7 +276,7 @@ def _with_source(device: Profile, knobs: Mapping[str, Scalar]) -> Profile:
 
 def _check_kind(name: str, recipe: Recipe, work: workload.Loaded) -> None:
     """The runner must do workloads of this kind; one that names none does all that ask a language model."""
-    kinds = workload.OF_LANGUAGE if recipe.kinds is None else recipe.kinds
+    kinds = OF_LANGUAGE if recipe.kinds is None else recipe.kinds
     if work.workload.kind not in kinds:
         raise UserError(
             f"runner {name} does workloads of kind {' or '.join(kinds)}, {work.name} is of kind {work.workload.kind}",
@@ -308,9 +309,9 @@ def _check_recipe(name: str, recipe: Recipe, work: workload.Loaded) -> None:
         )
 
 
-def _wanted(work: workload.Workload) -> set[str]:
+def _wanted(work: Workload) -> set[str]:
     """What a server must know to be asked this."""
-    more = {openai.TOKEN_IDS: work.kind == "grid", openai.LOGPROB: work.kind in workload.BY_TOKEN}
+    more = {openai.TOKEN_IDS: work.kind == "grid", openai.LOGPROB: work.kind in BY_TOKEN}
     more |= {openai.ALLOWED: work.score == "letter", openai.THINKS: work.thinking is not None}
     return {*work.sampling, *(name for name, wanted in more.items() if wanted)}
 
@@ -337,9 +338,9 @@ def _settings(
             knobs[key] = text
         elif key in work.workload.knobs:
             changed[key] = _coerced(key, text)
-        elif key in workload.SETTINGS:
+        elif key in SETTINGS:
             hint = f"known here: {', '.join(work.workload.knobs)}"
-            raise UserError(f"{workload.no_setting(key, work.workload.kind)}; {work.name} is one", hint=hint)
+            raise UserError(f"{no_setting(key, work.workload.kind)}; {work.name} is one", hint=hint)
         else:
             raise UnknownName(f"key of workload {work.name}", key, [*knobs, *work.workload.knobs, *others])
     work = replace(work, workload=replace(work.workload, **changed))
@@ -361,7 +362,7 @@ def _settings(
 
 
 def _coerced(key: str, text: str) -> Any:
-    kind = {field.name: field.type for field in fields(workload.Workload)}[key]
+    kind = {field.name: field.type for field in fields(Workload)}[key]
     parts = tuple(part.strip() for part in text.split(",") if part.strip())
     if kind == "tuple[str, ...]":
         return parts

@@ -19,6 +19,7 @@ from meltbench.collecting import bring_in, discard, index, lengths
 from meltbench.compose import BEFORE_S, check_engine, check_fit, compose, settled
 from meltbench.controller import this_process
 from meltbench.deadline import patiently
+from meltbench.definition import BY_TOKEN
 from meltbench.errors import DeadlineExceeded, DeviceError, LinkLost, MeltbenchError, ModelDamaged
 from meltbench.follow import follow
 from meltbench.gating import Gates
@@ -26,7 +27,6 @@ from meltbench.site import visit
 from meltbench.targets.lease import Lease, holder_of
 from meltbench.ticket import LocalModel, cell_key, refused_ticket
 from meltbench.watch import Interrupts
-from meltbench.workload import BY_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,8 @@ from meltbench.models.hashes import file_sha256
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from meltbench.definition import Workload
     from meltbench.records import Role
-    from meltbench.workload import Workload
 
 _SHAPE = re.compile(r"(?P<name>.{1,200}):(?P<dims>\d{1,9}(?:x\d{1,9}){0,15})", re.ASCII)
 _ENDINGS = (".npy", ".npz")

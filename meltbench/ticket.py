@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import meltbench
+from meltbench.definition import ASKED, BY_TOKEN
 from meltbench.models.header import Said, files_of, read_header, sha256_of_model
 from meltbench.plan import PROTOCOL
 from meltbench.serving import relayed
 from meltbench.spec import Scalar, digest
-from meltbench.workload import ASKED, BY_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,7 +74,7 @@ def cell_key(plan: Plan, facts: Facts, knobs: dict[str, Scalar], model: LocalMod
             "model": None if model is None else model.sha256 or str(model.model.source),
             "engine": None if plan.engine is None else plan.engine.sha256,
             "arguments": None if plan.recipe is None else plan.recipe.arguments,
-            "workload": [plan.work.sha256, plan.work.workload.told()],
+            "workload": [plan.work.sha256, plan.work.workload.identity()],
             "command": list(plan.spec.command),
             "device": facts.identity,
             "os": [facts.os, facts.kernel],

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from meltbench import arms
 from meltbench.asks import item_plays
+from meltbench.definition import Workload
 from meltbench.engines.llama_server import LlamaServer
 from meltbench.engines.prompts import Ask, Sent
 from meltbench.errors import UserError
@@ -22,7 +23,7 @@ from meltbench.measure.digest import Edges, digest
 from meltbench.measure.energy import Rail
 from meltbench.measure.question_costs import question_measures, windows, with_costs
 from meltbench.records import OK, Readings, Request, Score, Series
-from meltbench.workload import Loaded, Workload
+from meltbench.workload import Loaded
 
 ITEMS: tuple[dict[str, Any], ...] = tuple({"id": f"q{n}", "prompt": f"Q{n}?", "answer": str(n)} for n in range(3))
 

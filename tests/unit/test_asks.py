@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltbench import workload
+from meltbench.definition import SAMPLING
 from meltbench.engines.llama_server import LlamaServer
 from meltbench.errors import DefinitionError, UnknownName, UserError
 from meltbench.items import check_conversations, turns
@@ -259,7 +260,7 @@ def test_how_tokens_are_drawn_is_in_the_request_and_a_greedy_one_says_nothing_of
         return found
 
     drawn, greedy = body("melt-conversation"), body("chat")
-    assert {key: drawn[key] for key in workload.SAMPLING} == {
+    assert {key: drawn[key] for key in SAMPLING} == {
         "temperature": 0.9,
         "top_k": 40,
         "top_p": 0.95,

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltbench import glance
+from meltbench.definition import Workload
 from meltbench.errors import DeadlineExceeded, UserError
 from meltbench.gate import MIN_READINGS, Gate, Seen, gated, hottest, wait
 from meltbench.measure.findings import gate_conditions
 from meltbench.readings import READERS
 from meltbench.targets import profile
-from meltbench.workload import Workload
 
 
 def fed(gate: Gate, temperature, until_s: float = 1000.0, every_s: float = 2.0) -> Seen:

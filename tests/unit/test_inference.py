@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltbench import tensors, workload
+from meltbench.definition import Workload
 from meltbench.engines import Process
 from meltbench.engines.inference import Inference
 from meltbench.errors import UserError
@@ -21,7 +22,7 @@ from meltbench.records import Measure, Readings, Request
 WORK = workload.load("infer").workload
 
 
-def with_settings(**settings: Any) -> workload.Workload:
+def with_settings(**settings: Any) -> Workload:
     from dataclasses import replace
 
     return replace(WORK, **settings)
