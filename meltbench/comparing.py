@@ -238,7 +238,7 @@ def _by_item(records: Sequence[RunRecord], name: str) -> dict[tuple[str, str], f
         for score in record.scores:
             if name == "accuracy" and score.correct is not None:
                 held.setdefault((score.item, score.point), []).append(score.correct)
-            elif name == "perplexity" and score.value is not None and score.n:
+            elif name == "perplexity" and score.method == "nll" and score.value is not None and score.n:
                 held.setdefault((score.item, score.point), []).append(-score.value / score.n)
     return {key: math.fsum(values) / len(values) for key, values in held.items()}
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from meltbench.workload import Loaded
 
 ENGINE, RELAY = "engine", "relay"
+_PREPARES = "reference"
 _JOURNAL_BYTES = 256 << 20
 # What a run of hours may add: a fast engine's tokens come to 300 kB a second, the samples of a machine to 50.
 _CIRCLE_BYTES_PER_S = 512_000
@@ -304,7 +305,8 @@ def _execute(
         parts = plan.work.parts or len(command.asks)
         deadline_s = min(_READY_S + 3 * plan.work.workload.timeout_s * parts, _MAX_PROGRAM_S)
         words = _command(plan, knobs, {"model": model.at, **_cut(plan.work), **command.words})
-        job.execute(ENGINE, deadline_s, *words, **factors.limits(knobs))
+        # What only prepares the ground, such as a model of reference, is not the engine under test.
+        job.execute(ENGINE if command.asks else _PREPARES, deadline_s, *words, **factors.limits(knobs))
         measured_s += deadline_s
     return [asdict(ask) for command in commands for ask in command.asks], measured_s
 

@@ -94,6 +94,8 @@ def _grouped(records: Sequence[RunRecord]) -> Groups:
     groups: Groups = {}
     for record in records:
         for one in record.scores:
+            if one.method == "kld":  # it is of another model's answers as much as of this one's
+                continue
             of_runs = groups.setdefault((one.point, one.method), {each.run_id: [] for each in records})
             of_runs[record.run_id].append(one)
     return dict(sorted(groups.items()))

@@ -39,8 +39,8 @@ def runner_folders() -> list[Path]:
     for name, one in _found(RUNNERS).items():
         try:
             spec = importlib.util.find_spec(one.value)
-        except (ImportError, ValueError) as error:
-            raise _broken(name, one, str(error)) from None
+        except Exception as error:  # noqa: BLE001  to find a package within another runs the other's own code
+            raise _broken(name, one, f"{type(error).__name__}: {error}") from None
         if spec is None or not spec.submodule_search_locations:
             raise _broken(name, one, f"{one.value} is no package that is installed")
         folders += [Path(place) for place in spec.submodule_search_locations]

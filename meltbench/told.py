@@ -90,8 +90,8 @@ def told_of(ticket: dict[str, Any], journal: Journal) -> Told:
         settings = ticket["knobs"] | {"model": (ticket["model"] or {}).get("file")}
         found = speak.requests(list(asks.values()), processes, settings)
         # Where a program answers just what it was asked, one after the other.
-        alike = ticket["runner"]["mode"] == "in-process" and len(found) == len(asks)
-        of_request = dict(zip((one.index for one in found), asks.values(), strict=True)) if alike else {}
+        in_order = ticket["runner"]["mode"] == "in-process"
+        of_request = dict(zip((one.index for one in found), asks.values(), strict=False)) if in_order else {}
         loaded_ns = speak.loaded_ns(processes)
     else:
         pairs = list(_answers(speak, asks, journal))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from meltbench.engines.prompts import Ask
     from meltbench.records import Request
 
+_LEAST = -1e4  # nats: e to that is no double any more
 _BIAS = 1000  # in logits: of no model are two so far apart
 
 
@@ -56,6 +57,8 @@ def read(ask: Ask, request: Request, answer: Answer) -> Request:
         or logprob > 1e-6
     ):
         return replace(request, status="garbage", detail=f"{str(logprob)[:20]} is no log-probability")
+    if logprob < _LEAST:  # llama.cpp says the least float for a probability that underflowed
+        return replace(request, status="garbage", detail="the probability underflowed: nobody knows its logarithm")
     n_in = said.get("tokens_evaluated")
     if n_in != ask.n_in or not isinstance(n_in, int):
         detail = f"asked {ask.n_in} prompt tokens, the engine saw {str(n_in)[:20]}"

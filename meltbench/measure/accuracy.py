@@ -47,7 +47,9 @@ def accuracy_measures(
 
 
 def _of_point(scores: Sequence[Score], point: str) -> list[Measure]:
-    return [_accuracy(scores, point), *_best(scores, point), *repeat_measures(scores, point)]
+    return [
+        _accuracy(scores, point), _unparsed(scores, point), *_best(scores, point), *repeat_measures(scores, point)
+    ]  # fmt: skip
 
 
 def _best(scores: Sequence[Score], phase: str) -> list[Measure]:
@@ -84,11 +86,11 @@ def _mean(
     )
 
 
-def _unparsed(scores: Sequence[Score]) -> Measure:
+def _unparsed(scores: Sequence[Score], phase: str = "run") -> Measure:
     known = [score for score in scores if score.correct is not None]
     method = "answers that nothing could be read out of; they count as wrong"
     values, items = [float(not score.parsed) for score in known], [score.item for score in known]
-    return _mean("unparsed", values, "run", method, len(scores) - len(known), items)
+    return _mean("unparsed", values, phase, method, len(scores) - len(known), items)
 
 
 def _of_text(scores: Sequence[Score]) -> list[Measure]:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Literal
 
-from meltbench.engines.checks import THOUGHT
+from meltbench.engines.checks import THINK, THOUGHT
 from meltbench.records import Score
 
 if TYPE_CHECKING:
@@ -115,8 +115,12 @@ def alike(method: str, one: str, other: str) -> bool:
 
 
 def extract(method: Method, answer: str) -> str | None:
-    """What of an answer counts, None where there is nothing of the kind. What was thought before it does not."""
-    return _EXTRACT[method](answer[:_MAX_CHARS].rpartition(THOUGHT)[2])
+    """What of an answer counts, None where there is nothing of the kind. What was thought before it does not, nor what
+    was only thought, where the answer was cut off before it began."""
+    _, ended, said = answer.rpartition(THOUGHT)
+    if not ended and answer.lstrip().startswith(THINK):
+        return None
+    return _EXTRACT[method](said[:_MAX_CHARS])
 
 
 def is_right(method: Method, found: str, gold: str) -> bool:

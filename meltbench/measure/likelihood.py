@@ -119,7 +119,7 @@ def _right(item: Scored, found: Sequence[Sequence[float]], way: Normalise) -> fl
         top = max(sums)
         weights = [math.exp(one - top) for one in sums]
         return math.fsum(weights[at] for at in item.true) / math.fsum(weights)
-    return float(_likeliest(item, found, way) == item.answer)
+    return float(_likeliest(item, found, way) in (item.true or (item.answer,)))
 
 
 def _likeliest(item: Scored, found: Sequence[Sequence[float]], way: Normalise) -> int:

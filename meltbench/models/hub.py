@@ -26,6 +26,7 @@ _MEMBER = re.compile(r"[A-Za-z0-9_][\w.+-]{0,199}\Z", re.ASCII)
 _DENIED = "set HF_TOKEN to a token that may read it, or check the name"
 _MAX_LISTING_BYTES = 8 << 20
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_CODE = re.compile(r"\.(so(\.\d+)*|dylib|dll|exe|py|pyc|sh|wasm)\Z", re.ASCII | re.IGNORECASE)
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf\Z")
 
 
@@ -81,7 +82,7 @@ def only_gguf(repo: str, revision: str = "main") -> str:
 
 def members(listed: Listing, folder: str) -> tuple[Listed, ...]:
     """Return the files that lie in ``folder`` itself ("" is the top), by their names in it: no texts for people, none
-    that is hidden, none of a folder below.
+    that is hidden, none of a folder below, and nothing that could be run: code of a stranger's is never fetched.
 
     FetchError where there are too many, or one whose name could be anything.
     """
@@ -89,6 +90,7 @@ def members(listed: Listing, folder: str) -> tuple[Listed, ...]:
     found = [replace(one, name=one.name[len(prefix) :]) for one in listed.files if one.name.startswith(prefix)]
     found = [one for one in found if "/" not in one.name and not one.name.startswith(".")]
     found = [one for one in found if not one.name.lower().endswith((".md", ".png", ".jpg", ".pdf"))]
+    found = [one for one in found if not _CODE.search(one.name)]
     if len(found) > MAX_FILES:
         raise FetchError(f"{len(found)} files are in one folder of the hub, at most {MAX_FILES} can be a model")
     for one in found:

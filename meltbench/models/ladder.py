@@ -76,6 +76,8 @@ def _rung(model: Model, source: Path, head: Gguf, kind: str, name: str, path: Pa
     if there := _is_there(model, head, kind, path):
         made = made_of(head, path, kind)
     else:
+        if path.exists() and not known:
+            raise UserError(f"{path} is there already, and not ours", hint="give another --out, or move it away")
         told = partial(watch.fetched, what=f"requantising to {kind}")
         made = requantise(source, model.name, kind, path, told)
     if made.fell_back:

@@ -61,7 +61,7 @@ def fetched(wanted: HubFile, option: str, say: Callable[[str], None] | None = No
         except FetchError as error:
             raise FetchError(
                 f"{wanted.repo} cannot be fetched: {error.message}",
-                hint=f"download {remote.url} by other means and give it: {option}",
+                hint=f"download {_page(wanted)} by other means and give it: {option}",
             ) from error
         sha256 = sha256_of(part)
         if (known := pinned(source)) is not None and known != sha256:
@@ -76,6 +76,11 @@ def fetched(wanted: HubFile, option: str, say: Callable[[str], None] | None = No
         target.parent.mkdir(parents=True, exist_ok=True)
         part.replace(target)
         return target
+
+
+def _page(wanted: HubFile) -> str:
+    """Its address, for a person: without what a password may be in."""
+    return hub.page(f"datasets/{wanted.repo}", wanted.revision, wanted.file)
 
 
 def _kept(folder: Path, source: str, name: str) -> Path | None:

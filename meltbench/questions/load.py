@@ -12,6 +12,7 @@ from meltbench.models.hashes import file_sha256
 from meltbench.questions.fetch import HubFile, fetched
 from meltbench.questions.recipes import RECIPES
 from meltbench.questions.rows import Lacking, read_rows
+from meltbench.records import SPANS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     Item = dict[str, Any]
 
 MAX_ITEMS = 100_000
+_MAX_GROUP = 60
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _found(data: Data, file: str | None, path: str | None, option: str, say: Cal
 
 
 def _items(data: Data, path: Path, most: int | None) -> list[Item]:
-    rows = read_rows(path, None if data.recipe == "text" else most)
+    rows = read_rows(path, None if data.recipe == "text" else min(most or MAX_ITEMS + 1, MAX_ITEMS + 1))
     if len(rows) > MAX_ITEMS and data.recipe != "text":
         raise UserError(f"{path} has more than {MAX_ITEMS} rows", hint="--set n_items=1000 takes the first thousand")
     items = []
@@ -149,4 +151,11 @@ def _whole(item: Item, before: str, number: int) -> Item:
         kept["prompt"] = head + kept["prompt"]
     if head and "prompts" in kept:
         kept["prompts"] = [head + one for one in kept["prompts"]]
+    kept["group"] = _group(str(item.get("group", "")))
     return {"id": str(number), **kept}
+
+
+def _group(name: str) -> str:
+    """A group as it can stand beside the phases of a run, whose names it must not have."""
+    plain = "".join(c if c.isprintable() else " " for c in name)[:_MAX_GROUP].strip()
+    return f"group {plain}" if plain in SPANS else plain

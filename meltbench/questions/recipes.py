@@ -167,6 +167,8 @@ def _within(gold: int, choices: list[str]) -> int:
 
 def _gold(row: Row, name: str, choices: list[str]) -> int:
     said = text(row, name).strip()
+    if isinstance(field(row, name), int):  # a number is a place, also where the choices are numbers
+        return int(said)
     if said in choices:
         return choices.index(said)
     if len(said) == 1 and said.upper() in LETTERS:

@@ -40,10 +40,11 @@ def rich_table(sheet: Sheet) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title=sheet.title or None, title_justify="left", title_style="bold")
+    title = escape(printable(sheet.title)) or None
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
     for column in sheet.columns:
         table.add_column(
-            column.heading,
+            escape(printable(column.heading)),
             justify="right" if column.right else "left",
             no_wrap=column.whole,
             overflow="fold",
@@ -57,7 +58,7 @@ def rich_table(sheet: Sheet) -> Table:
 def markdown(sheet: Sheet) -> str:
     """The sheet as a GitHub-flavoured table, its title a line in bold above it."""
     lines = [f"**{_cell(sheet.title)}**", ""] if sheet.title else []
-    lines.append(f"| {' | '.join(column.heading or ' ' for column in sheet.columns)} |")
+    lines.append(f"| {' | '.join(_cell(column.heading) or ' ' for column in sheet.columns)} |")
     lines.append(f"|{'|'.join('---:' if column.right else '---' for column in sheet.columns)}|")
     lines += [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in sheet.rows]
     return "\n".join(lines) + "\n"

@@ -20,6 +20,7 @@ import urllib.parse
 
 KEY = "MELTBENCH_API_KEY"
 MASK = b"***"
+MIN_KEY = 8
 TIMEOUT_S = 600.0
 ASKING_S = 10.0  # of a GET: whether anybody is there
 PIECE = 1 << 16
@@ -62,7 +63,8 @@ def text_of(body: bytes) -> str:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             continue  # what is wrong with an event is for whoever reads the recorded answer
         found += [part for part in parts if isinstance(part, str)]
-    return "".join(found)
+    # A character may come in two halves, one an event.
+    return "".join(found).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -124,7 +126,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _pass_on(self, answer):
         self.send_response_only(answer.status)
-        self.send_header("Content-Type", "".join(c for c in answer.getheader("Content-Type", "") if c.isprintable()))
+        kind = "".join(c for c in answer.getheader("Content-Type", "") if c.isprintable())
+        self.send_header("Content-Type", kind.replace(self.key, MASK.decode()) if self.key else kind)
         self.send_header("Transfer-Encoding", "chunked")
         self.send_header("Connection", "close")
         self.end_headers()
@@ -163,8 +166,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _complain(self, error):
         """Into the engine's log, without the key."""
         said = " ".join(f"{type(error).__name__}: {error}".split()) if isinstance(error, Exception) else error
-        said = said[:300]
-        said = said.replace(self.key, MASK.decode()) if self.key else said
+        said = (said.replace(self.key, MASK.decode()) if self.key else said)[:300]
         print(f"relay: {said}", file=sys.stderr, flush=True)
         return said
 
@@ -193,6 +195,10 @@ def main():
     key = os.environ.get(KEY, "").strip()
     if not key.isascii() or not key.isprintable():
         sys.exit(f"relay: {KEY} is no key: it has letters that no header can carry")
+    if key and len(key) < MIN_KEY:
+        # Masked wherever it stands, so short a word would take parts out of the answers.
+        said = "a server that takes any key takes a longer one"
+        sys.exit(f"relay: {KEY} has {len(key)} letters, at least {MIN_KEY} are needed: {said}")
     handler = functools.partial(Handler, urllib.parse.urlsplit(given.upstream), count, key)
     http.server.ThreadingHTTPServer(("127.0.0.1", given.port), handler).serve_forever()
 

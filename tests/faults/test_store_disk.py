@@ -131,7 +131,7 @@ def test_a_flipped_byte_in_any_file_is_found_and_named(tmp_path):
     store = store_at(tmp_path, runs=2)
     run_id = store.run_ids()[1]
     files = [path for path in sorted((store.runs_dir / run_id).rglob("*")) if path.is_file()]
-    assert len(files) == 13
+    assert len(files) == 14
     for path in files:
         raw = path.read_bytes()
         for place in {0, len(raw) // 3, len(raw) // 2, len(raw) - 1}:

@@ -16,7 +16,7 @@ from test_run import WATTS, made_machine  # noqa: F401  (the fixture of a machin
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("default_model")]
 FAST = ("--set", "idle_s=0.3", "--set", "threads=1")
-TEXT = Path(__file__).parents[2] / "docs" / "measuring.md"
+TEXT = Path(__file__).parents[2] / "LICENSE"  # of our texts the one that never changes
 # Endings of which one is far likelier than the others, whatever rounds a logit.
 CHOICES = [
     ("The capital of France is the city of", ["Paris.", "concrete.", "seventeen."], 0),
@@ -61,17 +61,17 @@ def test_the_likeliest_choice_is_the_same_over_the_server_and_by_llama_perplexit
 
 
 def test_a_perplexity_is_that_of_llama_perplexity(bench: Bench) -> None:
-    common = ("--workload", "wikitext-2", "--set", f"data={TEXT}", "--set", "chunk=128", "--set", "chunks=3")
+    common = ("--workload", "wikitext-2", "--set", f"data={TEXT}", "--set", "chunk=256", "--set", "chunks=3")
     stock = ("--engine", str(stock_folder()))
     (served,) = bench.json("run", *common, *stock, *FAST)
     (native,) = bench.json("run", *common, "--runner", "llama-perplexity", *stock, *FAST)
     ours, theirs = (measured(run)["perplexity"] for run in (served, native))
-    assert (ours["n"], theirs["n"]) == (3 * 63, 3 * 63)
+    assert (ours["n"], theirs["n"]) == (3 * 127, 3 * 127)
     assert ours["value"] == pytest.approx(theirs["value"], rel=0.01)
-    assert ours["u_k2"] == pytest.approx(theirs["u_k2"], rel=0.1)
+    assert ours["u_k2"] == pytest.approx(theirs["u_k2"], rel=0.3)  # of three chunks
     for one, other in zip(served["scores"], native["scores"], strict=True):
         assert one["item"] == other["item"]
-        assert one["value"] == pytest.approx(other["value"], rel=0.03)
+        assert one["value"] == pytest.approx(other["value"], rel=0.05)
 
 
 def test_a_model_diverges_from_itself_by_nothing(bench: Bench) -> None:

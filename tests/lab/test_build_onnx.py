@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import typer
+from cli import heed_interrupts
 from jsoncheck import NAMED, problems
 from onnx_kit import HERE, TINY, Server, copied, need_runtime
 from typer.testing import CliRunner
@@ -163,7 +164,9 @@ def test_ctrl_c_ends_the_builder_and_leaves_nothing(stand_in: Path, tmp_path: Pa
         "with Terminal() as watch: build(sys.argv[1], Path(sys.argv[2]), 'int4', 'cpu', watch)"
     )
     words = [sys.executable, "-c", code, str(smol), str(tmp_path / "made")]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_interrupts
+    )
     until = time.monotonic() + 60
     while not (smol / "pid").is_file() or not (smol / "pid").read_text():
         assert time.monotonic() < until

@@ -292,7 +292,7 @@ def test_the_group_still_lists_and_its_help_has_an_example() -> None:
     meltbench = [sys.executable, "-m", "meltbench", "runners"]
     assert "llama-bench" in subprocess.check_output(meltbench, text=True)
     listed = json.loads(subprocess.check_output([*meltbench, "--json"], text=True))
-    assert problems(NAMED["definitions"], listed) == []
+    assert problems(NAMED["runners"], listed) == []
     shown = " ".join(subprocess.check_output([*meltbench, "build", "--help"], text=True).split())
     assert "Example: meltbench runners build llamacpp --target aarch64-linux --cpu dotprod" in shown
 

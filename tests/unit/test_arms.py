@@ -98,6 +98,9 @@ def test_thinking_is_switched_by_the_template_and_its_words_are_told_apart() -> 
     assert found.answer == "<think>3 or 4?</think>It is 4"
     (score,) = scores([replace(found, role="timed")], {0: replace(play.asks[0], answer="3")}, "number")
     assert (score.extracted, score.correct) == ("4", 0.0)  # what it only thought of is no answer
+    cut = replace(found, role="timed", answer="<think>3 or 4? 4")  # a budget that ended before its answer began
+    (score,) = scores([cut], {0: replace(play.asks[0], answer="4")}, "number")
+    assert (score.parsed, score.correct) == (False, 0.0)
 
 
 def request(index: int, answer: str, t0: int, t1: int, **more: Any) -> Request:
@@ -142,7 +145,10 @@ def test_ways_have_accuracies_of_their_own_and_the_run_has_none() -> None:
         replace(voting(["7"]), point="n1", requests="9"),
     ]
     found = {(one.name, one.phase): one.value for one in accuracy_measures(made)}
-    assert found == {("accuracy", "n3"): 0.5, ("best_of_n", "n3"): 1.0, ("accuracy", "n1"): 1.0}
+    assert found == {
+        ("accuracy", "n3"): 0.5, ("unparsed", "n3"): 0.0, ("best_of_n", "n3"): 1.0,
+        ("accuracy", "n1"): 1.0, ("unparsed", "n1"): 0.0,
+    }  # fmt: skip
 
 
 def rail(watts: float, seconds: int) -> Rail:

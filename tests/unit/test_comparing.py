@@ -95,6 +95,14 @@ def test_a_ladder_is_one_table_with_perplexities_paired_by_chunk() -> None:
     assert rows[2][5] == "—"
 
 
+def test_a_divergence_from_a_reference_is_no_part_of_a_perplexity() -> None:
+    records = [run(f"r{n}", model, **text([2.0, 3.0 + n])) for n, model in enumerate(("q8", "q4"))]
+    kld = [Score(f"chunk{n}", "kld", None, True, value=5.0, n=255, requests="0") for n in range(2)]
+    with_kld = [replace(one, scores=[*one.scores, *kld]) for one in records]
+    first, second = (compare(these)["arms"][1]["numbers"][0]["against_first"]["value"] for these in (records, with_kld))
+    assert first == second == pytest.approx(math.exp(0.5))
+
+
 def test_accuracies_are_paired_by_item_and_shown_as_a_difference() -> None:
     one, other = [1] * 30 + [0] * 10, [1] * 26 + [0] * 4 + [0] * 9 + [1]
     document = compare([run("r1", "a", **marks(one)), run("r2", "b", **marks(other))])

@@ -104,6 +104,8 @@ def test_the_likeliest_choice_depends_on_what_it_is_divided_by() -> None:
     }
     two_true = replace(scored, true=(0, 2))
     (mass,) = gathered([two_true], said, "mass").scores
+    likeliest_is_true = replace(scored, answer=0, true=(0, 1))
+    assert gathered([likeliest_is_true], said, "none").by_way["none"] == [1.0]
     weights = [math.exp(-4), math.exp(-3.9), math.exp(-10)]
     assert mass.correct == pytest.approx((weights[0] + weights[2]) / sum(weights))
 
@@ -200,6 +202,7 @@ def test_the_token_is_forced_and_its_own_probability_read() -> None:
         (GOOD | {"completion_probabilities": []}, "garbage", "it tells of no token"),
         (GOOD | {"completion_probabilities": [{"id": 9, "logprob": 3.5}]}, "garbage", "3.5 is no log-probability"),
         (GOOD | {"completion_probabilities": [{"id": 9, "logprob": "x"}]}, "garbage", "x is no log-probability"),
+        (GOOD | {"completion_probabilities": [{"id": 9, "logprob": -3.4e38}]}, "garbage", "underflowed"),
         (GOOD | {"tokens_evaluated": 7}, "wrong_n_in", "asked 2 prompt tokens, the engine saw 7"),
         (GOOD | {"tokens_evaluated": True}, "wrong_n_in", "the engine saw True"),
         ([], "garbage", "no token"),

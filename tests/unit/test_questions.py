@@ -168,6 +168,18 @@ def test_a_row_that_lacks_something_is_told_with_its_number_and_what_it_has(tmp_
         load_set(Data("hellaswag"), "hellaswag", unlabelled, None, 0, None)
 
 
+def test_a_right_answer_that_is_a_number_is_a_place_also_among_numbers() -> None:
+    row = ROWS["mmlu"] | {"choices": ["1", "2", "3", "4"], "answer": 1}
+    assert RECIPES["mmlu"](row, {})["answer"] == 1
+    assert RECIPES["mmlu"](row | {"answer": "1"}, {})["answer"] == 0  # as text it is the choice
+
+
+def test_a_group_never_has_the_name_of_a_phase(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "answer": "b", "group": name} for name in ("run", "x\x1b[2Jy", "z" * 99)]
+    found = load_set(Data("fields"), "own", written(tmp_path / "q.jsonl", rows), None, 0, None)
+    assert [item["group"] for item in found.items] == ["group run", "x [2Jy", "z" * 60]
+
+
 def test_a_set_of_ones_own_is_read_by_naming_its_fields(tmp_path: Path) -> None:
     rows = [
         {"frage": "Welche?", "optionen": ["rot", "blau"], "loesung": said, "nr": n, "fach": "farben"}
