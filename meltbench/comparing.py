@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meltbench import factors
+from meltbench.analysis.sameness import workload_settings
 from meltbench.analysis.stats import Estimate, missing, paired_accuracy, paired_mean, ratio_of_arms
 from meltbench.errors import UserError
 from meltbench.measure.total import TOTAL
@@ -80,13 +81,50 @@ def compare(records: Sequence[RunRecord]) -> dict[str, Any]:
 
 def _arms(records: Sequence[RunRecord]) -> list[Arm]:
     """In order of appearance; what is the same of all is not told."""
-    rows = [_about(record) for record in records]
+    rows = [_about(record) | more for record, more in zip(records, _unlike_settings(records), strict=True)]
     names = dict.fromkeys(name for row in rows for name in row)  # one engine has knobs that another has not
     told = [name for name in names if len({row[name] for row in rows if name in row}) > 1]
     groups: dict[tuple[tuple[str, str], ...], list[RunRecord]] = {}
     for record, row in zip(records, rows, strict=True):
         groups.setdefault(tuple((name, row.get(name, "")) for name in told), []).append(record)
     return [Arm(about, tuple(group)) for about, group in groups.items()]
+
+
+def _unlike_settings(records: Sequence[RunRecord]) -> list[dict[str, str]]:
+    """What each run's workload, or its device, was set to otherwise than others of the same name; and by which file a
+    model or an engine is not the one of its name."""
+    out: list[dict[str, str]] = [{} for _ in records]
+    for part in (_workload_part, _device_part, _model_part, _engine_part):
+        groups: dict[str, list[int]] = {}
+        told = [part(record) for record in records]
+        for at, (group, _) in enumerate(told):
+            groups.setdefault(group, []).append(at)
+        for mine in groups.values():
+            keys = {key for at in mine for key in told[at][1]}
+            for key in sorted(keys):
+                if len({str(told[at][1].get(key)) for at in mine}) > 1:
+                    for at in mine:
+                        out[at][key] = str(told[at][1].get(key, "not set"))
+    return out
+
+
+def _workload_part(record: RunRecord) -> tuple[str, dict[str, Any]]:
+    return str(record.manifest["workload"]["name"]), workload_settings(record.manifest)
+
+
+def _device_part(record: RunRecord) -> tuple[str, dict[str, Any]]:
+    made = (record.manifest.get("conditions") or {}).get("settings") or {}
+    return "", {key: one.get("used") if isinstance(one, dict) else one for key, one in made.items()}
+
+
+def _model_part(record: RunRecord) -> tuple[str, dict[str, Any]]:
+    model = record.manifest.get("model") or {}
+    return str(model.get("name")), {"model file": str(model.get("sha256"))[:8]}
+
+
+def _engine_part(record: RunRecord) -> tuple[str, dict[str, Any]]:
+    runner = record.manifest["runner"]
+    return f"{runner.get('engine')} {runner.get('version')}", {"engine file": str(runner.get("sha256"))[:8]}
 
 
 def _about(record: RunRecord) -> dict[str, str]:

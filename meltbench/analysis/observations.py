@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from meltbench.analysis.edgereasoning import Observation
 from meltbench.analysis.intelligence import Meter, Query
+from meltbench.errors import UserError
 from meltbench.measure.energy import GAIN_LIMIT
 from meltbench.measure.per_request import overlapping
 from meltbench.measure.total import TOTAL
@@ -116,6 +117,12 @@ def meter_of(records: Sequence[RunRecord]) -> Meter:
     its class. The baseline's is half of what idling before and after differ, with what each is unsure by itself.
     """
     totals = [m for record in records if (m := total_energy(record)) is not None]
+    kinds = sorted({f"{m.scope} (class {m.klass})" for m in totals if m.value is not None})
+    if len(kinds) > 1:
+        said = " and ".join(kinds)
+        raise UserError(
+            f"the energies of these runs are of {said}: they do not cover the same", hint="name runs of one"
+        )
     gains = [_gain_u(m) for m in totals]
     baselines = [_baseline(record, gain) for record, gain in zip(records, gains, strict=False)]
     spreads = [one[1] for one in baselines if one is not None]

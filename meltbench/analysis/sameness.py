@@ -27,6 +27,10 @@ _PARTS = (
 _OF_WORKLOAD = (("workload", ("workload", "sha256"), ("workload", "name")),)
 # Settled by the workload or the moment: room for its longest context, what the page cache held.
 _FREE_KNOBS = ("ctx", "ctx_all", "load")
+_OF_DEFINITION = (
+    *("name", "sha256", "title", "version", "cite", "items", "questions", "data", "examples", "inputs"),
+    *("gate_timeout_s", "charge_timeout_s", "timeout_s"),  # bounds of waiting, which end a run or change nothing
+)
 _SHOWN = 4
 
 
@@ -42,12 +46,15 @@ def differences(manifests: Sequence[Manifest], *, workload: bool) -> list[str]:
         if len(held) > 1:
             names = list(held.values()) if len({*held.values()}) == len(held) else [key[:12] for key in held]
             found.append(_said(word, names))
-    for word, part in (("knobs", "knobs"), ("settings", "settings")):
+    parts = [("knobs", "knobs"), ("settings", "settings")]
+    if workload and len({str(_at(one, ("workload", "sha256"))) for one in manifests}) == 1:
+        parts.append(("workload", "workload"))  # of two workloads the settings have nothing in common
+    for word, part in parts:
         settings = [_settings(one, part) for one in manifests]
         for name in sorted({name for one in settings for name in one} - {*_FREE_KNOBS}):
             values = list(dict.fromkeys(str(one.get(name, "not set")) for one in settings))
             if len(values) > 1:
-                found.append(_said(name if word == "knobs" else f"setting {name}", values))
+                found.append(_said(f"setting {name}" if word == "settings" else name, values))
     return found
 
 
@@ -59,9 +66,17 @@ def demand_same(manifests: Sequence[Manifest], *, workload: bool, hint: str) -> 
         raise UserError(f"these {len(manifests)} runs are not to be taken together: they differ in {shown}", hint=hint)
 
 
+def workload_settings(manifest: Manifest) -> dict[str, Any]:
+    """What a run's workload was told, beside its definition and the files that its hash covers."""
+    told = manifest.get("workload")
+    return {k: v for k, v in told.items() if k not in _OF_DEFINITION} if isinstance(told, dict) else {}
+
+
 def _settings(manifest: Manifest, part: str) -> Mapping[str, Any]:
     if part == "knobs":
         return manifest.get("knobs") or {}
+    if part == "workload":
+        return workload_settings(manifest)
     made = (manifest.get("conditions") or {}).get("settings") or {}
     return {name: one.get("used") if isinstance(one, dict) else one for name, one in made.items()}
 

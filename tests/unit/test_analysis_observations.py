@@ -164,3 +164,18 @@ def test_many_differences_are_counted():
     assert differences([manifest(f"r{n}", knobs={"threads": n}) for n in range(6)], workload=False) == [
         "threads (0, 1, 2, 3 and 2 more)"
     ]
+
+
+def test_a_setting_of_the_workload_keeps_runs_apart_and_a_files_place_does_not():
+    about = [manifest("r1"), manifest("r2")]
+    for one, shots, path in zip(about, (0, 5), ("a.jsonl", "b.jsonl"), strict=True):
+        one["workload"] = {"name": "gsm8k", "sha256": "w1", "kind": "generate", "shots": shots, "data": path}
+    assert differences(about, workload=True) == ["shots (0, 5)"]
+    assert differences(about, workload=False) == []
+
+
+def test_energies_of_two_scopes_are_not_averaged():
+    runs = [record(run_id) for run_id in ("r1", "r2")]
+    other = [replace(m, scope="wall", klass="A") for m in runs[1].measures]
+    with pytest.raises(UserError, match=r"soc \(class B\) and wall \(class A\): they do not cover the same"):
+        meter_of([runs[0], replace(runs[1], measures=other)])

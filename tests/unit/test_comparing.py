@@ -246,3 +246,15 @@ def test_what_is_of_the_engine_is_told_once_however_many_workloads_there_are() -
     names = [(column["name"], column["workload"]) for column in compare(runs)["columns"]]
     assert names.count(("load_s", "quick")) == names.count(("peak_rss_bytes", "quick")) == 1
     assert ("load_s", "smoke") not in names
+
+
+def test_other_settings_and_other_files_of_one_name_are_arms_of_their_own() -> None:
+    records = [run("r1", values=rate(80)), run("r2", values=rate(81))]
+    for one, shots, sha, governor in zip(records, (0, 5), ("aaaa", "bbbb"), ("performance", "powersave"), strict=True):
+        one.manifest["workload"]["shots"] = shots
+        one.manifest["model"]["sha256"] = sha
+        one.manifest["conditions"] = {"settings": {"governor": {"used": governor}}}
+    assert [arm["about"] for arm in compare(records)["arms"]] == [
+        {"shots": "0", "governor": "performance", "model file": "aaaa"},
+        {"shots": "5", "governor": "powersave", "model file": "bbbb"},
+    ]
