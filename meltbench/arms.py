@@ -53,12 +53,17 @@ def groups(asks: Sequence[Ask], work: Workload, seed: int) -> list[tuple[list[As
     rng = random.Random(seed)  # noqa: S311  (a workload must repeat; nothing here is secret)
     out: list[tuple[list[Ask], int]] = []
     for point, budget, n in of(work):
-        for _ in range(work.repeat):
+        for number in range(work.repeat):
             for ask in rng.sample(list(asks), len(asks)):
                 one = replace(_within(ask, budget, soft=work.soft), point=named(ask.point, point))
                 vote = len(out) if n > 1 else None
-                out.append(([replace(one, seed=(seed + k) % 2**31, vote=vote) for k in range(n)], n))
+                out.append(([replace(one, seed=own_seed(seed, number, k), vote=vote) for k in range(n)], n))
     return out
+
+
+def own_seed(seed: int, number: int, k: int = 0) -> int:
+    """The seed of the k-th answer to a question in a pass: of two runs, passes or answers no two are the same."""
+    return random.Random(f"{seed}/{number}/{k}").randrange(2**31)  # noqa: S311
 
 
 def _within(ask: Ask, budget: int | None, *, soft: bool) -> Ask:

@@ -49,7 +49,7 @@ def item_plays(items: Sequence[Item], work: Workload, seed: int) -> list[Play]:
     warm = [_ask(items[i % len(items)], work, seed, "warmup") for i in range(work.warmup * max(levels))]
     passes = [
         [
-            _ask(item, work, (seed + k * bool(work.temperature)) % 2**31, "timed")
+            _ask(item, work, arms.own_seed(seed, k) if work.temperature else seed, "timed")
             for k in range(work.repeat)
             for item in rng.sample(items, len(items))
         ]

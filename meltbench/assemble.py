@@ -33,6 +33,7 @@ from meltbench.measure.own_cpu import Life
 from meltbench.measure.phases import phases
 from meltbench.measure.screening import Screen, most_w
 from meltbench.measure.sustained import power_windows
+from meltbench.measure.total import TOTAL
 from meltbench.measure.validity import reason, state
 from meltbench.plan import ENERGY_SOURCE
 from meltbench.probe.journal import Journal
@@ -103,7 +104,8 @@ def _of_questions(record: RunRecord) -> list[Measure]:
         return []
     from meltbench.efficiency import run_measures  # it loads what runs without questions have no use for
 
-    return [*question_measures(record.scores), *run_measures(record)]
+    total = next((m for m in record.measures if (m.name, m.phase, m.source) == ("energy_j", "run", TOTAL)), None)
+    return [*question_measures(record.scores, total), *run_measures(record)]
 
 
 def assemble_refused(ticket: dict[str, Any], code: str, why: str) -> RunRecord:

@@ -145,7 +145,9 @@ class Workload:
 
     def identity(self) -> dict[str, Any]:
         """What of it must be equal for two runs to be alike; of files what they hold, which is in the items' hash."""
-        return {key: value for key, value in self.told().items() if key not in ("data", "examples", "inputs")}
+        return {
+            key: value for key, value in self.told().items() if key not in ("data", "examples", "inputs", "reference")
+        }
 
     def told(self) -> dict[str, Any]:
         """As JSON-ready data, without what is as if nobody had said it."""

@@ -307,6 +307,21 @@ def _check_recipe(name: str, recipe: Recipe, work: workload.Loaded) -> None:
             f"runner {name} asks without a pause and takes the best token, {work.name} wants it otherwise",
             hint="--runner llamacpp, or leave out pause_s, temperature and repeat_penalty",
         )
+    if recipe.mode == "in-process" and (held := _held(work)):
+        said = f"runner {name} lets a model say what it likes, {work.name} has {held}"
+        raise UserError(said, hint="--runner llamacpp, or leave that out")
+    if recipe.mode == "bench" and work.workload.normalise == "mass":
+        said = f"runner {name} takes the likeliest choice by tokens, {work.name} wants a share of probability"
+        raise UserError(said, hint="--runner llamacpp")
+
+
+def _held(work: workload.Loaded) -> str:
+    """What of a workload bounds an answer beside its length; empty where nothing does."""
+    if work.workload.thinking is not None:
+        return "thinking switched"
+    if work.workload.score == "letter":
+        return "answers that can be nothing but a letter"
+    return "answers that end at certain words" if any(item.get("stop") for item in work.items) else ""
 
 
 def _wanted(work: Workload) -> set[str]:

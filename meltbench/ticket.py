@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import meltbench
 from meltbench.definition import ASKED, BY_TOKEN
+from meltbench.models.hashes import file_sha256
 from meltbench.models.header import Said, files_of, read_header, sha256_of_model
 from meltbench.plan import PROTOCOL
 from meltbench.serving import relayed
@@ -78,10 +79,18 @@ def cell_key(plan: Plan, facts: Facts, knobs: dict[str, Scalar], model: LocalMod
             "command": list(plan.spec.command),
             "device": facts.identity,
             "os": [facts.os, facts.kernel],
-            "knobs": knobs,
+            "knobs": knobs | _of_files(plan, knobs),
         }
         | ({"settings": made} if made else {})
+        | ({} if plan.reference is None else {"reference": plan.reference.sha256 or str(plan.reference.source)})
     )
+
+
+def _of_files(plan: Plan, knobs: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Knobs that name a file, by what it holds: where it lies changes nothing."""
+    known = {} if plan.recipe is None else plan.recipe.knobs
+    named = {name: str(knobs[name]) for name, knob in known.items() if knob.file and knobs.get(name, "none") != "none"}
+    return {name: file_sha256(Path(path)) for name, path in named.items()}
 
 
 def expected_s(plan: Plan, asks: Sequence[Mapping[str, Any]]) -> float:

@@ -56,8 +56,11 @@ def with_costs(scores: Sequence[Score], requests: Sequence[Request], rail: Rail 
     return out
 
 
-def question_measures(scores: Sequence[Score]) -> list[Measure]:
-    """Means over questions, of the run or of each point: latency, and energy where every question has one."""
+def question_measures(scores: Sequence[Score], total: Measure | None = None) -> list[Measure]:
+    """Means over questions, of the run or of each point: latency, and energy where every question has one.
+
+    ``total``: the run's energy, of whose meter they are. Their u is the mean of theirs: a gain is off for all alike.
+    """
     out: list[Measure] = []
     scores = [score for score in scores if score.method not in _TEXT]  # a chunk of a text is no question
     if all(score.latency_s is None for score in scores):
@@ -71,8 +74,12 @@ def question_measures(scores: Sequence[Score]) -> list[Measure]:
             mean = sum(latency) / len(latency)
             out.append(Measure("question_latency_s", mean, "s", stat="mean", phase=phase, n=len(latency)))
         blank = Measure("j_per_question", None, "J/question", stat="mean", phase=phase, source="total", n=len(mine))
+        if total is not None:
+            blank = replace(blank, scope=total.scope, klass=total.klass, method="first sending to last end of each")
         if energy and len(energy) == len(mine):
-            out.append(replace(blank, value=sum(energy) / len(energy)))
+            known = [score.energy_u_k2_j for score in mine if score.energy_u_k2_j is not None]
+            u = sum(known) / len(known) if len(known) == len(mine) else None
+            out.append(replace(blank, value=sum(energy) / len(energy), u_k2=u))
         else:
             reason = next((score.energy_reason for score in mine if score.energy_reason), "no_reading: nobody looked")
             out.append(replace(blank, reason=reason))

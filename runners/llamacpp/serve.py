@@ -19,16 +19,7 @@ def parameters(argv: list[str]) -> xllamacpp.CommonParams:
     parser.add_argument("--model", required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
-    for name in (
-        "threads",
-        "ctx-size",
-        "batch-size",
-        "ubatch-size",
-        "n-gpu-layers",
-        "parallel",
-        "cache-ram",
-        "n-cpu-moe",
-    ):
+    for name in NUMBERS:
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--override-tensor")
     parser.add_argument("--load-mode", choices=LOAD_MODES)

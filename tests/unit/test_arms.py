@@ -22,7 +22,7 @@ from meltbench.measure.answers import scores
 from meltbench.measure.digest import Edges, digest
 from meltbench.measure.energy import Rail
 from meltbench.measure.question_costs import question_measures, windows, with_costs
-from meltbench.records import OK, Readings, Request, Score, Series
+from meltbench.records import OK, Measure, Readings, Request, Score, Series
 from meltbench.workload import Loaded
 
 ITEMS: tuple[dict[str, Any], ...] = tuple({"id": f"q{n}", "prompt": f"Q{n}?", "answer": str(n)} for n in range(3))
@@ -42,7 +42,7 @@ def test_each_question_is_asked_at_a_time_in_each_way_with_seeds_of_its_own() ->
     for play in plays:
         first = play.asks[0]
         assert len({ask.item for ask in play.asks}) == 1
-        assert [ask.seed for ask in play.asks] == [5 + k for k in range(len(play.asks))]
+        assert [ask.seed for ask in play.asks] == [arms.own_seed(5, 0, k) for k in range(len(play.asks))]
         assert {ask.n_out for ask in play.asks} == {8 if first.point.startswith("b8.") else 16}
         assert (first.vote is None) == (play.concurrency == 1)
     votes = [play.asks[0].vote for play in plays if play.concurrency > 1]
@@ -51,6 +51,18 @@ def test_each_question_is_asked_at_a_time_in_each_way_with_seeds_of_its_own() ->
     loaded = Loaded("t", "0", work(budget=(8, 16), samples=(1, 4), warmup=1), ITEMS)
     assert (loaded.slots, loaded.n_requests) == (4, 4 + 3 * (1 + 4) * 2)
     assert loaded.n_requests == sum(len(play.asks) for play in loaded.plays(0, 0))
+
+
+def test_no_two_answers_to_a_question_are_drawn_alike_in_passes_or_runs() -> None:
+    seeds = {
+        (run, ask.item, ask.seed)
+        for run in (0, 1)
+        for play in item_plays(ITEMS, work(samples=(4,), repeat=2), run)
+        for ask in play.asks
+    }
+    assert (
+        len({seed for _, _, seed in seeds}) == 2 * 2 * 4
+    )  # by run, pass and answer; alike for the questions of a pass
 
 
 def test_one_way_of_asking_has_no_name() -> None:
@@ -192,6 +204,16 @@ def test_a_mean_over_questions_is_of_all_of_them_or_of_none() -> None:
     made[1] = replace(made[1], energy_j=None, energy_reason="low_coverage: 3 updates")
     (energy,) = [one for one in question_measures(made) if one.name == "j_per_question"]
     assert (energy.value, energy.reason) == (None, "low_coverage: 3 updates")
+
+
+def test_a_mean_energy_says_what_measured_it_and_how_surely() -> None:
+    made = [
+        replace(Score("a", "m", 1.0, True), latency_s=1.0, energy_j=e, energy_u_k2_j=u)
+        for e, u in ((4.0, 0.4), (6.0, 0.6))
+    ]
+    total = Measure("energy_j", 10.0, "J", source="total", scope="wall", klass="A")
+    (energy,) = [one for one in question_measures(made, total) if one.name == "j_per_question"]
+    assert (energy.value, energy.u_k2, energy.scope, energy.klass) == (5.0, 0.5, "wall", "A")
 
 
 def test_an_item_keeps_the_point_that_it_names_beside_that_of_its_arm() -> None:
