@@ -107,6 +107,12 @@ def files_for(engine: Engine, embedded: Embedded, site: Site, watch: Watch) -> E
     return replace(engine, files=(*engine.files, *_wheels(engine.name, embedded, python, site, watch)))
 
 
+def _is_told(one: object) -> bool:
+    """Whether it is what our script prints of a package: a device's own words may be anything."""
+    libraries = one.get("libraries") if isinstance(one, dict) else None
+    return isinstance(libraries, list) and all(isinstance(path, str) for path in libraries)
+
+
 def put(engine: Engine, embedded: Embedded, site: Site, folder: str, watch: Watch) -> Engine:
     """The engine as it is started on a target where its files lie in ``folder``; its version and hash are those of the
     packages there. Raises DeviceError where a virtual environment cannot be made, UserError where it does not run."""
@@ -115,7 +121,7 @@ def put(engine: Engine, embedded: Embedded, site: Site, folder: str, watch: Watc
     packages = [embedded.package, *embedded.beside]
     done = site.probe.transport.run([python, "-c", _INSIDE, *packages], Deadline.after(_ASK_S))
     told = _json(done.stdout)
-    if done.code or not isinstance(told, list) or len(told) != len(packages):
+    if done.code or not isinstance(told, list) or len(told) != len(packages) or not all(map(_is_told, told)):
         hint = "check the packages of its Python" if not wheels else "it may be too old for these wheels"
         raise UserError(f"{engine.name} does not run on {site.probe.name}: {done.complaint()}", hint=hint)
     names, libraries = [], []

@@ -34,6 +34,7 @@ def build_onnx(
 
     from meltbench.cli.watching import Terminal
     from meltbench.models.onnx.build import build
+    from meltbench.targets import printable
 
     folder = Path(out).expanduser()
     with Terminal() as watch:
@@ -43,5 +44,5 @@ def build_onnx(
         return
     size = f"{built.weights_bytes / 1e6:.1f} MB, {built.bits_per_weight:g} bits per weight"
     made = f"  {built.precision} for {built.provider}, {size}, by {built.builder}"
-    for line in (str(folder), made, f"  descends from {built.descends_from}"):
+    for line in (str(folder), made, printable(f"  descends from {built.descends_from}")[:500]):
         console().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -224,7 +224,7 @@ def _of_mlc(config: Mapping[str, Any], path: Path) -> Said:
         check_whole(cache, table)
     check_libraries(path)
     meta = _table(table, "metadata")
-    bits, held = _number(meta, "BitsPerParam", 64), _number(meta, "ParamBytes", _MAX_COUNT)
+    bits, held = _number(meta, "BitsPerParam", 64, least=0.1), _number(meta, "ParamBytes", _MAX_COUNT)
     return Said(
         architecture=kind[:80] if isinstance(kind, str) else None,
         n_params=None if bits is None or held is None else round(held * 8 / bits) or None,
@@ -240,9 +240,9 @@ def _table(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _number(config: Mapping[str, Any], key: str, most: float) -> float | None:
+def _number(config: Mapping[str, Any], key: str, most: float, least: float = 0.0) -> float | None:
     value = config.get(key)
-    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= most
+    good = isinstance(value, int | float) and not isinstance(value, bool) and max(least, 5e-324) <= value <= most
     return float(value) if good and value is not None else None
 
 

@@ -115,7 +115,8 @@ def requantise(source: Path, name: str, kind: str, target: Path, progress: Calla
 def made_of(head: Gguf, path: Path, kind: str) -> Made:
     """What the file at ``path`` is, which was made of ``head`` as type ``kind``."""
     made = read_gguf(path)
-    assert made.bits_per_weight is not None
+    if made.bits_per_weight is None:
+        raise UserError(f"{path} holds no weights", hint="quantize a model, not a vocabulary alone")
     fits = [(_eligible(one), _as_type(one, kind).type == kind) for one in head.tensors]
     return Made(
         path,

@@ -101,6 +101,8 @@ def adopt(model: Model, path: Path, say: Say | None = None) -> Path:
     if isinstance(model.source, FileSource | ServedSource):
         raise UserError(f"{model.name} is not fetched from anywhere", hint="leave --from out")
     is_folder = isinstance(model.source, FolderSource)
+    if not path.exists():
+        raise UserError(f"there is no {path}", hint="give what was downloaded")
     if is_folder != path.is_dir():
         wanted = "a folder" if is_folder else "a file"
         raise UserError(f"{model.name} is {wanted}, {path} is none", hint="give what was downloaded")
@@ -110,14 +112,14 @@ def adopt(model: Model, path: Path, say: Say | None = None) -> Path:
         _remove(copy)
         files = files_of(path)
         check_space(copy.parent, sum(one.stat().st_size for one in files))
-        if is_folder:
-            copy.mkdir()
-        for one in files:
-            shutil.copyfile(one, copy / one.name if is_folder else copy)
         try:
+            if is_folder:
+                copy.mkdir()
+            for one in files:
+                shutil.copyfile(one, copy / one.name if is_folder else copy)
             _check_hash(model, copy)
             _check_content(model, copy)
-        except MeltbenchError:
+        except BaseException:  # also Ctrl-C: half a copy is of no use to anybody
             _remove(copy)
             raise
         return _keep(model, copy, call.say)

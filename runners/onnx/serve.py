@@ -89,7 +89,7 @@ class Engine:
         self.model = genai.Model(config)
         self.tokenizer = genai.Tokenizer(self.model)
         self.ends = {int(token) for token in self.tokenizer.eos_token_ids}
-        self.begins = self.encoded("a")[0] == self.tokenizer.bos_token_id  # some tokenizers write a beginning
+        self.begins = self.encoded("a")[:1] == [self.tokenizer.bos_token_id]  # some tokenizers write a beginning
         self.lock = threading.Lock()
         self.held: list[int] = []  # the tokens whose keys and values the generator has
         self.settings: dict[str, Any] = {}

@@ -21,6 +21,7 @@ import urllib.parse
 KEY = "MELTBENCH_API_KEY"
 MASK = b"***"
 MIN_KEY = 8
+ASKED = ("/chat/completions", "/completions")
 TIMEOUT_S = 600.0
 ASKING_S = 10.0  # of a GET: whether anybody is there
 PIECE = 1 << 16
@@ -105,6 +106,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         """Pass a request on, and the answer back."""
+        if not self.path.endswith(ASKED):  # whoever else is on this machine has no business with the key
+            self._whole(404, b"")
+            return
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or int(length) > MAX_REQUEST:
             self._whole(413, b"")
