@@ -143,7 +143,7 @@ def test_in_questions_that_the_text_does_not_answer_no_place_and_no_person_is_fa
 def test_each_pass_draws_with_a_seed_of_its_own_and_the_best_token_needs_none() -> None:
     timed = [ask for ask in workload.load("bias").asks(0, 7) if ask.role == "timed"]
     assert len(timed) == 300
-    assert Counter(ask.seed for ask in timed) == dict.fromkeys(range(7, 17), 30)
+    assert sorted(Counter(ask.seed for ask in timed).values()) == [30] * 10
     assert all(ask.allowed == (" A", " B", " C") for ask in timed)
     assert {ask.seed for ask in workload.load("smoke").asks(0, 7)} == {7}
 
