@@ -1,23 +1,57 @@
-"""What is alike of every answer, whatever engine gave it: its bounds, its observed times, and whether it is what was
-asked for."""
+"""What is alike of every answer, whatever engine gave it: its bounds, its observed times, its marks of thinking, and
+whether it is what was asked for."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from meltbench.records import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from meltbench.engines.http import Answer
-    from meltbench.engines.prompts import Ask
-    from meltbench.records import Request
+    from meltbench.engines.prompts import Ask, Sent
 
 MAX_ANSWER_CHARS = 65536
 THINK, THOUGHT = "<think>", "</think>"  # what a model that reasons writes around it, before its answer
 # More than an engine can say by mistake of one token; a count beyond it would fill the memory of whoever believes it.
 SPARE_TOKENS = 16
+
+
+def begun(ask: Ask, sent: Sent) -> Request:
+    """A request as it was sent, before anything of its answer is known."""
+    return Request(
+        index=sent.index,
+        item=ask.item,
+        role=ask.role,
+        status="ok",
+        t_send_ns=sent.t_send_ns,
+        t_end_ns=sent.t_end_ns,
+        point=ask.point,
+    )
+
+
+def refused(request: Request, sent: Sent, answer: Answer) -> Request:
+    """A request that a server did not answer with 200. What it said comes before how the connection ended: it may
+    refuse early and hang up."""
+    status = f"http_{answer.status}" if answer.status else sent.error or "http_garbage"
+    return replace(request, status=status, detail=complaint(answer))
+
+
+def spoken(delta: Mapping[str, Any], thinking: bool) -> tuple[str, bool]:
+    """The text of a delta of a chat, with the marks that a server takes out around what a model thinks, and whether it
+    still thinks; ``thinking``: whether it did before."""
+    thought = "".join(str(delta.get(key) or "") for key in ("reasoning_content", "reasoning"))
+    text = str(delta.get("content") or "")
+    if thought and not thinking:
+        thought = THINK + thought
+    thinking = bool(thought or thinking)
+    if text and thinking:
+        text = THOUGHT + text
+    return thought + text, thinking and not text
 
 
 def observed(request: Request, tokens: Sequence[tuple[int, int]]) -> Request:

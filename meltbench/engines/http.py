@@ -1,4 +1,5 @@
-"""An HTTP answer as it arrived: recorded chunks to status, headers, body, and the arrival time of every body byte.
+"""HTTP on a connection of its own: the bytes of a request, and an answer as it arrived: recorded chunks to status,
+headers, body, and the arrival time of every body byte.
 
 The answer comes from an engine that may be broken or hostile, so nothing here raises for what the bytes say;
 ``Answer.problem`` names the first thing that was wrong (RFC 9112 framing, WHATWG server-sent events).
@@ -6,17 +7,29 @@ The answer comes from an engine that may be broken or hostile, so nothing here r
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from meltbench.records import Readings
 
+DONE = b"[DONE]"  # the event that ends a stream of OpenAI's API
 _MAX_HEADER_BYTES = 65536
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
+
+
+def post(path: str, body: Mapping[str, Any]) -> bytes:
+    """One HTTP/1.1 request of JSON, after whose answer the connection ends."""
+    raw = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(raw)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + raw
 
 
 @dataclass(frozen=True)
@@ -114,3 +127,12 @@ def server_sent_events(body: bytes) -> Iterator[tuple[int, bytes]]:
         if data:
             yield end.end() - 1, b"\n".join(data)
         at = end.end()
+
+
+def event_object(data: bytes) -> dict[str, Any] | str:
+    """The JSON object that an event is, or what is wrong with it."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return "an event that is not JSON"
+    return found if isinstance(found, dict) else "an event that is not an object"

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from meltbench.engines import Command, llama_log
+from meltbench.engines import Command, llama_log, script
 from meltbench.engines.checks import MAX_ANSWER_CHARS, SPARE_TOKENS, checked, observed
 from meltbench.errors import UserError
 from meltbench.records import Request
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from meltbench.engines import Process
     from meltbench.engines.prompts import Ask
 
-_FILE = "asks.json"
 _MAX_COUNT = 10**9
 # Of a line of one token: its text, quotes and brackets; a token of more than this is rare, and few are.
 _TOKEN_BYTES, _REQUEST_BYTES = 40, 1024
@@ -57,9 +56,9 @@ class InProcess:
         tokens = sum(ask.n_out + SPARE_TOKENS for ask in asks)
         return [
             Command(
-                {"asks": f"{folder}/{_FILE}"},
+                {"asks": f"{folder}/{script.ASKS_FILE}"},
                 tuple(asks),
-                {_FILE: json.dumps(described, ensure_ascii=False, separators=(",", ":")).encode()},
+                {script.ASKS_FILE: json.dumps(described, ensure_ascii=False, separators=(",", ":")).encode()},
                 tokens * _TOKEN_BYTES + len(asks) * _REQUEST_BYTES,
             )
         ]
@@ -69,11 +68,11 @@ class InProcess:
         del asked  # the script takes its settings or ends with an error
         if not processes:
             return []
-        process, by_file = processes[0], {ask.file: ask for ask in asks}
+        by_file = {ask.file: ask for ask in asks}
         found: list[Request] = []
         seen: _Seen | None = None
-        last_ns = process.t_exit_ns
-        for t_ns, line in _lines(process):
+        last_ns = processes[0].t_exit_ns
+        for t_ns, line in script.printed(processes):
             if isinstance(line, list):
                 if seen is not None:
                     seen.take(t_ns, line)
@@ -91,29 +90,11 @@ class InProcess:
 
     def loaded_ns(self, processes: Sequence[Process]) -> int | None:
         """When the script said that the model was loaded."""
-        if not processes:
-            return None
-        said = (t for t, line in _lines(processes[0]) if isinstance(line, dict) and line.get("event") == "loaded")
-        return next(said, None)
+        return script.loaded_ns(processes)
 
     def identity(self, log: str) -> dict[str, str]:
         """The device named by llama.cpp's log, which the binding passes on."""
         return {"accelerator": llama_log.accelerator(log)}
-
-
-def _lines(process: Process) -> list[tuple[int, list[Any] | dict[str, Any]]]:
-    """The script's lines; whatever else a library prints is none of them."""
-    out: list[tuple[int, list[Any] | dict[str, Any]]] = []
-    for t_ns, raw in zip(process.out.t1_ns, process.out.raw, strict=True):
-        if raw[:1] not in (b"[", b"{"):
-            continue
-        try:
-            line = json.loads(raw)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, list | dict):
-            out.append((int(t_ns), line))
-    return out
 
 
 @dataclass

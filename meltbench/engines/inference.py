@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from meltbench.engines import Command
+from meltbench.engines import Command, script
 from meltbench.errors import UserError
 from meltbench.records import Request
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from meltbench.engines import Process
     from meltbench.engines.prompts import Ask
 
-_FILE = "asks.json"
 _LINE_BYTES, _ITEM_BYTES = 160, 4096
 _MAX_TEXT = 2000
 _PROVIDER = re.compile(r"^onnxruntime \S{1,40}: provider ([A-Za-z]{1,40}?)(?:ExecutionProvider)?$", re.MULTILINE)
@@ -50,7 +49,7 @@ class Inference:
         }
         body = json.dumps(told, separators=(",", ":")).encode()
         size = len(asks) * _LINE_BYTES + len(given) * _ITEM_BYTES
-        return [Command({"asks": f"{folder}/{_FILE}"}, tuple(asks), {_FILE: body}, size)]
+        return [Command({"asks": f"{folder}/{script.ASKS_FILE}"}, tuple(asks), {script.ASKS_FILE: body}, size)]
 
     def requests(self, asks: Sequence[Ask], processes: Sequence[Process], asked: Mapping[str, Any]) -> list[Request]:
         """The inferences whose line came; one whose times cannot be is not ok."""
@@ -58,7 +57,7 @@ class Inference:
         by_file = {ask.file: ask for ask in asks}
         found: list[Request] = []
         earliest = 0
-        for t_ns, line in _lines(processes):
+        for t_ns, line in script.events(processes):
             ask = by_file.pop(str(line.get("file")), None)
             if line.get("event") != "inference" or ask is None:
                 continue
@@ -68,7 +67,7 @@ class Inference:
 
     def loaded_ns(self, processes: Sequence[Process]) -> int | None:
         """When the script said that the model was loaded."""
-        return next((t_ns for t_ns, line in _lines(processes) if line.get("event") == "loaded"), None)
+        return script.loaded_ns(processes)
 
     def identity(self, log: str) -> dict[str, str]:
         """The execution provider that the script named."""
@@ -84,21 +83,6 @@ def _request(index: int, ask: Ask, line: Mapping[str, Any], earliest: int, t_ns:
         return Request(index, ask.item, ask.role, "garbage", max(earliest, t_ns), max(earliest, t_ns), detail=said)
     lasted_s, out, given = (t1 - t0) / 1e9, _text(line, "out"), _text(line, "in")
     return Request(index, ask.item, ask.role, "ok", t0, t1, e2e_s=lasted_s, answer=out, detail=given)
-
-
-def _lines(processes: Sequence[Process]) -> list[tuple[int, dict[str, Any]]]:
-    """The script's lines; whatever else a library prints is none of them."""
-    out: list[tuple[int, dict[str, Any]]] = []
-    for process in processes[:1]:
-        for t_ns, raw in zip(process.out.t1_ns, process.out.raw, strict=True):
-            if raw[:1] != b"{":
-                continue
-            try:
-                line = json.loads(raw)
-            except (ValueError, RecursionError):
-                continue
-            out.append((int(t_ns), line))
-    return out
 
 
 def _text(line: Mapping[str, Any], key: str) -> str:

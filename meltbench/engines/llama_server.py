@@ -15,23 +15,22 @@ from meltbench.engines import llama_log, llama_logprob
 from meltbench.engines.checks import (
     MAX_ANSWER_CHARS,
     SPARE_TOKENS,
-    THINK,
-    THOUGHT,
-    complaint,
+    begun,
     numbers,
     observed,
+    refused,
     said,
+    spoken,
     with_prefill,
 )
-from meltbench.engines.http import decode, server_sent_events
-from meltbench.records import Request
+from meltbench.engines.http import DONE, decode, event_object, post, server_sent_events
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meltbench.engines.http import Answer
     from meltbench.engines.prompts import Ask, Sent
-    from meltbench.records import Readings
+    from meltbench.records import Readings, Request
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class LlamaServer:
     def request(self, ask: Ask) -> bytes:
         """One HTTP/1.1 request, seeded, greedy unless it says how to draw, on a connection of its own."""
         if ask.target is not None:
-            return _posted("/completion", llama_logprob.body(ask))
+            return post("/completion", llama_logprob.body(ask))
         body: dict[str, Any] = {
             "stream": True,
             "temperature": 0,
@@ -74,25 +73,13 @@ class LlamaServer:
             path = "/completion"
             prompt = list(ask.tokens) if ask.tokens is not None else ask.prompt
             body |= {"prompt": prompt, "n_predict": ask.n_out, "return_tokens": True}
-        return _posted(path, body)
+        return post(path, body)
 
     def answer(self, ask: Ask, sent: Sent, chunks: Readings) -> Request:
         """Observed times from the chunks' arrival, the engine's own beside them."""
-        blank = Request(
-            index=sent.index,
-            item=ask.item,
-            role=ask.role,
-            status="ok",
-            t_send_ns=sent.t_send_ns,
-            t_end_ns=sent.t_end_ns,
-            point=ask.point,
-        )
-        answer = decode(chunks)
+        blank, answer = begun(ask, sent), decode(chunks)
         if answer.status != 200:
-            why = complaint(answer)
-            # What the server said comes before how the connection ended: it may refuse early and hang up.
-            status = f"http_{answer.status}" if answer.status else sent.error or "http_garbage"
-            return replace(blank, status=status, detail=why)
+            return refused(blank, sent, answer)
         if ask.target is not None:
             return llama_logprob.read(ask, blank, answer)
         stream = _Stream.read(answer, ask.n_out + SPARE_TOKENS)
@@ -105,15 +92,6 @@ class LlamaServer:
     def identity(self, log: str) -> dict[str, str]:
         """The device named by llama.cpp's log."""
         return {"accelerator": llama_log.accelerator(log)}
-
-
-def _posted(path: str, body: dict[str, Any]) -> bytes:
-    raw = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(raw)}\r\nConnection: close\r\n\r\n"
-    )
-    return head.encode() + raw
 
 
 def _one_of(texts: Sequence[str]) -> str:
@@ -131,21 +109,17 @@ class _Stream:
     timings: dict[str, float]
     stop: str
     error: str
-    thoughts: bool = False
+    thinks: bool = False
 
     @classmethod
     def read(cls, answer: Answer, limit: int) -> _Stream:
         stream, seen = cls(limit, [], "", {}, "", ""), 0
         for offset, data in server_sent_events(answer.body):
-            if data == b"[DONE]":
+            if data == DONE:
                 continue
-            try:
-                event = json.loads(data)
-            except (ValueError, RecursionError):
-                stream.error = "an event that is not JSON"
-                break
-            if not isinstance(event, dict):
-                stream.error = "an event that is not an object"
+            event = event_object(data)
+            if isinstance(event, str):
+                stream.error = event
                 break
             seen = stream._take(event, answer.arrival_ns(offset), seen)
         return stream
@@ -153,10 +127,7 @@ class _Stream:
     def _take(self, event: dict[str, Any], t_ns: int, seen: int) -> int:
         if "error" in event:
             self.error = said(event["error"])
-        text, ids, stop = _piece(event)
-        if text and self.thoughts != (thoughts := _thoughts(event)):
-            text = f"{THINK if thoughts else THOUGHT}{text}"  # the marks that the server took out
-            self.thoughts = thoughts
+        text, ids, stop = self._piece(event)
         timings = numbers(event.get("timings"))
         counted = int(timings.get("predicted_n", 0))
         if counted > self.limit:
@@ -174,26 +145,16 @@ class _Stream:
             self.tokens.append((t_ns, now - seen))
         return max(now, seen)
 
-
-def _piece(event: dict[str, Any]) -> tuple[str, int, str]:
-    """Text, number of token ids and stop reason of one event, of either route."""
-    choices = event.get("choices")
-    if isinstance(choices, list):
-        choice = choices[0] if choices and isinstance(choices[0], dict) else {}
-        delta = choice.get("delta")
-        parts = delta if isinstance(delta, dict) else {}
-        text = "".join(str(parts.get(key) or "") for key in ("reasoning_content", "content"))
-        return text, 0, str(choice.get("finish_reason") or "")
-    ids = event.get("tokens")
-    return str(event.get("content") or ""), len(ids) if isinstance(ids, list) else 0, str(event.get("stop_type") or "")
-
-
-def _thoughts(event: dict[str, Any]) -> bool:
-    """Whether what an event brings is a part of what the model thinks before it answers."""
-    choices = event.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    delta = first.get("delta") if isinstance(first, dict) else None
-    return isinstance(delta, dict) and bool(delta.get("reasoning_content"))
+    def _piece(self, event: dict[str, Any]) -> tuple[str, int, str]:
+        """Text, number of token ids and stop reason of one event, of either route."""
+        choices = event.get("choices")
+        if isinstance(choices, list):
+            choice = choices[0] if choices and isinstance(choices[0], dict) else {}
+            delta = choice.get("delta")
+            text, self.thinks = spoken(delta if isinstance(delta, dict) else {}, self.thinks)
+            return text, 0, str(choice.get("finish_reason") or "")
+        ids, text = event.get("tokens"), str(event.get("content") or "")
+        return text, len(ids) if isinstance(ids, list) else 0, str(event.get("stop_type") or "")
 
 
 def _reported(request: Request, ask: Ask, timings: dict[str, float]) -> Request:

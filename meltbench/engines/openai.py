@@ -11,7 +11,6 @@ arrival is known; it writes ``meltbench: accelerator NAME`` on stderr.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -21,17 +20,16 @@ from meltbench.engines import llama_log
 from meltbench.engines.checks import (
     MAX_ANSWER_CHARS,
     SPARE_TOKENS,
-    THINK,
-    THOUGHT,
-    complaint,
+    begun,
     numbers,
     observed,
+    refused,
     said,
+    spoken,
     with_prefill,
 )
-from meltbench.engines.http import decode, server_sent_events
+from meltbench.engines.http import DONE, decode, event_object, post, server_sent_events
 from meltbench.errors import UserError
-from meltbench.records import Request
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
     from meltbench.engines import Dialect
     from meltbench.engines.http import Answer
     from meltbench.engines.prompts import Ask, Sent
-    from meltbench.records import Readings
+    from meltbench.records import Readings, Request
 
 _MAX_COUNT = 10**9
 _STANDARD = ("temperature", "top_p")  # ways to draw a token that every server knows
@@ -119,28 +117,13 @@ class OpenAI:
             body["prompt"] = list(ask.tokens) if ask.tokens is not None else ask.prompt
             if "return_token_ids" in extensions:  # so a token without text is seen arriving, as llama.cpp's are
                 body["return_token_ids"] = True
-        raw = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(raw)}\r\nConnection: close\r\n\r\n"
-        )
-        return head.encode() + raw
+        return post(path, body)
 
     def answer(self, ask: Ask, sent: Sent, chunks: Readings) -> Request:
         """Observed times from the chunks' arrival, the server's own beside them, and who counted the tokens."""
-        blank = Request(
-            index=sent.index,
-            item=ask.item,
-            role=ask.role,
-            status="ok",
-            t_send_ns=sent.t_send_ns,
-            t_end_ns=sent.t_end_ns,
-            point=ask.point,
-        )
-        answer = decode(chunks)
+        blank, answer = begun(ask, sent), decode(chunks)
         if answer.status != 200:
-            status = f"http_{answer.status}" if answer.status else sent.error or "http_garbage"
-            return replace(blank, status=status, detail=complaint(answer))
+            return refused(blank, sent, answer)
         stream = _Stream.read(answer, max(ask.n_out, 1) + SPARE_TOKENS)
         status, detail = _judged(ask, sent, answer, stream)
         counted = stream.counted if status == "ok" else None
@@ -195,7 +178,7 @@ class _Stream:
     pieces: list[_Piece] = field(default_factory=list)
     n_text: int = 0
     text: str = ""
-    thoughts: bool = False
+    thinks: bool = False
     stop: str = ""
     done: bool = False
     error: str = ""
@@ -208,16 +191,12 @@ class _Stream:
         stream = cls(limit)
         for offset, data in server_sent_events(answer.body):
             stream.events += 1
-            if data == b"[DONE]":
+            if data == DONE:
                 stream.done = True
                 continue
-            try:
-                event = json.loads(data)
-            except (ValueError, RecursionError):
-                stream.error = "an event that is not JSON"
-                break
-            if not isinstance(event, dict):
-                stream.error = "an event that is not an object"
+            event = event_object(data)
+            if isinstance(event, str):
+                stream.error = event
                 break
             stream._take(event, answer.arrival_ns(offset))
             if stream.error:
@@ -239,7 +218,10 @@ class _Stream:
         if not isinstance(choice, dict):
             return
         delta = choice.get("delta")
-        text = self._said(delta) if isinstance(delta, dict) else str(choice.get("text") or "")
+        if isinstance(delta, dict):
+            text, self.thinks = spoken(delta, self.thinks)
+        else:
+            text = str(choice.get("text") or "")
         stop = choice.get("finish_reason")
         self.stop = str(stop)[:40] if stop else self.stop
         counted = _count(usage.get("completion_tokens")) if isinstance(usage, dict) else None
@@ -254,17 +236,6 @@ class _Stream:
             )
         if len(self.text) < MAX_ANSWER_CHARS:
             self.text += text[:MAX_ANSWER_CHARS]
-
-    def _said(self, delta: dict[str, Any]) -> str:
-        """The text of a delta, with the marks that a server takes out around what a model thinks."""
-        thought = "".join(str(delta.get(key) or "") for key in ("reasoning_content", "reasoning"))
-        text = str(delta.get("content") or "")
-        if thought and not self.thoughts:
-            thought = THINK + thought
-        if text and (thought or self.thoughts):
-            text = THOUGHT + text
-        self.thoughts = bool(thought or self.thoughts) and not text
-        return thought + text
 
     @property
     def counted(self) -> tuple[int, str] | None:
@@ -350,10 +321,7 @@ def _judged(ask: Ask, sent: Sent, answer: Answer, stream: _Stream) -> tuple[str,
 
 def _is_whole(answer: Answer) -> bool:
     """Whether it is an answer as a server gives that was not asked to stream."""
-    try:
-        told = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return False
+    told = event_object(answer.body)
     return isinstance(told, dict) and isinstance(told.get("choices"), list)
 
 

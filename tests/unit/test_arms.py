@@ -108,6 +108,9 @@ def test_thinking_is_switched_by_the_template_and_its_words_are_told_apart() -> 
     chunks = Readings.of(stamps, stamps, np.zeros(1, np.int32), [raw])
     found = LlamaServer().answer(play.asks[0], Sent(0, 10, 50), chunks)
     assert found.answer == "<think>3 or 4?</think>It is 4"
+    both = b'data: {"choices": [{"delta": {"reasoning_content": "3 or 4?", "content": "4"}}]}\n\n'
+    whole = Readings.of(stamps, stamps, np.zeros(1, np.int32), [b"HTTP/1.1 200 OK\r\n\r\n" + both])
+    assert LlamaServer().answer(play.asks[0], Sent(0, 10, 50), whole).answer == "<think>3 or 4?</think>4"
     (score,) = scores([replace(found, role="timed")], {0: replace(play.asks[0], answer="3")}, "number")
     assert (score.extracted, score.correct) == ("4", 0.0)  # what it only thought of is no answer
     cut = replace(found, role="timed", answer="<think>3 or 4? 4")  # a budget that ended before its answer began
