@@ -66,11 +66,20 @@ class Bench:
 
     def run(self, *args: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         process = self.start(*args)
-        out, err = process.communicate(timeout=timeout)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            # Ended as a person would, so that nothing of it runs on beside the tests after this one.
+            process.send_signal(signal.SIGINT)
+            try:
+                process.communicate(timeout=60)
+            finally:
+                process.kill()
+            raise
         return subprocess.CompletedProcess(args, process.returncode, out, err)
 
-    def json(self, *args: str, code: int = 0) -> Any:
-        done = self.run(args[0], "--json", *args[1:])
+    def json(self, *args: str, code: int = 0, timeout: float = 120) -> Any:
+        done = self.run(args[0], "--json", *args[1:], timeout=timeout)
         assert done.returncode == code, done.stderr + done.stdout
         return json.loads(done.stdout)
 

@@ -134,7 +134,7 @@ def test_hellaswag_is_within_one_item_of_llama_perplexity(bench: Bench) -> None:
     )  # fmt: skip
     last = re.findall(r"^200\t([\d.]+)%", native.stdout, re.MULTILINE)
     common = ("--workload", "hellaswag", "--set", f"data={data}", "--set", "n_items=200", *FAST)
-    (run,) = bench.json("run", *common, "--engine", str(stock))
+    (run,) = bench.json("run", *common, "--engine", str(stock), timeout=700)
     assert abs(measured(run)["accuracy_per_token"]["value"] * 200 - float(last[0]) * 2) <= 1.001
 
 
