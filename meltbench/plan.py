@@ -10,9 +10,9 @@ import random
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from meltbench import factors, models, runners, serving, workload
-from meltbench.definition import ASKED, BY_TOKEN, CHARGE_LIMIT, OF_LANGUAGE, SETTINGS, Workload, no_setting
-from meltbench.engines import Dialect, openai, protocol
+from meltbench import factors, models, plan_checks, runners, serving, workload
+from meltbench.definition import ASKED, CHARGE_LIMIT, SETTINGS, Workload, no_setting
+from meltbench.engines import Dialect
 from meltbench.errors import UnknownName, UserError
 from meltbench.measure.likelihood import NORMALISE
 from meltbench.probe.job import MAX_REQUESTS
@@ -137,12 +137,12 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
     assert spec.workload is not None
     work = workload.load(spec.workload)
     kind = work.workload.kind
-    _check_command(spec, kind)
+    plan_checks.check_command(spec, kind)
     recipe = definition = engine = model = None
     if kind in ASKED:
         recipe, definition = runners.load(spec.runner)
-        _check_kind(spec.runner, recipe, work)
-        _check_place(spec, recipe, known.place.kind)
+        plan_checks.check_kind(spec.runner, recipe, work)
+        plan_checks.check_place(spec, recipe, known.place.kind)
         here = known.place.kind == "local"
         engine = runners.engine(spec.runner, recipe, definition.path.parent, spec.engine, here=here)
         model = models.resolve(spec.model, recipe.models)
@@ -155,10 +155,10 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
     work, knobs = _settings(given, work, recipe, [*device.factor, *factors.PROCESS], say, spec)
     knobs |= process | ({} if spec.unplug is None else {"unplug": spec.unplug})
     if recipe is not None and engine is not None:
-        _check_recipe(spec.runner, recipe, work)
+        plan_checks.check_asked(spec.runner, recipe, work)
         device = _with_source(device, knobs)
         if engine.url:
-            _check_running(spec.runner, recipe, engine, knobs, process)
+            plan_checks.check_running(spec.runner, recipe, engine, knobs, process)
     reference = _reference(recipe, work)
     if _swept(spec):
         del knobs["threads"]  # which each cell has of its own
@@ -229,40 +229,6 @@ def _reference(recipe: Recipe | None, work: workload.Loaded) -> Model | None:
     return None if recipe is None or named is None else models.resolve(named, recipe.models)
 
 
-def _check_command(spec: Spec, kind: str) -> None:
-    """What is asked for beside a workload of this kind must mean something to it."""
-    if (kind == "exec") != bool(spec.command):
-        raise UserError("workload exec meters a command", hint="write meltbench exec -- COMMAND")
-    if len(spec.command) > MAX_REQUESTS:
-        raise UserError(
-            f"the command has {len(spec.command)} words, at most {MAX_REQUESTS} can be",
-            hint="put them in a script and meter that",
-        )
-    served = (spec.model, spec.runner, spec.engine, spec.threads, spec.seed)
-    if kind == "idle" and served != (Spec.model, Spec.runner, Spec.engine, Spec.threads, Spec.seed):
-        hint = "leave out --model, --runner, --engine, --threads and --seed"
-        raise UserError("workload idle starts no engine", hint=hint)
-
-
-def _check_place(spec: Spec, recipe: Recipe, kind: str) -> None:
-    """The engine must be one for this kind of target, and the model one that it can have."""
-    if why := recipe.refusal(kind):
-        raise UserError(f"runner {spec.runner} does not run on {spec.device}: {why}", hint="meltbench runners")
-    if "served" in recipe.models and spec.model == Spec.model:
-        raise UserError(f"runner {spec.runner} takes what its server has", hint="--model NAME, as the server calls it")
-
-
-def _check_running(
-    name: str, recipe: Recipe, engine: Engine, knobs: Mapping[str, Scalar], process: Mapping[str, Scalar]
-) -> None:
-    """What would be of the start of an engine is refused for one that runs already."""
-    told = [*process, *(["load"] if knobs["load"] == "cold" else [])]
-    if told:
-        raise UserError(f"{told[0]} is of an engine that is started, {engine.url} runs already", hint="leave it out")
-    if recipe.relay is None and serving.relayed(engine.url, knobs):
-        raise UserError(f"runner {name} has no relay, which {serving.KEY} needs", hint="--runner openai")
-
-
 def _with_source(device: Profile, knobs: Mapping[str, Scalar]) -> Profile:
     """The profile with the source of energy that was named for a server in place of its own total."""
     name = knobs.get(ENERGY_SOURCE, "none")
@@ -272,63 +238,6 @@ def _with_source(device: Profile, knobs: Mapping[str, Scalar]) -> Profile:
         raise UnknownName(f"source of {device.title}:", str(name), known)
     same = tuple(total for total in device.total if total.source == name)
     return replace(device, total=same or (profile.Total(str(name)),))
-
-
-def _check_kind(name: str, recipe: Recipe, work: workload.Loaded) -> None:
-    """The runner must do workloads of this kind; one that names none does all that ask a language model."""
-    kinds = OF_LANGUAGE if recipe.kinds is None else recipe.kinds
-    if work.workload.kind not in kinds:
-        raise UserError(
-            f"runner {name} does workloads of kind {' or '.join(kinds)}, {work.name} is of kind {work.workload.kind}",
-            hint=f"--workload {recipe.workload}, or another --runner",
-        )
-
-
-def _check_resume(work: workload.Loaded) -> None:
-    """Only what is scored by the item can be taken up."""
-    if work.workload.kind != "choices" and not (work.workload.kind == "generate" and work.workload.score):
-        raise UserError(
-            f"--resume is for questions with right answers, {work.name} has none", hint="leave it out; --reps repeats"
-        )
-
-
-def _check_recipe(name: str, recipe: Recipe, work: workload.Loaded) -> None:
-    """The runner must be able to ask as the workload wants it."""
-    if work.workload.reference is not None and not recipe.takes("logits"):
-        said = f"runner {name} holds no text against a model of reference"
-        raise UserError(said, hint="--runner llama-perplexity --engine PATH")
-    if work.slots > 1 and not (recipe.takes("parallel") or recipe.at_once):
-        raise UserError(f"runner {name} answers one request at a time", hint="leave out concurrency")
-    speak = protocol(recipe.protocol, recipe.asks)
-    if isinstance(speak, openai.OpenAI):
-        speak.check(_wanted(work.workload))
-    if recipe.mode == "in-process" and (work.workload.pause_s or work.workload.sampling):
-        raise UserError(
-            f"runner {name} asks without a pause and takes the best token, {work.name} wants it otherwise",
-            hint="--runner llamacpp, or leave out pause_s, temperature and repeat_penalty",
-        )
-    if recipe.mode == "in-process" and (held := _held(work)):
-        said = f"runner {name} lets a model say what it likes, {work.name} has {held}"
-        raise UserError(said, hint="--runner llamacpp, or leave that out")
-    if recipe.mode == "bench" and work.workload.normalise == "mass":
-        said = f"runner {name} takes the likeliest choice by tokens, {work.name} wants a share of probability"
-        raise UserError(said, hint="--runner llamacpp")
-
-
-def _held(work: workload.Loaded) -> str:
-    """What of a workload bounds an answer beside its length; empty where nothing does."""
-    if work.workload.thinking is not None:
-        return "thinking switched"
-    if work.workload.score == "letter":
-        return "answers that can be nothing but a letter"
-    return "answers that end at certain words" if any(item.get("stop") for item in work.items) else ""
-
-
-def _wanted(work: Workload) -> set[str]:
-    """What a server must know to be asked this."""
-    more = {openai.TOKEN_IDS: work.kind == "grid", openai.LOGPROB: work.kind in BY_TOKEN}
-    more |= {openai.ALLOWED: work.score == "letter", openai.THINKS: work.thinking is not None}
-    return {*work.sampling, *(name for name, wanted in more.items() if wanted)}
 
 
 def _settings(
@@ -363,7 +272,7 @@ def _settings(
     work = workload.filled(work, say)
     work.check("--set")
     if spec.resume:
-        _check_resume(work)
+        plan_checks.check_resume(work)
         work = replace(work, left=work.items[: spec.piece])
     if work.workload.kind == "grid":
         # One spelling of a point, so that the same work has the same hash.

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from meltbench import plan, runners, workload
+from meltbench import plan_checks, runners, workload
 from meltbench.errors import UserError
 
 
 def check(runner: str, name: str, **more: Any) -> None:
     work = workload.load(name)
     work = replace(work, items=more.pop("items", work.items), workload=replace(work.workload, **more))
-    plan._check_recipe(runner, runners.load(runner)[0], work)
+    plan_checks.check_asked(runner, runners.load(runner)[0], work)
 
 
 @pytest.mark.parametrize("runner", ["mlc-tvm", "llama-cpp-python"])

@@ -1,0 +1,112 @@
+"""Whether what is asked for goes together: a workload, a runner, a place and a command.
+
+Each check raises UserError with what to ask for instead.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meltbench import serving
+from meltbench.definition import BY_TOKEN, OF_LANGUAGE, Workload
+from meltbench.engines import openai, protocol
+from meltbench.errors import UserError
+from meltbench.probe.job import MAX_REQUESTS
+from meltbench.spec import Scalar, Spec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from meltbench import workload
+    from meltbench.runners import Engine, Recipe
+
+
+def check_command(spec: Spec, kind: str) -> None:
+    """What is asked for beside a workload of this kind must mean something to it."""
+    if (kind == "exec") != bool(spec.command):
+        raise UserError("workload exec meters a command", hint="write meltbench exec -- COMMAND")
+    if len(spec.command) > MAX_REQUESTS:
+        raise UserError(
+            f"the command has {len(spec.command)} words, at most {MAX_REQUESTS} can be",
+            hint="put them in a script and meter that",
+        )
+    served = (spec.model, spec.runner, spec.engine, spec.threads, spec.seed)
+    if kind == "idle" and served != (Spec.model, Spec.runner, Spec.engine, Spec.threads, Spec.seed):
+        hint = "leave out --model, --runner, --engine, --threads and --seed"
+        raise UserError("workload idle starts no engine", hint=hint)
+
+
+def check_place(spec: Spec, recipe: Recipe, kind: str) -> None:
+    """The engine must be one for this kind of target, and the model one that it can have."""
+    if why := recipe.refusal(kind):
+        raise UserError(f"runner {spec.runner} does not run on {spec.device}: {why}", hint="meltbench runners")
+    if "served" in recipe.models and spec.model == Spec.model:
+        raise UserError(f"runner {spec.runner} takes what its server has", hint="--model NAME, as the server calls it")
+
+
+def check_running(
+    name: str, recipe: Recipe, engine: Engine, knobs: Mapping[str, Scalar], process: Mapping[str, Scalar]
+) -> None:
+    """What would be of the start of an engine is refused for one that runs already."""
+    told = [*process, *(["load"] if knobs["load"] == "cold" else [])]
+    if told:
+        raise UserError(f"{told[0]} is of an engine that is started, {engine.url} runs already", hint="leave it out")
+    if recipe.relay is None and serving.relayed(engine.url, knobs):
+        raise UserError(f"runner {name} has no relay, which {serving.KEY} needs", hint="--runner openai")
+
+
+def check_kind(name: str, recipe: Recipe, work: workload.Loaded) -> None:
+    """The runner must do workloads of this kind; one that names none does all that ask a language model."""
+    kinds = OF_LANGUAGE if recipe.kinds is None else recipe.kinds
+    if work.workload.kind not in kinds:
+        raise UserError(
+            f"runner {name} does workloads of kind {' or '.join(kinds)}, {work.name} is of kind {work.workload.kind}",
+            hint=f"--workload {recipe.workload}, or another --runner",
+        )
+
+
+def check_resume(work: workload.Loaded) -> None:
+    """Only what is scored by the item can be taken up."""
+    if work.workload.kind != "choices" and not (work.workload.kind == "generate" and work.workload.score):
+        raise UserError(
+            f"--resume is for questions with right answers, {work.name} has none", hint="leave it out; --reps repeats"
+        )
+
+
+def check_asked(name: str, recipe: Recipe, work: workload.Loaded) -> None:
+    """The runner must be able to ask as the workload wants it."""
+    if work.workload.reference is not None and not recipe.takes("logits"):
+        said = f"runner {name} holds no text against a model of reference"
+        raise UserError(said, hint="--runner llama-perplexity --engine PATH")
+    if work.slots > 1 and not (recipe.takes("parallel") or recipe.at_once):
+        raise UserError(f"runner {name} answers one request at a time", hint="leave out concurrency")
+    speak = protocol(recipe.protocol, recipe.asks)
+    if isinstance(speak, openai.OpenAI):
+        speak.check(_wanted(work.workload))
+    if recipe.mode == "in-process" and (work.workload.pause_s or work.workload.sampling):
+        raise UserError(
+            f"runner {name} asks without a pause and takes the best token, {work.name} wants it otherwise",
+            hint="--runner llamacpp, or leave out pause_s, temperature and repeat_penalty",
+        )
+    if recipe.mode == "in-process" and (held := _held(work)):
+        said = f"runner {name} lets a model say what it likes, {work.name} has {held}"
+        raise UserError(said, hint="--runner llamacpp, or leave that out")
+    if recipe.mode == "bench" and work.workload.normalise == "mass":
+        said = f"runner {name} takes the likeliest choice by tokens, {work.name} wants a share of probability"
+        raise UserError(said, hint="--runner llamacpp")
+
+
+def _held(work: workload.Loaded) -> str:
+    """What of a workload bounds an answer beside its length; empty where nothing does."""
+    if work.workload.thinking is not None:
+        return "thinking switched"
+    if work.workload.score == "letter":
+        return "answers that can be nothing but a letter"
+    return "answers that end at certain words" if any(item.get("stop") for item in work.items) else ""
+
+
+def _wanted(work: Workload) -> set[str]:
+    """What a server must know to be asked this."""
+    more = {openai.TOKEN_IDS: work.kind == "grid", openai.LOGPROB: work.kind in BY_TOKEN}
+    more |= {openai.ALLOWED: work.score == "letter", openai.THINKS: work.thinking is not None}
+    return {*work.sampling, *(name for name, wanted in more.items() if wanted)}
