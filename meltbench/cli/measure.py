@@ -45,14 +45,20 @@ def run(
     device: Device = "local",
     model: Annotated[
         str,
-        typer.Option("--model", metavar="NAME", help="A name (meltbench models), a GGUF file, or hub owner/repo:file."),
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="A name (meltbench models), a file or folder, hub owner/repo:file, or what a server calls it.",
+        ),
     ] = "smollm2-135m-q4",
     runner: Annotated[
         str, typer.Option("--runner", metavar="NAME", help="An engine's recipe: meltbench runners.")
     ] = "llamacpp",
     workload: Annotated[
         str | None,
-        typer.Option("--workload", metavar="NAME", help="A name (meltbench workloads) or a JSONL file of prompts."),
+        typer.Option(
+            "--workload", metavar="NAME", help="A name (meltbench workloads) or a JSONL file of prompts or questions."
+        ),
     ] = None,
     reps: Reps = 1,
     threads: Annotated[
