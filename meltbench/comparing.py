@@ -2,7 +2,8 @@
 
 Figures of two modes, of two workloads or of two devices never share a column. Against the first arm stand ratios and
 differences with 95 % intervals: of accuracies and perplexities paired item by item, chunk by chunk; of rates and
-energies over runs, for the run is what is repeated.
+energies those of the medians over runs, for the run is what is repeated. What stands against the first is of the
+numbers that stand in the columns.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench import factors
 from meltbench.analysis.sameness import workload_settings
-from meltbench.analysis.stats import Estimate, missing, paired_accuracy, paired_mean, ratio_of_arms
+from meltbench.analysis.stats import Estimate, missing, paired_accuracy, paired_mean, ratio_of_medians
 from meltbench.errors import UserError
 from meltbench.measure.total import TOTAL
 from meltbench.records import bare
@@ -215,10 +216,12 @@ def _number(arm: Arm, first: Arm, column: Column) -> dict[str, Any]:
     }
     if values:
         one |= {"value": statistics.median(values), "least": min(values), "most": max(values), "reason": None}
-    parts = [r for r in arm.records if _of(r, column) and (r.manifest.get("conditions") or {}).get("piece")]
-    if column[2] == "accuracy" and parts:  # of parts of a whole none stands for all: their items together do
-        marks = _by_item([r for r in arm.records if _of(r, column)], "accuracy").values()
-        one["value"] = math.fsum(marks) / len(marks)
+    # What is paired item by item is of all items of all runs, be these repetitions or parts of a whole.
+    if len(values) > 1 and column[2] in _PAIRED:
+        marks = _by_item([r for r in arm.records if _of(r, column)], column[2]).values()
+        if marks:
+            mean = math.fsum(marks) / len(marks)
+            one["value"] = _exp(mean) if column[2] == "perplexity" else mean
     if len(values) == 1:
         one["u_k2"] = next(m.u_k2 for m in found if m.value is not None)
     against = None if arm is first else _against(arm, first, column)
@@ -250,7 +253,7 @@ def _against(arm: Arm, first: Arm, column: Column) -> Estimate:
         return Estimate(ratio, n=1, method="one run an arm: nobody knows how runs differ; --reps 5 makes more")
     if min(min(each) for each in values) <= 0:
         return missing("no_value: a ratio needs numbers above zero")
-    return ratio_of_arms(*values)
+    return ratio_of_medians(*values)
 
 
 def _paired(mine: Sequence[RunRecord], theirs: Sequence[RunRecord], name: str) -> Estimate:
@@ -262,11 +265,12 @@ def _paired(mine: Sequence[RunRecord], theirs: Sequence[RunRecord], name: str) -
     if name == "accuracy":
         return paired_accuracy(first, second)
     found = paired_mean(first, second)  # of log-perplexities, so that the difference is the log of the ratio
+    return replace(found, value=_exp(found.value), lo=_exp(found.lo), hi=_exp(found.hi), se=None)
 
-    def up(value: float | None) -> float | None:
-        return None if value is None else math.exp(value)
 
-    return replace(found, value=up(found.value), lo=up(found.lo), hi=up(found.hi), se=None)
+def _exp(nats: float | None) -> float | None:
+    """Of nats a number, however many nats a broken model has."""
+    return None if nats is None else math.exp(min(nats, 700))
 
 
 def _by_item(records: Sequence[RunRecord], name: str) -> dict[tuple[str, str], float]:

@@ -178,10 +178,13 @@ def ratio_of_sums(sums: Array, n: int) -> Estimate:
     return Estimate(value, value / factor, value * factor, se, n, k, "t on the log ratio")
 
 
-def ratio_of_arms(above: Sequence[float], below: Sequence[float]) -> Estimate:
-    """Mean of one arm of runs over that of another, a number a run, all above zero.
+def ratio_of_medians(above: Sequence[float], below: Sequence[float]) -> Estimate:
+    """Median of one arm of runs over that of another, a number a run, all above zero.
 
-    With fewer than ``FEW`` runs in an arm: Welch's t on the logs. With more: a bootstrap of both arms.
+    With fewer than ``FEW`` runs in an arm: Welch's t on the logs, their variances times pi / 2, which is by how much a
+    median scatters more than a mean where runs scatter normally, and more than it is of few. Of runs that fall
+    into two clusters far apart it covers 80 to 88 %. With more: the percentiles of a bootstrap of both arms, which
+    presume nothing of how runs scatter.
     """
     a, b = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
     n = len(a) + len(b)
@@ -189,19 +192,25 @@ def ratio_of_arms(above: Sequence[float], below: Sequence[float]) -> Estimate:
         return missing("no_values: an arm has no run")
     if a.min() <= 0 or b.min() <= 0:
         return missing("not_positive: a value is not above zero", n)
-    value = float(a.mean() / b.mean())
+    value = float(np.median(a) / np.median(b))
     if min(len(a), len(b)) < 2:
         return Estimate(value, n=n, clusters=n, method="one run in an arm")
-    va, vb = float(np.log(a).var(ddof=1)) / len(a), float(np.log(b).var(ddof=1)) / len(b)
-    se = math.sqrt(va + vb)
     if min(len(a), len(b)) >= FEW:
         rng = np.random.default_rng(_SEED)
-        drawn = rng.choice(a, (RESAMPLES, len(a))).mean(axis=1) / rng.choice(b, (RESAMPLES, len(b))).mean(axis=1)
+        drawn = _medians(rng, a) / _medians(rng, b)
         lo, hi = np.quantile(drawn, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-        return Estimate(value, float(lo), float(hi), value * se, n, n, "bootstrap of the runs of both arms")
+        spread = float(drawn.std(ddof=1))
+        return Estimate(value, float(lo), float(hi), spread, n, n, "bootstrap of the medians of both arms' runs")
+    va, vb = (math.pi / 2 * float(np.log(x).var(ddof=1)) / len(x) for x in (a, b))
+    se = math.sqrt(va + vb)
     dof = math.inf if se == 0 else (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
     factor = math.exp(t_quantile(dof) * se)
-    return Estimate(value, value / factor, value * factor, value * se, n, n, "t on the log ratio")
+    return Estimate(value, value / factor, value * factor, value * se, n, n, "t on the log ratio of medians")
+
+
+def _medians(rng: np.random.Generator, values: Array) -> Array:
+    """The median of every resample of one arm."""
+    return np.asarray(np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1), dtype=float)
 
 
 def ratio_of_estimates(above: Estimate, below: Estimate) -> Estimate:

@@ -132,7 +132,11 @@ COMPARE = Document(
         Key("arms[].descends_from", "text", "What its model was made of.", "nobody says that it was"),
         Key("arms[].runs", "list", "Its runs."),
         Key("arms[].numbers", "list", "A number a column."),
-        Key("arms[].numbers[].value", "number", "Median over its runs.", "there is a reason"),
+        Key(
+            *("arms[].numbers[].value", "number"),
+            "Median over its runs; of several, accuracy and perplexity over the items or chunks of all.",
+            "there is a reason",
+        ),
         Key("arms[].numbers[].least", "number", "The least of them.", "there is a reason"),
         Key("arms[].numbers[].most", "number", "The most.", "there is a reason"),
         Key("arms[].numbers[].u_k2", "number", "Of a single run.", "it is not known, or there are several runs"),

@@ -36,12 +36,12 @@ def test_nothing_is_no_number():
     assert stats.mean([]).value is None
     assert stats.paired_accuracy([], []).value is None
     assert stats.ratio_of_means([], []).value is None
-    assert stats.ratio_of_arms([], [1.0]).value is None
+    assert stats.ratio_of_medians([], [1.0]).value is None
     one = stats.mean([3.0])
     assert (one.value, one.lo, one.se) == (3.0, None, None)
     assert stats.proportion(1, 1).se is None
     assert stats.ratio_of_means([1.0], [2.0]).lo is None
-    assert stats.ratio_of_arms([1.0], [2.0, 2.0]).lo is None
+    assert stats.ratio_of_medians([1.0], [2.0, 2.0]).lo is None
     for wrong in (
         lambda: stats.proportion(3, 2),
         lambda: stats.paired_accuracy([1], []),
@@ -148,7 +148,7 @@ def test_below_zero_there_is_no_ratio():
     assert "cannot be told" in stats.ratio_of_means([1.0] * 4, [1.0, -0.9, 1.1, -1.0]).reason
     assert "cannot be told" in stats.ratio_of_estimates(stats.mean([1.0, 1.1]), stats.mean([0.1, 5.0])).reason
     assert stats.ratio_of_estimates(stats.mean([1.0, 1.1]), stats.missing("gone")).reason == "gone"
-    assert stats.ratio_of_arms([1.0, 2.0], [0.0, 2.0]).value is None
+    assert stats.ratio_of_medians([1.0, 2.0], [0.0, 2.0]).value is None
     assert stats.ratio_of_estimates(stats.mean([1.0]), stats.mean([2.0, 2.1])).lo is None
 
 
@@ -170,13 +170,44 @@ def test_mover_covers():
 
 
 def test_arms_of_runs():
-    few = stats.ratio_of_arms([10.1, 9.9, 10.0], [5.0, 5.1, 4.9])
+    few = stats.ratio_of_medians([10.1, 9.9, 10.0], [5.0, 5.1, 4.9])
     assert few.value == pytest.approx(2.0)
-    assert few.method == "t on the log ratio"
+    assert few.method == "t on the log ratio of medians"
     assert few.lo < 2 < few.hi
     rng = np.random.default_rng(4)
-    many = stats.ratio_of_arms(rng.normal(10, 1, 20).tolist(), rng.normal(5, 0.5, 20).tolist())
-    assert many.method == "bootstrap of the runs of both arms"
+    many = stats.ratio_of_medians(rng.normal(10, 1, 20).tolist(), rng.normal(5, 0.5, 20).tolist())
+    assert many.method == "bootstrap of the medians of both arms' runs"
     assert many.lo < 2 < many.hi
-    same = stats.ratio_of_arms([3.0, 3.0], [3.0, 3.0])
+    same = stats.ratio_of_medians([3.0, 3.0], [3.0, 3.0])
     assert (same.lo, same.value, same.hi) == (1.0, 1.0, 1.0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(*[st.lists(POSITIVE, min_size=2, max_size=14)] * 2, st.floats(1e-3, 1e3))
+def test_a_ratio_of_arms_is_that_of_their_medians_and_lies_in_its_interval(above, below, scale):
+    found = stats.ratio_of_medians(above, below)
+    assert found.value == pytest.approx(np.median(above) / np.median(below))
+    assert found.lo <= found.value <= found.hi
+    scaled = stats.ratio_of_medians([x * scale for x in above], below)
+    assert (scaled.lo, scaled.hi) == pytest.approx((found.lo * scale, found.hi * scale), rel=1e-6)
+
+
+# Runs scatter normally, or on one side alone, or a tenth of them is far off.
+SCATTER = {
+    "normal": (lambda rng, n: rng.normal(100, 5, n), 100.0),
+    "one-sided": (lambda rng, n: 10 + rng.exponential(2, n), 10 + 2 * math.log(2)),
+    "outliers": (lambda rng, n: np.where(rng.random(n) < 0.1, 60.0, rng.normal(100, 2, n)), 100 - 2 * 0.13971),
+}
+
+
+@pytest.mark.parametrize("scatter", SCATTER)
+@pytest.mark.parametrize(("n", "m"), [(3, 3), (5, 9), (12, 12)])
+def test_intervals_of_ratios_of_medians_cover(scatter, n, m):
+    draw, median = SCATTER[scatter]
+    rng, hits, trials = np.random.default_rng(n), 0, 300
+    for _ in range(trials):
+        found = stats.ratio_of_medians(draw(rng, n).tolist(), (2 * draw(rng, m)).tolist())
+        hits += found.lo <= 0.5 <= found.hi
+    assert hits / trials >= 0.935
+    far = draw(np.random.default_rng(0), 10**6)
+    assert np.median(far) == pytest.approx(median, rel=1e-3)  # the median that is held to be the true one

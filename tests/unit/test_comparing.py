@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import replace
 from typing import Any
 
@@ -121,6 +122,42 @@ def test_rates_have_an_interval_over_runs_and_of_one_run_none() -> None:
     several += [run(f"b{n}", "b", values=rate(40 + n)) for n in range(3)]
     found = compare(several)["arms"][1]["numbers"][0]["against_first"]
     assert found["lo"] < 41 / 81 < found["hi"]
+
+
+@pytest.mark.parametrize("n", [3, 4, 11])
+def test_the_ratio_is_that_of_the_medians_in_the_columns(n: int) -> None:
+    fast = [100.0 + k for k in range(n - 1)] + [20.0]  # one run was disturbed: the mean moves, the median does not
+    slow = [50.0 + k / 2 for k in range(n)]
+    runs = [
+        run(f"{model}{k}", model, values=rate(v)) for model, of in (("a", slow), ("b", fast)) for k, v in enumerate(of)
+    ]
+    first, second = (arm["numbers"][0] for arm in compare(runs)["arms"])
+    found = second["against_first"]
+    assert found["value"] == pytest.approx(second["value"] / first["value"])
+    assert found["value"] == pytest.approx(statistics.median(fast) / statistics.median(slow))
+    assert found["lo"] < found["value"] < found["hi"]
+
+
+def test_what_is_paired_stands_in_the_columns_as_it_is_paired_also_where_runs_differ() -> None:
+    rights = {"a": ([1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]), "b": ([1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 1, 0])}
+    document = compare(
+        [run(f"{model}{k}", model, **marks(one)) for model in "ab" for k, one in enumerate(rights[model])]
+    )
+    first, second = (arm["numbers"][0] for arm in document["arms"])
+    assert (first["value"], second["value"]) == (pytest.approx(0.25), pytest.approx(0.75))
+    assert second["against_first"]["value"] == pytest.approx(0.5)
+    assert (second["least"], second["most"]) == (0.25, 1.0)
+    nats = {"a": ([2.0, 3.0], [2.0, 3.0], [2.4, 3.8]), "b": ([2.5, 3.5], [2.1, 3.3], [2.5, 3.5])}
+    document = compare([run(f"{m}{k}", m, **text(one)) for m in "ab" for k, one in enumerate(nats[m])])
+    first, second = (arm["numbers"][0] for arm in document["arms"])
+    assert second["against_first"]["value"] == pytest.approx(second["value"] / first["value"])
+
+
+def test_a_model_that_is_broken_beyond_measure_is_held_against_another_all_the_same() -> None:
+    broken = [Score(f"chunk{n}", "nll", None, True, value=-1e6, n=255, requests=str(n)) for n in range(2)]
+    other = text([2.0, 3.0])
+    runs = [run("r1", "a", **other), run("r2", "b", **(other | {"scores": broken}))]
+    assert compare(runs)["arms"][1]["numbers"][0]["against_first"]["value"] == math.exp(700)
 
 
 def test_modes_and_workloads_never_share_a_column() -> None:
