@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from meltbench.cli.common import Json, console, print_json
+from meltbench.cli.common import Json, console, plain, print_json
 
 
 def register(models_app: typer.Typer) -> None:
@@ -45,4 +45,4 @@ def build_onnx(
     size = f"{built.weights_bytes / 1e6:.1f} MB, {built.bits_per_weight:g} bits per weight"
     made = f"  {built.precision} for {built.provider}, {size}, by {built.builder}"
     for line in (str(folder), made, printable(f"  descends from {built.descends_from}")[:500]):
-        console().print(line, markup=False, highlight=False, soft_wrap=True)
+        plain(console(), line)

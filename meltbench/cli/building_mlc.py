@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from meltbench.cli.common import Json, console, print_json
+from meltbench.cli.common import Json, console, plain, print_json
 
 
 def register(models_app: typer.Typer) -> None:
@@ -55,4 +55,4 @@ def build_mlc(
         *([] if made.messages else ["  no conversation template: it can be asked prompts, and no messages"]),
     ]
     for line in lines:
-        console().print(line, markup=False, highlight=False, soft_wrap=True)
+        plain(console(), line)

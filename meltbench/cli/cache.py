@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meltbench.cli.common import Json, choosing, console, print_json
+from meltbench.cli.common import Json, choosing, console, plain, print_json
 
 if TYPE_CHECKING:
     from meltbench.targets.cache import Blob, Dropped, Holding, PushCache
@@ -109,7 +109,7 @@ def _print(holding: Holding, dropped: Dropped | None) -> None:
         lines.append(f"removed {len(dropped.dropped)} files, {quantity(dropped.freed_bytes, 'B')}")
         lines += [f"{sha[:_SHORT]} is in use and stays" for sha in dropped.in_use]
     for line in lines:
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        plain(out, line)
 
 
 def _age(seconds: int) -> str:

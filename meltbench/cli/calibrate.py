@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meltbench.cli.common import Data, Json, console, print_json
+from meltbench.cli.common import Data, Json, console, plain, print_json
 
 if TYPE_CHECKING:
     from meltbench.calibration.job import Design
@@ -49,7 +49,7 @@ def calibrate(
         print_json(kept.record)
     else:
         _print(kept.record)
-        console().print(f"stored as {kept.path}", markup=False, highlight=False, soft_wrap=True)
+        plain(console(), f"stored as {kept.path}")
     if kept.record["outcome"] != "done" or any(gauge["refused"] for gauge in kept.record["gauges"]):
         raise typer.Exit(1)
 
@@ -113,4 +113,4 @@ def _print(found: dict[str, Any]) -> None:
     for sheet in sheets(found):
         print_sheet(out, sheet, as_markdown=False)
     for line in lines(found):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        plain(out, line)

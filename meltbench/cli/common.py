@@ -83,3 +83,8 @@ def console(*, stderr: bool = False) -> Console:
     wide = None if (sys.stderr if stderr else sys.stdout).isatty() else 160
     file = cast("TextIO", _Unheeded(sys.stderr)) if stderr else None
     return Console(file=file, width=wide, soft_wrap=False)
+
+
+def plain(out: Console, text: str, style: str | None = None) -> None:
+    """Print text as it is, unwrapped: what a device or a model says is data, and no markup."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True, style=style)

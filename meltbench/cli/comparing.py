@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from meltbench.cli.common import Data, Json, Markdown, check_format, console, print_json
+from meltbench.cli.common import Data, Json, Markdown, check_format, console, plain, print_json
 
 
 def compare(
@@ -38,4 +38,4 @@ def compare(
     out = console()
     print_sheet(out, comparison_sheet(document), as_markdown=as_markdown)
     for line in comparison_notes(document):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        plain(out, line)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meltbench.cli.common import Json, console, print_json
+from meltbench.cli.common import Json, console, plain, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ def devices(context: typer.Context, as_json: Json = False) -> None:
     widths = {key: max(len(row[key]) for row in rows) for key in ("name", "target", "checked")} if rows else {}
     for row in rows:
         cells = [f"{row[key]:{width}}" for key, width in widths.items()]
-        console().print("  ".join([*cells, row["title"]]), markup=False, highlight=False, soft_wrap=True)
+        plain(console(), "  ".join([*cells, row["title"]]))
 
 
 def _of_inventory() -> list[dict[str, Any]]:
@@ -105,7 +105,7 @@ def show(
         return
     out = console()
     for line in _described(profile_name, str(definition.path), found):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        plain(out, line)
 
 
 def profile(

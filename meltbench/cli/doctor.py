@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meltbench.cli.common import Data, Json, choosing, console, print_json
+from meltbench.cli.common import Data, Json, choosing, console, plain, print_json
 
 if TYPE_CHECKING:
     from meltbench.doctor import Finding
@@ -70,14 +70,14 @@ def _print(title: str, findings: list[Finding], summary: str) -> None:
     out = console()
     styles = {"ok": "", "advice": "yellow", "problem": "bold red"}
     wide = max(len(one.what) for one in findings)
-    out.print(title, markup=False, highlight=False, soft_wrap=True)
+    plain(out, title)
     for one in findings:
         word = "" if one.verdict == "ok" else one.verdict
         line = f"  {word:8}{one.what:{wide}}  {one.seen}".rstrip()
-        out.print(line, markup=False, highlight=False, soft_wrap=True, style=styles[one.verdict])
+        plain(out, line, style=styles[one.verdict])
         for said in _lines(one.mend):
-            out.print(f"{'':{wide + 12}}{said}", markup=False, highlight=False, soft_wrap=True)
-    out.print(summary, markup=False, highlight=False, soft_wrap=True)
+            plain(out, f"{'':{wide + 12}}{said}")
+    plain(out, summary)
 
 
 def _lines(mend: str) -> list[str]:

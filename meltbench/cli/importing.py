@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meltbench.cli.common import Data, Json, Markdown, check_format, console, print_json
+from meltbench.cli.common import Data, Json, Markdown, check_format, console, plain, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,4 +128,4 @@ def _print(study: Study, told: Sequence[Told], stored: Sequence[str], *, as_mark
     notes += [note for one in told for note in one.conversation.notes]
     logs = [found for _, found in study.operators]
     for line in (*dict.fromkeys(notes), *differences(told, logs), *(f"stored in {path}" for path in stored)):
-        out.print(f"- {line}", markup=False, highlight=False, soft_wrap=True)
+        plain(out, f"- {line}")

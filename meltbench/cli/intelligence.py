@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from meltbench.cli.common import Data, Json, Markdown, check_format, console, print_json
+from meltbench.cli.common import Data, Json, Markdown, check_format, console, plain, print_json
 
 
 def intelligence(
@@ -43,4 +43,4 @@ def intelligence(
     for document in documents:
         print_sheet(out, intelligence_sheet(document), as_markdown=as_markdown)
         for line in notes(document):
-            out.print(line, markup=False, highlight=False, soft_wrap=True)
+            plain(out, line)

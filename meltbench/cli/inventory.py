@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meltbench.cli.common import Json, console, print_json
+from meltbench.cli.common import Json, console, plain, print_json
 
 if TYPE_CHECKING:
     from meltbench import enrol
@@ -89,7 +89,7 @@ def list_(as_json: Json = False) -> None:
     sheet, whys = report.sheet(rows)
     print_sheet(console(), sheet, as_markdown=False)
     for why in whys:
-        console(stderr=True).print(why, markup=False, highlight=False, soft_wrap=True)
+        plain(console(stderr=True), why)
 
 
 def remove(
@@ -158,7 +158,7 @@ def register(devices: typer.Typer) -> None:
 def _say(lines: list[str]) -> None:
     out = console()
     for line in lines:
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        plain(out, line)
 
 
 def _trust(error: HostKeyError, accepted: str | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meltbench.cli.common import Json, console, print_json
+from meltbench.cli.common import Json, console, plain, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ def command(kind: str) -> Callable[..., None]:
         out = console()
         width = max(len(row["name"]) for row in rows) if rows else 0
         for row in rows:
-            out.print(f"{row['name']:{width}}  {row['title']}", markup=False, highlight=False, soft_wrap=True)
+            plain(out, f"{row['name']:{width}}  {row['title']}")
 
         if kind == "runners":
             _print_matrix()
@@ -55,4 +55,4 @@ def _print_matrix() -> None:
     sheet, whys = matrix.sheet(runners.recipes())
     print_sheet(out, sheet, as_markdown=False)
     for why in whys:
-        out.print(why, markup=False, highlight=False, soft_wrap=True)
+        plain(out, why)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meltbench.cli.common import Data, Json, Markdown, check_format, choosing, console, print_json
+from meltbench.cli.common import Data, Json, Markdown, check_format, choosing, console, plain, print_json
 
 if TYPE_CHECKING:
     from meltbench.plan import Cell
@@ -200,7 +200,7 @@ def report(records: list[RunRecord], store: Store, *, as_markdown: bool = False,
     out = console()
     for record in records:
         if as_markdown:
-            out.print(markdown_run(record), markup=False, highlight=False, soft_wrap=True)
+            plain(out, markdown_run(record))
         else:
             print_run(out, record, str(store.folder(record.run_id).path), store.command("show", record.run_id))
     of_one_plan = len({record.manifest.get("plan_hash") for record in records}) == 1
@@ -223,7 +223,7 @@ def _print_plan(planned: object, *, as_json: bool) -> None:
     for key, value in described.items():
         if key != "cells":
             text = value if isinstance(value, str) else canonical(value)
-            out.print(f"{key:10} {text}", markup=False, highlight=False, soft_wrap=True)
+            plain(out, f"{key:10} {text}")
     for number, cell in enumerate(planned.cells, 1):
         own = "".join(f" {name} {value}" for name, value in cell.knobs)
         out.print(f"run {number:<6} seed {cell.seed}{own}", markup=False, highlight=False)

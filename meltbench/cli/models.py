@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meltbench.cli.common import Json, console, print_json
+from meltbench.cli.common import Json, console, plain, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -181,4 +181,4 @@ def _say(lines: Iterable[str]) -> None:
 
     out = console()
     for line in lines:
-        out.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        plain(out, printable(line))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from meltbench.cli.common import Data, Json, Markdown, check_format, console, print_json
+from meltbench.cli.common import Data, Json, Markdown, check_format, console, plain, print_json
 
 
 def predict(
@@ -44,6 +44,6 @@ def predict(
         for sheet in (prediction_sheet(document), fit_sheet(document)):
             print_sheet(out, sheet, as_markdown=as_markdown)
         for line in notes(document):
-            out.print(line, markup=False, highlight=False, soft_wrap=True)
+            plain(out, line)
     if all(one["value"] is None for one in document["predictions"] if one["name"] in ("prefill_s", "decode_s")):
         raise typer.Exit(1)

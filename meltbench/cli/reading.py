@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meltbench.cli.common import Json, console, print_json
+from meltbench.cli.common import Json, console, plain, print_json
 
 if TYPE_CHECKING:
     from meltbench.records import SourceStatus
@@ -66,9 +66,7 @@ def read(
     else:
         _print(told, rows, total)
     if not any(row["n"] for row in rows):
-        console(stderr=True).print(
-            f"{file} holds no value that {told[0].source} can read", markup=False, highlight=False, soft_wrap=True
-        )
+        plain(console(stderr=True), f"{file} holds no value that {told[0].source} can read")
         raise typer.Exit(1)
 
 
@@ -78,7 +76,7 @@ def _print(told: list[SourceStatus], rows: list[dict[str, Any]], total: dict[str
     out = console()
     for one in told:
         words = f"{one.source}: {one.status}, {one.readings} readings" + (f"; {one.detail}" if one.detail else "")
-        out.print(words, markup=False, highlight=False, soft_wrap=True)
+        plain(out, words)
     if rows:
         print_sheet(out, _sheet(rows, total), as_markdown=False)
 

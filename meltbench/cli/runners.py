@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meltbench.cli import lists
-from meltbench.cli.common import Json, choosing, console, print_json
+from meltbench.cli.common import Json, choosing, console, plain, print_json
 
 if TYPE_CHECKING:
     from meltbench.builds.on_device import Installed
@@ -82,7 +82,7 @@ def build(
         return
     lines = [str(told["folder"]), f"  llama.cpp {told['version']}, {told['compiler']}"]
     for line in [*lines, *(f"  {name}  sha256 {sha}" for name, sha in sorted(told["programs"].items()))]:
-        console().print(line, markup=False, highlight=False, soft_wrap=True)
+        plain(console(), line)
 
 
 def _on_device(name: str, watch: Watch, *, cuda: bool, jobs: int | None) -> Installed:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meltbench.cli.common import Data, Json, Markdown, check_format, console, print_json
+from meltbench.cli.common import Data, Json, Markdown, check_format, console, plain, print_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ def runs(
     if not rows:
         notes.append(f"no run in {store.root}" if not (model or workload) else f"no such run in {store.root}")
     for note in notes:
-        aside.print(note, markup=False, highlight=False, soft_wrap=True)
+        plain(aside, note)
     if as_json:
         print_json(rows)
         return
@@ -79,12 +79,12 @@ def show(
         return
     out = console()
     if as_markdown:
-        out.print(tables.markdown_run(record), markup=False, highlight=False, soft_wrap=True)
+        plain(out, tables.markdown_run(record))
     else:
         tables.print_run(out, record, str(folder.path), store.command("show", folder.run_id))
     if not no_plot:
         plot = _plot(out, folder.path, record)
-        out.print(f"\n{_fenced(plot) if as_markdown else plot}\n", markup=False, highlight=False, soft_wrap=True)
+        plain(out, f"\n{_fenced(plot) if as_markdown else plot}\n")
     if record.phases:
         print_sheet(out, tables.phase_sheet(record), as_markdown=as_markdown)
     if record.requests:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meltbench.cli.common import console
+from meltbench.cli.common import console, plain
 from meltbench.errors import Interrupted
 from meltbench.report.progress import Lines, Steps
 from meltbench.targets import printable
@@ -48,7 +48,7 @@ class Terminal:
     warn = say
 
     def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, style="dim", soft_wrap=True)
+        plain(self._console, text, style="dim")
 
     def fetched(self, done: int, total: int | None, what: str = "fetching the model") -> None:
         """Draw the bar of a download, or of what else is on its way."""
