@@ -2,7 +2,8 @@
 
 After "Biases in Edge Language Models" (Sharma et al. 2025, arXiv:2502.11349), which puts the same prompts to a model
 many times and watches its bias over time. Its own score of bias needs a judge of texts; ours needs a right answer, as
-"nobody can tell" is to a question that the text leaves open. The definitions are ours:
+"nobody can tell" is to a question that the text leaves open. Two answers are the same where ``answers.alike`` says so,
+by the method that scored them: 42.0 is 42, and "The sky." is "the sky". The definitions are ours:
 
     answer_flip_rate         share of later answers that are not the first one to the same question
     accuracy_drift_per_pass  least squares slope of right (1) or wrong (0) over passes, the mean over questions
@@ -16,6 +17,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from meltbench.measure.answers import alike
 from meltbench.records import Measure
 
 if TYPE_CHECKING:
@@ -53,8 +55,14 @@ def _over_items(
 
 def _flips(item: Sequence[Score]) -> float | None:
     """Share of the later answers that are not the first one; answers that cannot be read are alike."""
-    found = [one.extracted.casefold() if one.parsed else None for one in item if one.correct is not None]
-    return None if len(found) < 2 else sum(one != found[0] for one in found[1:]) / (len(found) - 1)
+    found = [one for one in item if one.correct is not None]
+    return None if len(found) < 2 else sum(not _same(found[0], one) for one in found[1:]) / (len(found) - 1)
+
+
+def _same(one: Score, other: Score) -> bool:
+    if not (one.parsed and other.parsed):
+        return one.parsed == other.parsed
+    return alike(one.method, one.extracted, other.extracted)
 
 
 def _slope(item: Sequence[Score]) -> float | None:

@@ -54,6 +54,27 @@ def test_an_answer_that_cannot_be_read_is_like_another_and_a_failed_request_is_n
     assert named(asked("A!!"))["answer_flip_rate"].reason == "no_score: no question was answered twice"
 
 
+@pytest.mark.parametrize(
+    ("method", "first", "later", "flips"),
+    [
+        ("number", "42", "42.0", 0),
+        ("number/vote", "1,200", "1200", 0),
+        ("number", "42", "43", 1),
+        ("match", "The sky.", "sky", 0),
+        ("match", "the sky", "the sea", 1),
+        ("call", '{"name": "f", "arguments": {"n": 2}}', '{"arguments": {"n": 2.0}, "name": "f"}', 0),
+        ("line", "a+b", "a + b", 0),
+        ("line", "A", "a", 1),  # names of a program differ by case
+        ("loglik/none", "0", "1", 1),
+    ],
+)
+def test_a_flip_is_another_answer_by_the_method_that_scores_and_no_other_spelling(
+    method: str, first: str, later: str, flips: float
+) -> None:
+    scores = [Score("q", method, 1.0, True, text) for text in (first, later)]
+    assert named(scores)["answer_flip_rate"].value == flips
+
+
 def test_a_drift_is_told_from_what_goes_up_and_down() -> None:
     drift = named(asked("AABB", "AABB"))["accuracy_drift_per_pass"]
     assert (drift.value, drift.unit, drift.u_k2) == (pytest.approx(-0.4), "1/pass", 0)
