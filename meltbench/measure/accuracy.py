@@ -1,8 +1,10 @@
 """How good the answers of a run were: accuracy, what could not be read, perplexity; each with its standard error and n.
 
 u is twice the standard error over items (k = 2): sample standard deviation by the root of n, as lm-evaluation-harness
-has it. Answers to one question that is asked several times are not independent: they count as one cluster. That of a
-perplexity comes from its chunks, because tokens that follow one another are not independent either.
+has it. Where all answers are right, or none, that error is 0 and knows nothing: there u reaches from the share to the
+other end of Wilson's interval (1927) at k = 2, which is 4 / (n + 4) of n questions. Answers to one question that is
+asked several times are not independent: they count as one cluster. That of a perplexity comes from its chunks, because
+tokens that follow one another are not independent either.
 """
 
 from __future__ import annotations
@@ -76,8 +78,12 @@ def _mean(
     items = items or [str(n) for n in range(len(values))]
     k = len(set(items))
     u = None if k < 2 else 2 * _standard_error(values, items)
+    unanimous = u is not None and {*values} in ({0.0}, {1.0})
+    if unanimous:
+        u = 4 / (k + 4)  # z^2 / (n + z^2) at z = 2
     told = (
         method
+        + ("; u of Wilson" if unanimous else "")
         + (f"; {k} questions" if k < len(values) else "")
         + (f"; {left} of {left + len(values)} items have no score" if left else "")
     )

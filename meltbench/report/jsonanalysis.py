@@ -108,7 +108,7 @@ INTELLIGENCE = Document(
         Key("[].numbers[].value", "number", "Its value.", "there is a reason"),
         Key("[].numbers[].lo", "number", "Lower end of the 95 % interval.", "nothing tells it"),
         Key("[].numbers[].hi", "number", "Its upper end.", "nothing tells it"),
-        Key("[].numbers[].se", "number", "Standard error over items alone.", "nothing tells it"),
+        Key("[].numbers[].se", "number", "Standard error over items alone.", "unknown, or all or none are right"),
         Key("[].numbers[].n", "integer", "Queries behind it."),
         Key("[].numbers[].clusters", "integer", "Items behind it: queries of one item are not independent."),
         Key("[].numbers[].method", "text", "How its interval was made, before gain, baseline and runs widened it."),

@@ -29,6 +29,7 @@ def test_wilson_is_wilsons():
     assert (stats.proportion(0, 10).lo, stats.proportion(10, 10).hi) == (0.0, 1.0)
     assert stats.proportion(0, 10).hi == pytest.approx(0.2775, abs=1e-4)
     assert stats.proportion(0, 10).value == 0.0
+    assert stats.proportion(0, 10).se is stats.proportion(10, 10).se is None
 
 
 def test_nothing_is_no_number():

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meltbench.analysis.stats import proportion
 from meltbench.engines.prompts import Ask
 from meltbench.measure.accuracy import accuracy_measures
 from meltbench.measure.answers import Method, extract, is_right, scores
-from meltbench.records import Request
+from meltbench.records import Request, Score
 
 METHODS: tuple[Method, ...] = ("exact", "match", "number", "number-strict", "letter", "answer-is", "call")
 
@@ -143,3 +145,31 @@ def test_groups_have_an_accuracy_of_their_own_and_nothing_scored_has_a_reason() 
     none = accuracy_measures(scores([request(0, "", status="http_500")], {0: ask(0, "A")}, "letter"))
     assert [(one.value, one.reason) for one in none] == [(None, "no_score: none of 1 items has one")] * 2
     assert accuracy_measures([]) == []
+
+
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_answers_that_are_all_right_or_all_wrong_are_not_known_without_doubt(right: float) -> None:
+    found = [Score(f"q{n}", "letter", right, True, "A") for n in range(10)]
+    accuracy = accuracy_measures(found)[0]
+    assert (accuracy.value, accuracy.u_k2) == (right, pytest.approx(4 / 14))  # Wilson's limit at z = 2
+    wilson = proportion(right * 10, 10, math.erf(2 / math.sqrt(2)))
+    assert accuracy.u_k2 == pytest.approx(wilson.hi if right == 0 else 1 - wilson.lo)  # type: ignore[operator]
+    assert accuracy.method == "letter; u of Wilson"
+    unparsed = accuracy_measures(found)[1]
+    assert (unparsed.name, unparsed.value, unparsed.u_k2) == ("unparsed", 0.0, pytest.approx(4 / 14))
+    # The same questions again are no more questions; of one nobody knows.
+    again = accuracy_measures([*found, *found])[0]
+    assert (again.u_k2, again.method) == (accuracy.u_k2, "letter; u of Wilson; 10 questions")
+    assert accuracy_measures(found[:1])[0].u_k2 is None
+    ways = {one.name: one.u_k2 for one in accuracy_measures(found, {"tokens": [right] * 10}) if "_per_" in one.name}
+    assert ways == {"accuracy_per_token": accuracy.u_k2}
+
+
+def test_the_u_of_an_accuracy_covers_also_where_nearly_all_are_right() -> None:
+    """Twice the standard error alone covers 33 % of 20 items that are right 98 times of 100: mostly all are right."""
+    rng, hits = random.Random(5), 0
+    for _ in range(400):
+        found = [Score(f"q{n}", "letter", float(rng.random() < 0.98), True, "A") for n in range(20)]
+        accuracy = accuracy_measures(found)[0]
+        hits += abs((accuracy.value or 0) - 0.98) <= (accuracy.u_k2 or 0)
+    assert hits / 400 >= 0.95
