@@ -16,7 +16,7 @@ def comparison_sheet(document: Document) -> Sheet:
     """One row an arm; beside a number how it stands against the first one's, where its interval is known."""
     columns, arms = document["columns"], document["arms"]
     named = list(arms[0]["about"])
-    heads = [Column(name, whole=True) for name in named]
+    heads = [Column(name, whole=name != "engine") for name in named]
     with_interval = []
     for at, column in enumerate(columns):
         parts = [heading(column["name"])]

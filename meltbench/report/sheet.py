@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MISSING = "—"
+_WIDEST = 10_000
 _MANY = 300  # rows from which on rich, which measures and wraps every cell, keeps one waiting
 
 
@@ -37,16 +38,20 @@ class Sheet:
 def rich_table(sheet: Sheet) -> Table:
     """The sheet for a terminal."""
     from rich import box
+    from rich.cells import cell_len
     from rich.markup import escape
     from rich.table import Table
 
     title = escape(printable(sheet.title)) or None
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-    for column in sheet.columns:
+    for place, column in enumerate(sheet.columns):
+        widths = (cell_len(printable(text)) for text in (column.heading, *(row[place] for row in sheet.rows)))
         table.add_column(
             escape(printable(column.heading)),
             justify="right" if column.right else "left",
             no_wrap=column.whole,
+            # What rich cannot break it cuts, where it is not told so: a number without its end is another one.
+            min_width=max(widths) if column.whole else None,
             overflow="fold",
             style="dim" if column.faint else "",
         )
@@ -93,5 +98,10 @@ def print_sheet(out: Console, sheet: Sheet, *, as_markdown: bool) -> None:
     """Draw a sheet, or print it as Markdown, which is never wrapped."""
     if as_markdown or len(sheet.rows) > _MANY:
         out.file.write(f"{markdown(sheet) if as_markdown else plain_table(sheet)}\n")
-    else:
-        out.print(rich_table(sheet))
+        return
+    from rich.measure import measure_renderables
+
+    table = rich_table(sheet)
+    least = measure_renderables(out, out.options.update(max_width=_WIDEST), [table]).minimum
+    out.width = max(out.width, least)
+    out.print(table)

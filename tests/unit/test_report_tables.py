@@ -186,6 +186,20 @@ def test_a_long_table_is_lines_of_text(tmp_path):
     assert len(lines) == 1003
 
 
+@pytest.mark.parametrize("width", [20, 60, 200])
+def test_no_table_is_cut_however_narrow_the_terminal(tmp_path, width):
+    columns = (Column("engine"), *(Column(f"rate {place}", right=True, whole=True) for place in range(9)))
+    sheet = Sheet("", columns, [("llama.cpp of today", *(f"{place}23.45 tok/s" for place in range(9)))])
+    with (tmp_path / "out").open("w+") as file:
+        print_sheet(Console(file=file, width=width), sheet, as_markdown=False)
+        file.seek(0)
+        text = file.read()
+    for place in range(9):
+        assert f"rate {place}" in text
+        assert f"{place}23.45 tok/s" in text
+    assert all(word in text for word in ("llama.cpp", "today"))
+
+
 def test_a_run_in_markdown_has_its_numbers_and_its_reasons_but_no_folder_of_mine():
     record = record_of("20261121T103105Z-3f9c2a")
     text = markdown_run(record)
