@@ -199,7 +199,7 @@ class Workload:
         if self.examples and not self.shots:
             raise UserError(f"{where}: examples are shown where there are shots", hint="--set shots=5")
         if self.normalise == "mass" and self.questions is not None and self.questions.recipe != "truthfulqa-mc2":
-            raise UserError(f"{where}: normalise = mass needs several true answers", hint="give none, bytes or tokens")
+            raise UserError(f"{where}: normalise = mass needs several true answers", hint="--set normalise=none")
 
     def _check_tensors(self, where: str) -> None:
         """What a plain model is given, and that its first inference is never a timed one."""

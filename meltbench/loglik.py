@@ -26,14 +26,14 @@ class Span:
     """The requests of one choice, or of one chunk of a text: ``n`` files from number ``first`` on.
 
     ``start``: the tokens before the first one that is scored. ``common``: how many of its first tokens are those of
-    every other choice too; ``bytes``: of its text, as UTF-8.
+    every other choice too; ``characters``: of its text, without the space around it.
     """
 
     first: int
     n: int
     start: int
     common: int
-    bytes: int
+    characters: int
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def choices(items: Sequence[Item], tokens: Tokens, seed: int) -> tuple[list[Ask]
             first = len(asks)
             asks += _one_by_one(one, start, len(one), str(item["id"]), first, seed)
             common = min(max(alike - start, 0), len(one) - start - 1)
-            spans.append(Span(first, len(asks) - first, start, common, len(choice.strip().encode())))
+            spans.append(Span(first, len(asks) - first, start, common, len(choice.strip())))
         answer = item.get("answer")
         scored.append(
             Scored(

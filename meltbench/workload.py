@@ -170,6 +170,6 @@ def _of_own(path: Path, items: tuple[dict[str, Any], ...]) -> Workload:
     if with_choices not in (0, len(items)):
         raise DefinitionError(f"{path}: some items have choices and some have none", hint="make two files of them")
     if with_choices:
-        return Workload(title, 1, "choices", items=path.name, normalise="bytes")
+        return Workload(title, 1, "choices", items=path.name, normalise="characters")
     score: Method | None = "match" if any("answer" in item for item in items) else None
     return Workload(title, 1, "generate", items=path.name, max_tokens=128, ignore_eos=False, score=score)

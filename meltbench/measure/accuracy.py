@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from meltbench.measure.likelihood import Normalise
     from meltbench.records import Score
 
-_WAYS = {"none": "accuracy_sum", "bytes": "accuracy_per_byte", "tokens": "accuracy_per_token"}
+_WAYS = {"none": "accuracy_sum", "characters": "accuracy_per_character", "tokens": "accuracy_per_token"}
 
 
 def accuracy_measures(

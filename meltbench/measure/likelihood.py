@@ -1,8 +1,9 @@
 """Scores by log-likelihood: of several choices the likeliest one is the answer; a text is scored whole.
 
 The requests of an item, one a scored token, become one request of it here: from the first one's sending to the last
-one's end. Sources: lm-evaluation-harness (acc, and acc_norm by bytes), llama.cpp tools/perplexity (by tokens, those
-that all choices begin with left out), TruthfulQA (MC2: the share of probability of all true answers).
+one's end. Sources: lm-evaluation-harness (acc, and acc_norm by characters: ``len(choice)``, without the space before
+it), llama.cpp tools/perplexity (by tokens, those that all choices begin with left out), TruthfulQA (MC2: the share of
+probability of all true answers).
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     from meltbench.loglik import Scored, Span
 
-Normalise = Literal["none", "bytes", "tokens", "mass"]
-NORMALISE: tuple[Normalise, ...] = ("none", "bytes", "tokens", "mass")
+Normalise = Literal["none", "characters", "tokens", "mass"]
+NORMALISE: tuple[Normalise, ...] = ("none", "characters", "tokens", "mass")
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ def _likeliest(item: Scored, found: Sequence[Sequence[float]], way: Normalise) -
 
 
 def _value(span: Span, found: Sequence[float], way: Normalise) -> float:
-    if way == "bytes":
-        return math.fsum(found) / max(span.bytes, 1)
+    if way == "characters":
+        return math.fsum(found) / max(span.characters, 1)
     if way == "tokens":
         return math.fsum(found[span.common :]) / (len(found) - span.common)
     return math.fsum(found)

@@ -26,7 +26,7 @@ _SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         (
             ("accuracy", "mean"),
             ("accuracy_sum", "mean"),
-            ("accuracy_per_byte", "mean"),
+            ("accuracy_per_character", "mean"),
             ("accuracy_per_token", "mean"),
             ("best_of_n", "mean"),
             ("unparsed", "mean"),

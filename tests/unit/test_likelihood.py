@@ -28,7 +28,7 @@ ITEM = {"id": "a", "prompt": "Q:", "choices": [" yes", " no", " yet"], "answer":
 
 def test_each_token_of_each_choice_is_asked_for_after_all_before_it() -> None:
     asks, (scored,) = loglik.choices([ITEM], BYTES, 7)
-    assert [(span.first, span.n, span.start, span.common, span.bytes) for span in scored.spans] == [
+    assert [(span.first, span.n, span.start, span.common, span.characters) for span in scored.spans] == [
         (0, 4, 2, 1, 3),  # " yes": its space is common to all
         (4, 3, 2, 1, 2),
         (7, 4, 2, 1, 3),
@@ -91,15 +91,15 @@ def answers(scored: loglik.Scored, logprobs: dict[int, list[float]]) -> dict[int
 def test_the_likeliest_choice_depends_on_what_it_is_divided_by() -> None:
     _, (scored,) = loglik.choices([ITEM], BYTES, 0)
     said = answers(scored, {0: [-1.0, -1.0, -1.0, -1.0], 1: [-1.0, -1.5, -1.4], 2: [-1.0, -3.0, -3.0, -3.0]})
-    # sums -4, -3.9, -10; by byte -1.33, -1.95; by token, the common space left out, -1.0, -1.45
-    taken: dict[Normalise, str] = {"none": "1", "bytes": "0", "tokens": "0"}
+    # sums -4, -3.9, -10; by character -1.33, -1.95; by token, the common space left out, -1.0, -1.45
+    taken: dict[Normalise, str] = {"none": "1", "characters": "0", "tokens": "0"}
     for way, choice in taken.items():
         (score,) = gathered([scored], said, way).scores
         assert (score.extracted, score.correct, score.gold) == (choice, float(choice == "0"), "0")
         assert score.method == f"loglik/{way}"
-    assert gathered([scored], said, "bytes").by_way == {
+    assert gathered([scored], said, "characters").by_way == {
         "none": [0.0],
-        "bytes": [1.0],
+        "characters": [1.0],
         "tokens": [1.0],
     }
     two_true = replace(scored, true=(0, 2))
@@ -108,6 +108,18 @@ def test_the_likeliest_choice_depends_on_what_it_is_divided_by() -> None:
     assert gathered([likeliest_is_true], said, "none").by_way["none"] == [1.0]
     weights = [math.exp(-4), math.exp(-3.9), math.exp(-10)]
     assert mass.correct == pytest.approx((weights[0] + weights[2]) / sum(weights))
+
+
+def test_a_choice_is_divided_by_its_characters_as_acc_norm_is_and_not_by_their_bytes() -> None:
+    texts = ("Q:", "Q: naïveté", "Q: bluntness")  # 7 characters of 9 bytes, and 9 of 9
+    item = {"id": "a", "prompt": "Q:", "choices": [" naïveté", " bluntness"], "answer": 1}
+    _, (scored,) = loglik.choices([item], {text: tuple(text.encode()) for text in texts}, 0)
+    assert [span.characters for span in scored.spans] == [7, 9]
+    sums = (-9.0, -10.0)  # by character -1.286 and -1.111, by byte -1 and -1.111
+    shares = {at: [total / span.n] * span.n for at, (total, span) in enumerate(zip(sums, scored.spans, strict=True))}
+    said = answers(scored, shares)
+    (score,) = gathered([scored], said, "characters").scores
+    assert (score.extracted, score.correct) == ("1", 1.0)
 
 
 def test_an_item_is_one_request_from_its_first_token_to_its_last() -> None:
@@ -160,7 +172,7 @@ def test_whatever_the_log_probabilities_a_score_is_between_none_and_all(items: l
         gold = answer % len(choices)
         scored = loglik.Scored("a", "", gold, (gold,), tuple(spans))
         said = answers(scored, dict(enumerate(choices)))
-        for way in ("none", "bytes", "tokens", "mass"):
+        for way in ("none", "characters", "tokens", "mass"):
             (score,) = gathered([scored], said, way).scores  # type: ignore[arg-type]
             assert score.correct is not None
             assert 0 <= score.correct <= 1
