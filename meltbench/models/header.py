@@ -7,7 +7,6 @@ is no number of the right kind is as if it were not said.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from meltbench.errors import ModelDamaged, UserError
 from meltbench.models.gguf import read_gguf
 from meltbench.models.hashes import file_sha256
+from meltbench.models.jsonfile import read_object
 from meltbench.models.mlc.cache import cache_of, check_libraries, check_whole
 from meltbench.spec import digest
 
@@ -174,17 +174,7 @@ def built_from(path: Path) -> tuple[str | None, str | None]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise ModelDamaged(f"{path} is larger than {_MAX_CONFIG_BYTES >> 20} MiB", hint="it is no configuration")
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelDamaged(f"{path} is not JSON: {error}", hint="build or fetch the model again") from None
-    if not isinstance(found, dict):
-        raise ModelDamaged(f"{path} is not a JSON object", hint="build or fetch the model again")
-    return found
+    return read_object(path, _MAX_CONFIG_BYTES)
 
 
 def _of_genai(config: Mapping[str, Any], path: Path) -> Said:
@@ -197,7 +187,6 @@ def _of_genai(config: Mapping[str, Any], path: Path) -> Said:
             f"{path / 'genai_config.json'} names {said[:80]!r}, which is not beside it", hint="build it again"
         )
     layers, heads, size = (_count(decoder, key) for key in ("num_hidden_layers", "num_key_value_heads", "head_size"))
-    kv = None if layers is None or heads is None or size is None else 2 * 2 * layers * heads * size
     kind, record = model.get("type"), path / BUILT
     built = _config(record) if record.is_file() else {}
     return Said(
@@ -206,7 +195,7 @@ def _of_genai(config: Mapping[str, Any], path: Path) -> Said:
         bits_per_weight=_number(built, "bits_per_weight", 64),
         context_length=_count(model, "context_length"),
         vocab_size=_count(model, "vocab_size"),
-        kv_bytes_per_token=kv,
+        kv_bytes_per_token=_kv_bytes(layers, heads, size),
     )
 
 
@@ -216,7 +205,6 @@ def _of_mlc(config: Mapping[str, Any], path: Path) -> Said:
     size, hidden, all_heads = (_count(inner, key) for key in ("head_dim", "hidden_size", "num_attention_heads"))
     if size is None and hidden is not None and all_heads:
         size = hidden // all_heads
-    kv = None if layers is None or heads is None or size is None else 2 * 2 * layers * heads * size
     kind = config.get("model_type")
     cache = cache_of(path)
     table = {} if cache is None else _config(cache)
@@ -231,8 +219,13 @@ def _of_mlc(config: Mapping[str, Any], path: Path) -> Said:
         bits_per_weight=bits,
         context_length=_count(config, "context_window_size") or _count(inner, "context_window_size"),
         vocab_size=_count(config, "vocab_size") or _count(inner, "vocab_size"),
-        kv_bytes_per_token=kv,
+        kv_bytes_per_token=_kv_bytes(layers, heads, size),
     )
+
+
+def _kv_bytes(layers: int | None, heads: int | None, size: int | None) -> int | None:
+    """Bytes of one token's keys and values in f16; None where one of the numbers is not said."""
+    return None if layers is None or heads is None or size is None else 2 * 2 * layers * heads * size
 
 
 def _table(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:

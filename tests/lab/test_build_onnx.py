@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ from onnx_kit import HERE, TINY, Server, copied, need_runtime
 from typer.testing import CliRunner
 
 from meltbench.cli import building
-from meltbench.errors import BuildFailed, MissingExtra, UserError
+from meltbench.errors import BuildFailed, MissingExtra, ModelDamaged, UserError
 from meltbench.models.header import BUILT, read_header
 from meltbench.models.onnx.build import Built, build
 from meltbench.models.onnx.convert import PATTERNS, TEXTS, cutting
@@ -30,6 +31,7 @@ from meltbench.models.onnx.convert import PATTERNS, TEXTS, cutting
 STAND_IN = {
     "torch/__init__.py": "",
     "transformers/__init__.py": "",
+    "accelerate/__init__.py": "",
     "onnx_ir/__init__.py": "",
     "gguf/__init__.py": "",
     "safetensors/__init__.py": "",
@@ -88,12 +90,16 @@ class Told:
 
 
 def source(folder: Path, how: str = "") -> Path:
-    """A folder as Hugging Face has it, with a head of safetensors and no weights."""
+    """A folder as Hugging Face has it, whose weights are all zero."""
     folder.mkdir()
     (folder / "config.json").write_text('{"num_hidden_layers": 2}')
     (folder / "tokenizer.json").write_text("{}")
-    head = json.dumps({"__metadata__": {"format": "pt"}, **{key: {"shape": shape} for key, shape in SHAPES.items()}})
-    (folder / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head.encode())
+    table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for key, shape in SHAPES.items():
+        table[key] = {"dtype": "F16", "shape": shape, "data_offsets": [at, at := at + 2 * math.prod(shape)]}
+    head = json.dumps(table).encode()
+    (folder / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(at))
     (folder / "how").write_text(how)
     return folder
 
@@ -199,6 +205,26 @@ def test_what_cannot_be_built_is_refused_before_anything_is_made(stand_in: Path,
     (smol / "pytorch_model.bin").write_bytes(b"a pickle is never loaded")
     assert "holds no safetensors" in refused(str(smol))
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("config.json", b"[" * 100_000, "config.json is not JSON"),
+        ("config.json", b"[2]", "config.json is not a JSON object"),
+        ("model.safetensors", b"{}", "is no safetensors file"),
+        ("model.safetensors", b'\x09\0\0\0\0\0\0\0{"a": {}}', "does not say what 'a' is"),
+        ("model.safetensors", b"\x02\0\0\0\0\0\0\0{}", "hold no weights"),
+    ],
+)
+def test_damage_is_told_before_the_builder_is_started(
+    stand_in: Path, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    smol = source(tmp_path / "smol", "fail")
+    (smol / name).write_bytes(content)
+    with pytest.raises(ModelDamaged, match=words):
+        build(str(smol), tmp_path / "made", "int4", "cpu", Told())
+    assert not [one for one in tmp_path.iterdir() if "made" in one.name]
 
 
 def test_without_the_packages_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 from meltbench import models, paths
 from meltbench.builds.running import run_tool
 from meltbench.deadline import Deadline
-from meltbench.errors import BuildFailed, MissingExtra, UserError
+from meltbench.errors import BuildFailed, MissingExtra, ModelDamaged, UserError
 from meltbench.installed import version_of
 from meltbench.models.hashes import file_sha256
 from meltbench.models.header import BUILT
+from meltbench.models.jsonfile import read_object
+from meltbench.models.safetensors import read_head
 from meltbench.spec import digest
 
 if TYPE_CHECKING:
@@ -33,10 +35,10 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("int4", "int8", "fp32", "fp16", "bf16")
 PROVIDERS = ("cpu", "cuda", "dml", "webgpu", "NvTensorRtRtx")
-_NEEDS = ("torch", "transformers", "onnxruntime_genai", "onnx_ir", "gguf", "tokenizers", "safetensors")
+_NEEDS = ("torch", "transformers", "accelerate", "onnxruntime_genai", "onnx_ir", "gguf", "tokenizers", "safetensors")
 _DEADLINE_S = 6 * 3600.0
 _LAYER = re.compile(r"Reading (?:decoder )?layer (\d{1,4})")
-_MAX_HEAD_BYTES = 100 << 20
+_MAX_CONFIG_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class _Source:
 
 def build(text: str, out: Path, precision: str, provider: str, watch: Watch) -> Built:
     """Make the folder ``out`` of the model that ``text`` names. MissingExtra without the packages for it; UserError
-    for a model or a precision that cannot be built; BuildFailed with the builder's last words. Nothing half made
-    stays, whatever happens."""
+    for a model or a precision that cannot be built; ModelDamaged for one whose files are not whole; BuildFailed with
+    the builder's last words. Nothing half made stays, whatever happens."""
     _check(precision, provider)
     if out.exists():
         raise UserError(f"{out} is there already", hint="name a folder that is not")
@@ -126,7 +128,8 @@ def _build(source: _Source, work: Path, precision: str, provider: str, watch: Wa
         if source.is_gguf:
             files = work / "source"
             steps.run("dequantise", ["-m", module, "weights", str(source.path), str(files)])
-        layers = json.loads((files / "config.json").read_bytes()).get("num_hidden_layers")
+        layers = read_object(files / "config.json", _MAX_CONFIG_BYTES).get("num_hidden_layers")
+        n_params = _elements(files)
         words = ["-i", str(files), "-o", str(made), "-p", precision, "-e", provider, "-c", str(work / "cache")]
         argv = ["-m", "onnxruntime_genai.models.builder", *words, "--extra_options", "hf_remote=false"]
         steps.run("layers", argv, layers if isinstance(layers, int) else 0)
@@ -135,7 +138,6 @@ def _build(source: _Source, work: Path, precision: str, provider: str, watch: Wa
     told = json.loads(said)
     if told["differ"]:
         watch.warn(f"the runtime splits {len(told['differ'])} of {told['texts']} texts otherwise than its source does")
-    n_params = sum(map(_elements, files.glob("*.safetensors")))
     n_bytes = sum(one.stat().st_size for one in made.iterdir() if ".onnx" in one.name)
     head = models.read_gguf(source.path) if source.is_gguf else None
     quantised = f" ({head.file_type})" if head and head.file_type else ""
@@ -207,17 +209,10 @@ def _renamed(path: Path) -> None:
         path.write_text(path.read_text("utf-8").replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"'), "utf-8")
 
 
-def _elements(path: Path) -> int:
-    """The elements of all tensors of a safetensors file, by its head."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > _MAX_HEAD_BYTES:
-            raise UserError(f"{path} is no safetensors file", hint="fetch it again")
-        head = json.loads(file.read(length))
-    total = 0
-    for name, tensor in head.items():
-        count = 1
-        for size in () if name == "__metadata__" else tensor["shape"]:
-            count *= int(size)
-        total += 0 if name == "__metadata__" else count
+def _elements(folder: Path) -> int:
+    """The elements of all tensors in a folder's safetensors, by their heads."""
+    heads = [read_head(one) for one in sorted(folder.glob("*.safetensors"))]
+    total = sum(one.elements for head in heads for one in head.values())
+    if not total:
+        raise ModelDamaged(f"the safetensors in {folder} hold no weights", hint="fetch the model again")
     return total
