@@ -26,8 +26,8 @@ MAX_DIMS = 4
 MAX_ELEMENTS = 2**63 - 1
 MAX_LAYERS = 65_536
 
-_BOOL, _STRING, _ARRAY = 7, 8, 9
-_SCALARS = {
+BOOL, STRING, ARRAY = 7, 8, 9  # the types of values
+SCALARS = {
     0: "<B",
     1: "<b",
     2: "<H",
@@ -202,17 +202,17 @@ class _Reader:
         kind = self.cur.u32(f"the type of {key}")
         if key == "tokenizer.chat_template":
             self.has_chat_template = True
-        if kind == _ARRAY:
+        if kind == ARRAY:
             self._array(key)
-        elif kind == _STRING:
+        elif kind == STRING:
             if key in _KEPT_STRINGS:
                 self.values[key] = self.cur.string(65_536, key), at
             else:
                 self.cur.skip(self.cur.u64(f"the length of {key}"), key)
                 self.values[key] = _SKIPPED, at
-        elif kind in _SCALARS:
-            value = self.cur.scalar(_SCALARS[kind], key)
-            if kind == _BOOL and value not in (0, 1):
+        elif kind in SCALARS:
+            value = self.cur.scalar(SCALARS[kind], key)
+            if kind == BOOL and value not in (0, 1):
                 self.cur.fail(f"0 or 1 for {key}, got {value}", self.cur.pos - 1)
             self.values[key] = value, at
         else:
@@ -226,13 +226,13 @@ class _Reader:
         count = self.cur.u64(f"the length of {key}")
         if key == "tokenizer.ggml.tokens":
             self.vocab_size = count
-        if kind == _STRING:
+        if kind == STRING:
             self.strings += count
             if self.strings > MAX_STRINGS:
                 self.cur.fail(f"at most {MAX_STRINGS} strings in arrays, got {self.strings} with {key}", at)
             self.cur.skip_strings(count, key)
-        elif kind in _SCALARS:
-            form = _SCALARS[kind]
+        elif kind in SCALARS:
+            form = SCALARS[kind]
             if key.endswith(_KEPT_ARRAYS) and count <= MAX_KEPT_ARRAY:
                 self.values[key] = tuple(self.cur.scalar(form, key) for _ in range(count)), at
             else:

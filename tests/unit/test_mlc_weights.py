@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from pathlib import Path
 from typing import Any
 
+import gguf
 import ggufmaker
 import numpy as np
 import pytest
@@ -16,10 +18,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from meltbench.errors import MeltbenchError, ModelDamaged, UserError
+from meltbench.models.gguf import MAX_STRINGS, read_gguf
 from meltbench.models.header import read_header
+from meltbench.models.metadata import value_of
 from meltbench.models.mlc.quantise import GROUP, packed, unpacked
 from meltbench.models.mlc.shape import LlamaShape, parts_of
 from meltbench.models.mlc.weights import FolderSource, GgufSource, source_of
+from meltbench.models.mlc.words import words_of
 
 CONFIG = {
     "model_type": "llama",
@@ -62,15 +67,14 @@ def test_the_rows_of_a_gguf_lie_as_hugging_face_has_them(tmp_path: Path) -> None
     assert source.shape.head_dim == tiny_llama.WIDTH // tiny_llama.HEADS
     assert source.quantised is None
     mine = source.weight("model.layers.0.self_attn.q_proj.weight")
-    theirs = np.asarray(source._tensors["blk.0.attn_q.weight"].data)
+    read = {tensor.name: np.asarray(tensor.data) for tensor in gguf.GGUFReader(source.path).tensors}
+    theirs = read["blk.0.attn_q.weight"]
     half = source.shape.head_dim // 2
     # Row 0 and 1 of a head are a pair there; here the second of a pair stands half a head further.
     assert np.array_equal(mine[0], theirs[0])
     assert np.array_equal(mine[half], theirs[1])
     assert np.array_equal(mine[source.shape.head_dim], theirs[source.shape.head_dim])
-    assert np.array_equal(
-        source.weight("model.layers.0.self_attn.v_proj.weight"), source._tensors["blk.0.attn_v.weight"].data
-    )
+    assert np.array_equal(source.weight("model.layers.0.self_attn.v_proj.weight"), read["blk.0.attn_v.weight"])
 
 
 def test_a_folder_of_safetensors_says_the_same_in_every_type(tmp_path: Path) -> None:
@@ -159,6 +163,65 @@ def test_a_gguf_that_is_no_plain_llama_is_refused(tmp_path: Path) -> None:
     path.write_bytes(ggufmaker.gguf(ggufmaker.LLAMA | more))
     with pytest.raises(ModelDamaged, match=r"lacks blk.0.attn_q.weight"):
         GgufSource(path).weight("model.layers.0.self_attn.q_proj.weight")
+
+
+def test_a_header_says_what_upstreams_reader_reads(tmp_path: Path) -> None:
+    more = {
+        "a.flags": ("arr", "bool", [1, 0]),
+        "a.flag": ("bool", 1),
+        "a.numbers": ("arr", "i8", [-1, 2]),
+        "a.none": ("arr", "u16", []),
+    }
+    path = tmp_path / "m.gguf"
+    path.write_bytes(ggufmaker.gguf(ggufmaker.LLAMA | more))
+    fields = gguf.GGUFReader(path).fields.items()
+    theirs = {key: one.contents() for key, one in fields if not key.startswith("GGUF.")}
+    head = read_gguf(path)
+    assert {key: value_of(head, key) for key in theirs} == theirs
+    assert list(theirs) == [*ggufmaker.LLAMA, *more]
+    assert value_of(head, "a.flag") is True
+    assert value_of(head, "a") is None
+
+
+def test_a_tensor_that_nothing_can_read_is_told(tmp_path: Path) -> None:
+    whole = tiny_llama.write(tmp_path / "tiny.gguf").read_bytes()
+    name = b"output_norm.weight"
+    at = whole.index(name) + len(name) + 4 + 8  # its type is after the dimensions, of which it has one
+    for number, said in ((24, "is of I8"), (99, "is of type 99")):
+        path = tmp_path / "odd.gguf"
+        path.write_bytes(whole[:at] + struct.pack("<I", number) + whole[at + 4 :])
+        with pytest.raises(UserError, match=said):
+            GgufSource(path).weight("model.norm.weight")
+
+
+def test_a_value_larger_than_any_models_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    head, count = (
+        ggufmaker.header({"general.architecture": ("str", "llama"), "a": ("arr", "u8", [])}, []),
+        MAX_STRINGS + 1,
+    )
+    path.write_bytes(head[:-8] + struct.pack("<Q", count) + bytes(count + 64))
+    with pytest.raises(ModelDamaged, match=f"at most {MAX_STRINGS} values of a, got {count}"):
+        value_of(read_gguf(path), "a")
+    path.write_bytes(ggufmaker.gguf(ggufmaker.LLAMA).replace(b"<s>", b"<\xff>"))
+    with pytest.raises(ModelDamaged, match=r"expected tokenizer\.ggml\.tokens in UTF-8"):
+        value_of(read_gguf(path), "tokenizer.ggml.tokens")
+
+
+@given(st.data())
+def test_no_gguf_does_worse_than_an_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    path = tmp_path_factory.mktemp("gguf") / "m.gguf"
+    whole = tiny_llama.write(path).read_bytes()
+    head = read_gguf(path).data_offset
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, head - 1))
+        whole = whole[:at] + data.draw(st.binary(min_size=1, max_size=8)) + whole[at + 1 :]
+    path.write_bytes(whole)
+    with contextlib.suppress(MeltbenchError):
+        source = GgufSource(path)
+        words_of(source, None)
+        for name in source.shape.weights:
+            source.weight(name)
 
 
 @given(arrays(np.float32, (3, 2 * GROUP), elements=st.floats(-1e3, 1e3, width=32)))

@@ -17,6 +17,7 @@ from meltbench.errors import ModelDamaged, UserError
 from meltbench.models.mlc.template import conv_template, takes_system, written
 from meltbench.models.mlc.tokenizer import tokenizer_json
 from meltbench.models.mlc.weights import GgufSource
+from meltbench.models.mlc.words import words_of
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -87,6 +88,20 @@ def test_a_vocabulary_that_is_none_is_told_with_what_to_do(changed: dict[str, An
     with pytest.raises(error, match=words) as caught:
         tokenizer_json(gguf_says(changed), "m.gguf")
     assert "--tokenizer tokenizer.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("special", [5, [1], {"a": 3}, {"a": {"ids": 7}}, {"a": {"ids": ["x"]}}])
+def test_what_a_tokenizer_says_beside_its_own_is_not_trusted(tmp_path: Path, special: object) -> None:
+    made = json.loads(tokenizer_json(gguf_says({}), "m.gguf"))
+    made["post_processor"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    made["post_processor"]["special_tokens"] = special
+    given = tmp_path / "tokenizer.json"
+    given.write_text(json.dumps(made))
+    source = GgufSource(tiny_llama.write(tmp_path / "tiny.gguf"))
+    assert words_of(source, given).bos == 1
+    given.write_text(json.dumps(made)[:-1] + ', "more": ' + "9" * 5000 + "}")
+    with pytest.raises(UserError, match=r"tokenizer\.json is no tokenizer"):
+        words_of(source, given)
 
 
 def test_sentencepiece_keeps_every_byte(tmp_path: Path) -> None:

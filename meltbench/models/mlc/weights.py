@@ -5,15 +5,15 @@ Both are untrusted: shapes are those that the configuration promises, or it is a
 
 from __future__ import annotations
 
-import json
-import math
-import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from meltbench.errors import MissingExtra, ModelDamaged, UserError
 from meltbench.models.gguf import read_gguf
+from meltbench.models.jsonfile import read_object
+from meltbench.models.metadata import value_of
 from meltbench.models.mlc.shape import LlamaShape
+from meltbench.models.safetensors import read_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from meltbench.models.gguf import Tensor
+    from meltbench.models.safetensors import Stored
+
     Floats = npt.NDArray[np.float32]
 
-_MAX_JSON_BYTES = 64 << 20
+MAX_CONFIG_BYTES = 64 << 20  # of a tokenizer's too, which may list its words
 _GGUF_NAMES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -65,16 +68,16 @@ class GgufSource:
     """A GGUF file of the architecture llama; quantised weights are taken apart again."""
 
     def __init__(self, path: Path) -> None:
-        head = read_gguf(path)  # bounds every count, which the reader below trusts
         try:
             import gguf
         except ImportError:
             raise MissingExtra("the package gguf, which reads weights", "mlc") from None
-        self._gguf, self.path, self.quantised = gguf, path, head.file_type
+        self._gguf: Any = gguf
+        self._head = head = read_gguf(path)
+        self.path, self.quantised = path, head.file_type
         if head.architecture != "llama":
             raise UserError(f"{path} is of the architecture {head.architecture}", hint="build-mlc compiles llama alone")
-        self._reader = gguf.GGUFReader(path)
-        self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
+        self._tensors = {tensor.name: tensor for tensor in head.tensors}
         self.shape = self._shape(head.vocab_size)
         known = {self._name(name) for name in self.shape.weights}
         if odd := sorted(set(self._tensors) - known):
@@ -83,26 +86,40 @@ class GgufSource:
 
     def says(self, key: str, otherwise: Any = None) -> Any:
         """A value of the file's header."""
-        found = self._reader.fields.get(key)
-        return otherwise if found is None else found.contents()
+        found = value_of(self._head, key)
+        return otherwise if found is None else found
 
     def weight(self, name: str) -> Floats:
         """A weight in float32; the rows of queries and keys in the order of Hugging Face."""
-        import numpy as np
-
         found = self._tensors.get(self._name(name))
         if found is None:
             raise ModelDamaged(f"{self.path} lacks {self._name(name)}", hint="fetch or convert it again")
-        values = np.asarray(self._gguf.quants.dequantize(found.data, found.tensor_type), dtype=np.float32)
-        want = self.shape.weights[name]
-        if values.shape != want:
-            raise ModelDamaged(f"{self.path}: {found.name} is {values.shape}, not {want}", hint="convert it again")
+        shape, want = tuple(reversed(found.dims)), self.shape.weights[name]
+        if shape != want:
+            raise ModelDamaged(f"{self.path}: {found.name} is {shape}, not {want}", hint="convert it again")
+        values = self._dequantised(found)
         if ".q_proj." in name or ".k_proj." in name:
             # llama.cpp rotates neighbours, Hugging Face and MLC halves: a GGUF has the rows of each head interleaved.
             rows, columns = values.shape
             paired = values.reshape(rows // self.shape.head_dim, self.shape.head_dim // 2, 2, columns)
             values = paired.swapaxes(1, 2).reshape(rows, columns)
         return values
+
+    def _dequantised(self, tensor: Tensor) -> Floats:
+        import numpy as np
+
+        kind = getattr(self._gguf.GGMLQuantizationType, tensor.type, None)
+        try:
+            if tensor.size_bytes is None or kind is None:
+                raise NotImplementedError
+            rows, at = tensor.elements // tensor.dims[0], self._head.data_offset + tensor.offset
+            raw = np.memmap(self.path, np.uint8, "r", at, (rows, tensor.size_bytes // rows))
+            with np.errstate(all="ignore"):  # a weight that is not finite stays so
+                values = np.asarray(self._gguf.quants.dequantize(raw, kind), dtype=np.float32)
+        except NotImplementedError:
+            said = f"{self.path}: {tensor.name} is of {tensor.type}, which gguf cannot read"
+            raise UserError(said, hint="take a file of other tensors, such as Q8_0 or F16") from None
+        return values.reshape(tuple(reversed(tensor.dims)))
 
     @staticmethod
     def _name(name: str) -> str:
@@ -136,17 +153,6 @@ class GgufSource:
         ).check(str(self.path))
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """A tensor of a safetensors file; ``start`` and ``end`` are bytes of the file."""
-
-    path: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
-
-
 @dataclass
 class FolderSource:
     """A folder with config.json of a LlamaForCausalLM and its weights in safetensors."""
@@ -155,10 +161,10 @@ class FolderSource:
     quantised: str | None = None
     shape: LlamaShape = field(init=False)
     config: dict[str, Any] = field(init=False)
-    _stored: dict[str, _Stored] = field(init=False, default_factory=dict)
+    _stored: dict[str, Stored] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.config = read_object(self.path / "config.json")
+        self.config = read_object(self.path / "config.json", MAX_CONFIG_BYTES)
         kind = self.config.get("model_type")
         if kind != "llama":
             raise UserError(f"{self.path} is a {str(kind)[:40]}", hint="build-mlc compiles model_type llama alone")
@@ -167,7 +173,7 @@ class FolderSource:
         if not files:
             raise UserError(f"{self.path} holds no *.safetensors", hint="put the weights beside config.json")
         for one in files:
-            self._stored |= _stored(one)
+            self._stored |= read_head(one)
 
     def weight(self, name: str) -> Floats:
         """A weight in float32."""
@@ -181,31 +187,10 @@ class FolderSource:
         kinds: dict[str, type[np.generic]] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
         if found.dtype not in kinds:
             raise UserError(f"{found.path}: {name} is {found.dtype[:20]}", hint=f"known: {', '.join(kinds)}")
-        if found.end - found.start != math.prod(want) * np.dtype(kinds[found.dtype]).itemsize:
-            raise ModelDamaged(
-                f"{found.path}: {name} has {found.end - found.start} bytes", hint="fetch the model again"
-            )
         raw = np.memmap(found.path, kinds[found.dtype], "r", found.start, want)
         if found.dtype == "BF16":
             return (raw.astype(np.uint32) << 16).view(np.float32)
         return raw.astype(np.float32)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object of a file; UserError where there is none."""
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise UserError(f"{path} is larger than {_MAX_JSON_BYTES >> 20} MiB", hint="it is no configuration")
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(
-            f"cannot read {path}: {error.strerror or error}", hint="give a GGUF or a model's folder"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}", hint="fetch the model again") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is not a JSON object", hint="fetch the model again")
-    return found
 
 
 def _of_config(config: Mapping[str, Any], where: str) -> LlamaShape:
@@ -233,28 +218,3 @@ def _of_config(config: Mapping[str, Any], where: str) -> LlamaShape:
         tied=bool(config.get("tie_word_embeddings", False)),
         rope_scaling=rope if kind == "llama3" else None,
     ).check(where)
-
-
-def _stored(path: Path) -> dict[str, _Stored]:
-    """The table of a safetensors file: eight bytes of length, JSON, then the data; every range inside the file."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
-        if not 2 <= length <= min(_MAX_JSON_BYTES, size - 8):
-            raise ModelDamaged(f"{path} is no safetensors file, or is cut short", hint="fetch it again")
-        try:
-            table = json.loads(file.read(length))
-            entries = {name: one for name, one in table.items() if name != "__metadata__"}
-            found = {
-                name: _Stored(path, one["dtype"], tuple(one["shape"]), *(8 + length + at for at in one["data_offsets"]))
-                for name, one in entries.items()
-            }
-        except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
-            raise ModelDamaged(f"{path} has a table that cannot be read", hint="fetch it again") from None
-    for name, one in found.items():
-        if not 8 + length <= one.start <= one.end <= size:
-            raise ModelDamaged(
-                f"{path} is cut short: {name[:80]} ends at byte {one.end} of {size}", hint="fetch it again"
-            )
-    return found

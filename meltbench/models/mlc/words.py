@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meltbench.errors import MissingExtra, UserError
+from meltbench.models.jsonfile import read_object
 from meltbench.models.mlc.template import conv_template
 from meltbench.models.mlc.tokenizer import tokenizer_json
-from meltbench.models.mlc.weights import FolderSource, GgufSource, read_object
+from meltbench.models.mlc.weights import MAX_CONFIG_BYTES, FolderSource, GgufSource
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,8 @@ def words_of(source: GgufSource | FolderSource, given: Path | None) -> Words:
         names = says("tokenizer.ggml.tokens")
         bos, eos = says("tokenizer.ggml.bos_token_id"), says("tokenizer.ggml.eos_token_id")
         ends = [one for one in (eos, says("tokenizer.ggml.eot_token_id")) if isinstance(one, int)]
-        known: dict[int, str] = dict(enumerate(names)) if isinstance(names, list) else {}
+        listed = enumerate(names) if isinstance(names, list) else ()
+        known = {number: name for number, name in listed if isinstance(name, str)}
         jinja = says("tokenizer.chat_template")
     else:
         text = _read(given or source.path / TOKENIZER)
@@ -74,6 +76,7 @@ def _read(path: Path) -> str:
         raise MissingExtra("the package tokenizers", "mlc") from None
     try:
         Tokenizer.from_str(text)
+        json.loads(text)
     except Exception as error:  # noqa: BLE001  the package raises nothing narrower
         raise UserError(f"{path} is no tokenizer: {str(error)[:200]}", hint="give a tokenizer.json") from None
     return text
@@ -85,10 +88,11 @@ def _named(text: str) -> dict[int, str]:
 
 
 def _begins(text: str) -> set[int]:
-    """Tokens that the tokenizer puts before every text."""
-    after = json.loads(text).get("post_processor") or {}
+    """Tokens that the tokenizer puts before every text. The package checks no field that it does not use."""
+    after = json.loads(text).get("post_processor")
     special = after.get("special_tokens") if isinstance(after, dict) else None
-    return {number for one in (special or {}).values() for number in one.get("ids", ())}
+    ids = [one.get("ids") for one in special.values() if isinstance(one, dict)] if isinstance(special, dict) else []
+    return {number for one in ids if isinstance(one, list) for number in one if isinstance(number, int)}
 
 
 def _template_of(folder: Path) -> str | None:
@@ -96,7 +100,7 @@ def _template_of(folder: Path) -> str | None:
     if apart.is_file():
         return _text(apart)
     beside = folder / "tokenizer_config.json"
-    found = read_object(beside).get("chat_template") if beside.is_file() else None
+    found = read_object(beside, MAX_CONFIG_BYTES).get("chat_template") if beside.is_file() else None
     return found if isinstance(found, str) else None
 
 
