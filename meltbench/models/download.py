@@ -51,6 +51,7 @@ class Remote:
     ``hash_known`` says that the caller will check the bytes against a hash from elsewhere; then a part is continued
     also where the server gives its files no version.
     ``auth`` adds credentials to a prepared request (for the host of ``url`` only); ``verify`` is a CA bundle or True.
+    ``most_bytes``: nothing larger is taken, whatever the server says of it.
     """
 
     url: str
@@ -59,6 +60,13 @@ class Remote:
     auth: Callable[[Any], Any] | None = None
     verify: str | bool = True
     hint_denied: str = "check your credentials"
+    most_bytes: int | None = None
+
+    def check_size(self, size_bytes: int) -> None:
+        """Raise TooLarge for more than is taken."""
+        if self.most_bytes is not None and size_bytes > self.most_bytes:
+            said = f"{shown(self.url)} is larger than the {self.most_bytes >> 20} MiB that are taken"
+            raise TooLarge(said, hint="take a smaller file")
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,10 @@ class Got:
 
     joined: bool
     stated_sha256: str | None = None
+
+
+class TooLarge(FetchError):
+    """The file is larger than is taken of such files."""
 
 
 class _TryAgainError(Exception):
@@ -191,7 +203,7 @@ def _attempt(remote: Remote, part: Path, progress: Progress, patience: Patience,
                 # Emptied before the sidecar names the new version: a kill between must not leave old bytes under it.
                 part.write_bytes(b"")
                 _remember(part, response, total)
-            _receive(response, part, start, total, progress)
+            _receive(remote, response, part, start, total, progress)
             return _stated_sha256(response)
     except requests.exceptions.SSLError as error:
         raise FetchError(
@@ -231,18 +243,22 @@ def _accept(
         start, total = have, int(found[2])
     if remote.size_bytes is not None and total not in (None, remote.size_bytes):
         raise FetchError(f"{url} has {total} bytes, expected {remote.size_bytes}", hint="the file was replaced there")
+    remote.check_size(total or 0)
     return start, total
 
 
-def _receive(response: requests.Response, part: Path, start: int, total: int | None, progress: Progress) -> None:
+def _receive(
+    remote: Remote, response: requests.Response, part: Path, start: int, total: int | None, progress: Progress
+) -> None:
     done = start
     with part.open("r+b" if start else "wb") as file:
         file.truncate(start)
         file.seek(start)
         progress(done, total)
         for chunk in response.iter_content(_CHUNK):
-            file.write(chunk)
             done += len(chunk)
+            remote.check_size(done)
+            file.write(chunk)
             progress(done, total)
     if total is not None and done < total:
         raise _TryAgainError(f"cut off after {done} of {total} bytes")
@@ -256,6 +272,7 @@ def _copy(remote: Remote, part: Path, progress: Progress, extra_bytes: int) -> G
     source = Path(unquote(urlsplit(remote.url).path))
     try:
         total = source.stat().st_size
+        remote.check_size(total)
         check_space(part.parent, total + extra_bytes)
         progress(0, total)
         shutil.copyfile(source, part)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from meltbench.errors import FetchError, ModelDamaged, UserError
 from meltbench.models import hub
-from meltbench.models.download import Patience, download, drop
+from meltbench.models.download import Patience, TooLarge, download, drop
 from meltbench.models.hashes import file_sha256, pin, pinned, pins_path
 from meltbench.paths import alone, cache_dir, sha256_of
+from meltbench.questions.rows import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,14 +55,19 @@ def fetched(wanted: HubFile, option: str, say: Callable[[str], None] | None = No
     with alone(part.with_name(part.name + ".lock"), lambda: say(f"another process is fetching {name}; waiting for it")):
         if (path := _kept(folder, source, name)) is not None:
             return path
+        # What is larger is not read either, and nothing has said how large a file of data may be.
         remote = hub.remote(f"datasets/{wanted.repo}", wanted.revision, wanted.file, None)
+        remote = replace(remote, most_bytes=MAX_BYTES)
         say(f"fetching {wanted.repo}: {wanted.file}")
         try:
             download(remote, part, lambda _done, _all: None, Patience())
         except FetchError as error:
+            if large := isinstance(error, TooLarge):
+                drop(part)  # no more of it will ever be wanted
+            cut = ", cut it to the rows that are asked," if large else ""
             raise FetchError(
                 f"{wanted.repo} cannot be fetched: {error.message}",
-                hint=f"download {_page(wanted)} by other means and give it: {option}",
+                hint=f"download {_page(wanted)} by other means{cut} and give it: {option}",
             ) from error
         sha256 = sha256_of(part)
         if (known := pinned(source)) is not None and known != sha256:

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from meltbench.errors import DefinitionError, UserError
+from meltbench.questions.parquet import MAX_ROWS, parquet_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-_MAX_BYTES = 512 << 20
+MAX_BYTES = 512 << 20  # of a file
+_MAX_JSON_BYTES = 64 << 20  # of one that is read as a whole, and takes many times that in memory
+_MAX_LINE_CHARS = 16 << 20
 _MAX_FIELD_CHARS = 1 << 20
 _HELLASWAG_LINES = 6  # of an item as llama.cpp's perplexity program reads them: context, gold, four endings
 
@@ -32,17 +35,21 @@ def read_rows(path: Path, most: int | None = None) -> list[Row]:
             raise UserError(f"{path} is no file", hint="name a JSONL, JSON, CSV, Parquet or text file")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}", hint="check the path") from error
-    if size > _MAX_BYTES:
-        raise UserError(f"{path} is larger than {_MAX_BYTES >> 20} MiB", hint="split it")
+    suffix = path.suffix.lower()
+    if size > (most_bytes := _MAX_JSON_BYTES if suffix == ".json" else MAX_BYTES):
+        hint = "write it as JSONL, one row a line" if suffix == ".json" else "split it"
+        raise UserError(f"{path} is larger than {most_bytes >> 20} MiB", hint=hint)
     kinds: dict[str, Callable[[Path], Iterator[Row]]] = {
-        ".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet,
+        ".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": parquet_rows,
     }  # fmt: skip
-    read = kinds.get(path.suffix.lower(), _text)
+    read = kinds.get(suffix, _text)
     rows: list[Row] = []
     try:
         for row in read(path):
             if most is not None and len(rows) >= most:
                 break
+            if len(rows) >= MAX_ROWS:
+                raise UserError(f"{path} has more than {MAX_ROWS} rows", hint="split it")
             rows.append(row)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
@@ -55,7 +62,10 @@ def read_rows(path: Path, most: int | None = None) -> list[Row]:
 
 def _jsonl(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_CHARS + 1), ""), 1):
+            if len(line) > _MAX_LINE_CHARS:
+                said = f"{path}:{number} is longer than {_MAX_LINE_CHARS} characters"
+                raise DefinitionError(said, hint="one JSON object a line")
             if line.strip():
                 yield _object(_parsed(line, f"{path}:{number}"), f"{path}:{number}")
 
@@ -85,17 +95,6 @@ def _csv(path: Path) -> Iterator[Row]:
             raise DefinitionError(f"{path}:{reader.line_num} is not CSV: {error}") from None
 
 
-def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=512):
-            yield from batch.to_pylist()
-    except pa.ArrowException as error:
-        raise DefinitionError(f"{path} is not a Parquet file: {str(error).splitlines()[0][:200]}") from None
-
-
 def _text(path: Path) -> Iterator[Row]:
     text = path.read_text(encoding="utf-8-sig")
     lines = text.removesuffix("\n").split("\n")
@@ -117,7 +116,23 @@ def _parsed(text: str, where: str) -> Any:
 def _object(row: object, where: str) -> Row:
     if not isinstance(row, dict):
         raise DefinitionError(f"{where} is not an object", hint='write {"question": "...", "answer": "..."}')
+    try:
+        half = next((name for name, value in row.items() if _is_half([name, value])), None)
+    except RecursionError:
+        raise DefinitionError(f"{where} is nested too deeply", hint="one JSON object a line") from None
+    if half is not None:
+        said = f"{where}: {ascii(half)[:60]} holds half of a character (a lone surrogate)"
+        raise DefinitionError(said, hint="write the whole character")
     return row
+
+
+def _is_half(value: object) -> bool:
+    """Whether a text in what was read as JSON has half of a character, which JSON can write and UTF-8 cannot."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 class Lacking(Exception):
@@ -158,4 +173,6 @@ def texts(row: Row, *names: str) -> list[str]:
             found = None
     if not isinstance(found, list) or len(found) < 2 or not all(isinstance(one, str) for one in found):
         raise Lacking(f"{names[0]!r} is no list of texts", "map a field that holds two or more")
+    if _is_half(found):
+        raise Lacking(f"{names[0]!r} holds half of a character (a lone surrogate)", "write the whole character")
     return found

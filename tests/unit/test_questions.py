@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import re
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +128,167 @@ def test_a_file_that_is_damaged_is_told_with_its_line(tmp_path: Path, name: str,
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DefinitionError, match=said):
         read_rows(tmp_path / name)
+
+
+def told(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """The rows of a file, or what is wrong with it."""
+    try:
+        return read_rows(path), ""
+    except UserError as error:
+        return [], str(error)
+
+
+def claiming(path: Path, n_rows: int) -> Path:
+    """A Parquet file of 1,000 rows whose footer says that it has others."""
+    pq.write_table(pa.table({"text": ["word"] * 1000}), path)
+    raw = path.read_bytes()
+    at = len(raw) - 8 - int.from_bytes(raw[-8:-4], "little")
+    # Thrift's compact protocol: field 3 of the file's own table (after a list) is an i64, a zigzag varint.
+    head, footer = raw[:at], raw[at:-8].replace(b"\x16" + varint(1000), b"\x16" + varint(n_rows), 1)
+    path.write_bytes(head + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    return path
+
+
+def varint(number: int) -> bytes:
+    rest, out = number * 2, b""
+    while rest > 127:
+        out, rest = out + bytes([rest & 127 | 128]), rest >> 7
+    return out + bytes([rest])
+
+
+def test_a_parquet_file_that_claims_more_rows_than_are_read_is_refused(tmp_path: Path) -> None:
+    assert len(read_rows(claiming(tmp_path / "q.parquet", 1000))) == 1000
+    for most in (None, 10):
+        with pytest.raises(UserError, match=r"q\.parquet claims 1000000000 rows, at most 2000000 are read; split it"):
+            read_rows(claiming(tmp_path / "q.parquet", 10**9), most)
+
+
+def packed(words: pa.Array) -> dict[str, pa.Table]:
+    """Tables of a few hundred bytes that unpack to gigabytes, by how that is done."""
+    short = pa.DictionaryArray.from_arrays(pa.array([0] * 60_000, pa.int32()), words)
+    lists = pa.ListArray.from_arrays(pa.array([0, 30_000, 60_000], pa.int32()), short)
+    empty = pa.ListArray.from_arrays(pa.array([0, 20_000_000], pa.int32()), pa.nulls(20_000_000))
+    return {
+        "dictionary": pa.table({"x": short}),
+        "text": pa.table({"x": short.slice(0, 1000).dictionary_decode()}),
+        "table": pa.table({"x": pa.StructArray.from_arrays([short], ["text"])}),
+        "lists": pa.table({"x": lists}),
+        "nothing": pa.table({"x": empty}),
+    }
+
+
+def test_a_small_parquet_file_that_unpacks_to_gigabytes_is_refused_with_its_row(tmp_path: Path) -> None:
+    for name, table in packed(pa.array(["x" * (1 << 20)])).items():
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(table, path, compression="zstd")
+        assert path.stat().st_size < 2000
+        row = 1 if name in ("lists", "nothing") else 449
+        with pytest.raises(UserError, match=rf"{name}\.parquet, from row {row} on: more than 512 MiB once unpacked"):
+            read_rows(path)
+    assert len(read_rows(tmp_path / "dictionary.parquet", 100)) == 100  # what is not asked for is not unpacked
+
+
+def test_what_a_parquet_file_says_that_it_unpacks_to_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.table({"x": list(range(1_000_000))}), tmp_path / "q.parquet")
+    monkeypatch.setattr("meltbench.questions.parquet._MAX_UNPACKED_BYTES", 1 << 20)
+    with pytest.raises(UserError, match=r"q\.parquet claims \d+ MiB once unpacked, at most 1 are read"):
+        read_rows(tmp_path / "q.parquet")
+
+
+@given(at=st.integers(0, 10_000), put=st.binary(min_size=1, max_size=8))
+def test_a_parquet_file_that_was_damaged_is_read_or_refused_in_one_line(at: int, put: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "q.parquet"
+        rows = [{"question": f"q{n}", "choices": ["a", "b"], "label": n} for n in range(50)]
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        raw = bytearray(path.read_bytes())
+        at %= len(raw)
+        raw[at : at + len(put)] = put
+        path.write_bytes(raw)
+        assert "\n" not in told(path)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "bound", "content", "said"),
+    [
+        ("q.jsonl", "_MAX_LINE_CHARS", b'{"a": 1}\n{"a": "%b"}\n' % (b"x" * 200), r"jsonl:2 is longer than 100 char"),
+        ("q.json", "_MAX_JSON_BYTES", b'[{"a": "%b"}]' % (b"x" * 200), r"json is larger than 0 MiB; write it as JSONL"),
+        ("q.csv", "MAX_ROWS", b"a\n" + b"1\n" * 200, r"csv has more than 100 rows; split it"),
+    ],
+)
+def test_a_file_is_bounded_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, bound: str, content: bytes, said: str
+) -> None:
+    monkeypatch.setattr(f"meltbench.questions.rows.{bound}", 100)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        read_rows(tmp_path / name)
+
+
+@given(word=st.text(st.characters(), max_size=20), key=st.text(st.characters(), max_size=5), deep=st.booleans())
+def test_half_of_a_character_never_comes_through(word: str, key: str, deep: bool) -> None:
+    row = {"prompt": [{"in": word}] if deep else word, key: 1}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "q.jsonl"
+        path.write_text(f'{{"prompt": "a"}}\n{json.dumps(row)}\n')
+        rows, said = told(path)
+    if any("\ud800" <= one <= "\udfff" for one in word + key):
+        assert re.search(r"q\.jsonl:2: '.*' holds half of a character \(a lone surrogate\); write the whole", said)
+    else:
+        assert rows[1] == row
+
+
+def test_half_of_a_character_in_a_list_that_is_written_as_text_is_told_with_its_row(tmp_path: Path) -> None:
+    row = {"prompt": "a", "choices": '["\\ud800", "b"]', "answer": 0}
+    path = written(tmp_path / "q.jsonl", [row])
+    with pytest.raises(DefinitionError, match=r"q\.jsonl, row 1: 'choices' holds half of a character"):
+        load_set(Data("fields"), "own", path, None, 0, None)
+
+
+def test_a_row_that_is_nested_beyond_reading_is_told(tmp_path: Path) -> None:
+    for depth in range(950, 1010):
+        (tmp_path / "q.jsonl").write_text(f'{{"a": {"[" * depth}{"]" * depth}}}\n')
+        assert re.search(r"^$|q\.jsonl:1 is (not JSON|nested too deeply)", told(tmp_path / "q.jsonl")[1])
+
+
+class Endless(http.server.BaseHTTPRequestHandler):
+    """Sends 1 MiB and does not say so, or says that it is going to send more."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        if "said" in self.path:
+            self.send_header("Content-Length", str(1 << 40))
+        self.end_headers()
+        if "said" not in self.path:
+            self.wfile.write(b"x" * (1 << 20))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("MELTBENCH_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+        yield tmp_path / "cache"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("file", ["said.parquet", "unsaid.parquet"])
+def test_a_download_that_is_larger_than_is_read_is_refused_and_nothing_of_it_kept(
+    endless: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.setattr("meltbench.questions.fetch.MAX_BYTES", 1 << 19)
+    with pytest.raises(FetchError) as refused:
+        load_set(Data("gsm8k", "openai/gsm8k", file=file), "gsm8k", None, None, 0, None)
+    assert f"{file} is larger than the 0 MiB that are taken" in refused.value.message
+    assert "by other means, cut it to the rows that are asked, and give it: --set data=FILE" in str(refused.value.hint)
+    assert [path for path in (endless / "questions").rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 
 def test_a_file_that_is_not_there_or_is_a_folder_is_told(tmp_path: Path) -> None:
