@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from mlc_kit import asker
 from tokenizers import Tokenizer
 
 from meltbench.errors import ModelDamaged, UserError
+from meltbench.models.mlc import template
+from meltbench.models.mlc.render import texts
 from meltbench.models.mlc.template import conv_template, takes_system, written
 from meltbench.models.mlc.tokenizer import tokenizer_json
 from meltbench.models.mlc.weights import GgufSource
@@ -164,11 +167,32 @@ def test_a_template_that_is_of_another_form_gives_none(jinja: str) -> None:
     assert conv_template(jinja, [2], None, "") is None
 
 
+@pytest.mark.parametrize(
+    "jinja",
+    [
+        "{% for a in range(99999) %}" * 6 + "{% endfor %}" * 6,
+        "{% set a = 9 ** 9 %}{{ a ** a }}",
+        "{{ 'x' * 10 ** 9 }}",
+        "{{ '%1000000000d' % 1 }}",
+        "{{ 'x' | center(1000000000) }}",
+        "{% set n = namespace(x='x') %}{% for a in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% for a in [1] %}" * 30 + "{% endfor %}" * 30,
+        "{{ 'x' * 2000000 }}",
+    ],
+)
+def test_a_template_that_takes_time_or_memory_is_ended(jinja: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meltbench.models.mlc.template._CPU_S", 1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert conv_template(CHATML + jinja, [2], None, "") is None
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+
+
 @given(st.text(max_size=80))
 def test_no_template_does_worse_than_none(jinja: str) -> None:
-    found = conv_template(
-        jinja + "{% for m in messages %}{{ m['content'] }}{{ '" + "|" + "' }}{% endfor %}", [], None, ""
-    )
+    conversations = [[dict(one) for one in case] for case in (*template._MARKED, *template._CASES)]
+    loop = "{% for m in messages %}{{ m['content'] }}{{ '" + "|" + "' }}{% endfor %}"
+    found = template.matching(texts(jinja + loop, conversations, "", ""), [], None)
     assert found is None or json.dumps(found)
 
 

@@ -6,10 +6,15 @@ messages gives those parts; other conversations then show whether both write the
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meltbench.errors import MissingExtra
+from meltbench.errors import InternalError, MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +22,16 @@ if TYPE_CHECKING:
     Message = Mapping[str, str]
 
 _MAX_CHARS = 65_536
+_CPU_S, _WALL_S, _MEMORY_BYTES = 10, 120.0, 512 << 20
 _SYSTEM, _ASKED, _SAID, _AGAIN = "\x01system\x01", "\x01asked\x01", "\x01said\x01", "\x01again\x01"
+_MARKED: tuple[tuple[Message, ...], ...] = (
+    (
+        {"role": "user", "content": _ASKED},
+        {"role": "assistant", "content": _SAID},
+        {"role": "user", "content": _AGAIN},
+    ),
+    ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": _ASKED}),
+)
 _CASES: tuple[tuple[Message, ...], ...] = (
     ({"role": "user", "content": "Hello"},),
     ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "One?"}),
@@ -41,19 +55,30 @@ def conv_template(jinja: str, stop_ids: Sequence[int], bos: tuple[int, str] | No
     """MLC's ``conv_template`` that writes what ``jinja`` writes; None where none does.
 
     ``bos``: the token that a conversation begins with, and its text, which the template may write itself.
-    MissingExtra without jinja2. Templates are of others: they run in Jinja's sandbox.
+    MissingExtra without jinja2. Templates are of others: they run in Jinja's sandbox, and in a process that may take
+    little time and memory; one that takes more has no ``conv_template``.
     """
-    write = _writer(jinja, "" if bos is None else bos[1], eos)
-    begins = [] if bos is None else [bos[0]]
-    found = _parts(write)
+    asked = [*_MARKED, *_CASES]
+    start = "" if bos is None else bos[1]
+    texts = [None if one is None else one.removeprefix(start) for one in _texts(jinja, asked, start, eos)]
+    return matching(texts, stop_ids, bos)
+
+
+def matching(
+    texts: Sequence[str | None], stop_ids: Sequence[int], bos: tuple[int, str] | None
+) -> dict[str, Any] | None:
+    """The ``conv_template`` of a template that makes these texts, without the first token, of the conversations shown
+    to it; None where there is none."""
+    found = _parts(*texts[: len(_MARKED)])
     if found is None:
         return None
+    begins = [] if bos is None else [bos[0]]
     found |= {"system_prefix_token_ids": begins, "stop_token_ids": list(stop_ids), "stop_str": []}
     # Where a system message cannot stand in MLC's form, the template has no place for one.
     fixed = found["system_template"].replace("{system_message}", found["system_message"])
     for one in (found, found | {"system_template": fixed, "system_message": ""}):
-        cases = [case for case in _CASES if takes_system(one) or case[0]["role"] != "system"]
-        if all(written(one, case) == write(case) for case in cases):
+        cases = zip(_CASES, texts[len(_MARKED) :], strict=True)
+        if all(written(one, case) == text for case, text in cases if takes_system(one) or case[0]["role"] != "system"):
             return one
     return None
 
@@ -78,50 +103,30 @@ def written(conv: Mapping[str, Any], messages: Sequence[Message]) -> str:
     return str(text + conv["roles"]["assistant"] + conv["role_empty_sep"])
 
 
-def _writer(jinja: str, bos: str, eos: str) -> Any:
-    """What the model's own template makes of messages, without the first token; None where it refuses them."""
+def _texts(jinja: str, conversations: Sequence[Sequence[Message]], bos: str, eos: str) -> list[str | None]:
+    """What the model's own template makes of conversations; None where it refuses them, or takes too much."""
+    none: list[str | None] = [None] * len(conversations)
+    if importlib.util.find_spec("jinja2") is None:
+        raise MissingExtra("the package jinja2", "mlc")
+    if len(jinja) > _MAX_CHARS:
+        return none
+    limits = {"cpu_s": _CPU_S, "memory_bytes": _MEMORY_BYTES}
+    ask = {"jinja": jinja, "conversations": conversations, "bos": bos, "eos": eos, **limits}
+    # Not as a module, which would import all of meltbench; -P: beside the script lie modules with names of others.
+    argv = [sys.executable, "-P", "-W", "ignore", str(Path(__file__).with_name("render.py"))]
     try:
-        from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError:
-        raise MissingExtra("the package jinja2", "mlc") from None
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    class Room(ImmutableSandboxedEnvironment):
-        """The sandbox, without the operators that make a huge value of a short word."""
-
-        intercepted_binops = frozenset({"*", "**"})
-
-        def call_binop(self, context: object, operator: str, left: object, right: object) -> object:
-            del context
-            raise TemplateError(f"no {operator} between {type(left).__name__} and {type(right).__name__}")
-
-    def write(messages: Sequence[Message]) -> str | None:
-        try:
-            if len(jinja) > _MAX_CHARS:
-                return None
-            room = Room(trim_blocks=True, lstrip_blocks=True)
-            text = room.from_string(jinja).render(
-                messages=[dict(one) for one in messages],
-                add_generation_prompt=True,
-                bos_token=bos,
-                eos_token=eos,
-                raise_exception=refuse,
-            )
-        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError):
-            return None  # among the last is what nests too deeply
-        return text.removeprefix(bos) if bos else text
-
-    return write
+        done = subprocess.run(argv, input=json.dumps(ask).encode(), capture_output=True, timeout=_WALL_S, check=False)
+    except subprocess.TimeoutExpired:
+        return none
+    if done.returncode > 0:
+        last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
+        raise InternalError(f"the process that writes by a template fails: {last[:200]}", hint="please report it")
+    found: list[str | None] = none if done.returncode < 0 else json.loads(done.stdout)
+    return found
 
 
-def _parts(write: Any) -> dict[str, Any] | None:
+def _parts(whole: str | None, with_system: str | None) -> dict[str, Any] | None:
     """The pieces around marked messages, under MLC's names; None where the template does not show them."""
-    asked, said = {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}
-    whole = write([asked, said, {"role": "user", "content": _AGAIN}])
-    with_system = write([{"role": "system", "content": _SYSTEM}, asked])
     if whole is None or any(whole.count(mark) != 1 for mark in (_ASKED, _SAID, _AGAIN)):
         return None
     before, rest = whole.split(_ASKED)
