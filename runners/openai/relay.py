@@ -2,8 +2,8 @@
 
 What comes from there is passed on as it comes, each piece in a chunk of its own. Runs on the target, so it imports
 nothing of meltbench. The key is taken from the environment, sent to that server alone, and masked wherever the server
-repeats it. With --tokenizer the tokens of a streamed answer are counted once it has ended, and told in an event after
-it: {"meltbench": {"completion_tokens": N}}.
+repeats it; while there is one, only processes of the relay's own user are served. With --tokenizer the tokens of a
+streamed answer are counted once it has ended, and told in an event after it: {"meltbench": {"completion_tokens": N}}.
 """
 
 import argparse
@@ -24,9 +24,13 @@ MIN_KEY = 8
 ASKED = ("/chat/completions", "/completions")
 TIMEOUT_S = 600.0
 ASKING_S = 10.0  # of a GET: whether anybody is there
+CONNECTIONS = "/proc/net/tcp"
+ESTABLISHED = "01"
+LOOKS = 5  # at the kernel's list: while it is read others come and go, and one may be passed over
 PIECE = 1 << 16
 MAX_REQUEST = 64 << 20
 MAX_KEPT = 32 << 20  # of an answer whose tokens are to be counted
+STRANGERS = set()  # users that were refused, each told once
 
 
 class Masked:
@@ -68,6 +72,30 @@ def text_of(body: bytes) -> str:
     return "".join(found).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def user_of(table, peer, own):
+    """The user id of the process at the other end of a connection; None where the kernel's list (proc(5)) has no such.
+
+    Ends are an IPv4 address and a port. Only an open connection counts: one that its process has closed is nobody's,
+    and listed as root's.
+    """
+    ends = [f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{port:04X}" for host, port in (peer, own)]
+    for line in table.splitlines():
+        words = line.split()
+        if words[1:4] == [*ends, ESTABLISHED]:
+            return int(words[7])
+    return None
+
+
+def asker(peer, own):
+    """The user at the other end of a connection to this relay, as the kernel has it now."""
+    for _ in range(LOOKS):
+        with open(CONNECTIONS, encoding="ascii") as file:
+            user = user_of(file.read(), peer, own)
+        if user is not None:
+            return user
+    return None
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     """One connection of the probe. ``upstream`` is the server, ``count`` a tokenizer's, ``key`` its key."""
 
@@ -92,8 +120,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "meltbench"}
         return headers | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
 
+    def _is_ours(self):
+        """Whether the key is used for its own user; all others are told that it is not for them."""
+        if not self.key:
+            return True
+        user = asker(self.client_address, self.server.server_address)
+        if user == os.getuid():
+            return True
+        if user not in STRANGERS:
+            STRANGERS.add(user)
+            self._complain(f"refused what {'nobody known' if user is None else f'user {user}'} asked")
+        self._whole(403, b'{"error": {"message": "this relay serves its own user only"}}')
+        return False
+
     def do_GET(self):
         """Whether the server is there: whatever it says of the path, unless it says that it is not ready."""
+        if not self._is_ours():
+            return
         try:
             connection = self._connection(ASKING_S)
             connection.request("GET", self.path, headers=self._headers())
@@ -106,6 +149,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         """Pass a request on, and the answer back."""
+        if not self._is_ours():
+            return
         if not self.path.endswith(ASKED):  # whoever else is on this machine has no business with the key
             self._whole(404, b"")
             return
@@ -203,6 +248,8 @@ def main():
         # Masked wherever it stands, so short a word would take parts out of the answers.
         said = "a server that takes any key takes a longer one"
         sys.exit(f"relay: {KEY} has {len(key)} letters, at least {MIN_KEY} are needed: {said}")
+    if key and not os.access(CONNECTIONS, os.R_OK):
+        sys.exit(f"relay: {CONNECTIONS} cannot be read, so nobody can tell for whom {KEY} would be used")
     handler = functools.partial(Handler, urllib.parse.urlsplit(given.upstream), count, key)
     http.server.ThreadingHTTPServer(("127.0.0.1", given.port), handler).serve_forever()
 

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+import functools
+import http.server
 import importlib.util
 import json
+import os
+import socket
+import sys
+import threading
+import urllib.parse
+from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -162,3 +170,109 @@ def test_the_text_that_is_counted_is_what_was_said() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_have_a_text(body: bytes) -> None:
     assert isinstance(RELAY.text_of(b"data: " + body), str)
+
+
+class Upstream(http.server.BaseHTTPRequestHandler):
+    """A server that notes what it is asked, with which key."""
+
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append((self.path, self.headers["Authorization"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def relay() -> Iterator[Any]:
+    """Starts a relay with a key, or none, to a server that notes what comes; returns what asks it."""
+    open_servers: list[http.server.ThreadingHTTPServer] = []
+
+    def serve(handler: Any) -> int:
+        open_servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        threading.Thread(target=open_servers[-1].serve_forever).start()
+        return open_servers[-1].server_port
+
+    def start(key: str) -> Any:
+        url = urllib.parse.urlsplit(f"http://127.0.0.1:{serve(Upstream)}")
+        port = serve(functools.partial(RELAY.Handler, url, None, key))
+
+        def ask(line: str) -> int:
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(f"{line} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+                return int(connection.makefile("rb").readline().split()[1])
+
+        return ask
+
+    Upstream.asked.clear()
+    RELAY.STRANGERS.clear()
+    yield start
+    for server in open_servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_relay_with_a_key_serves_its_own_user_and_forwards_nothing_of_another(
+    relay: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask, bearer = relay("sk-a-long-one"), "Bearer sk-a-long-one"
+    assert (ask("POST /v1/chat/completions"), ask("GET /v1/models")) == (200, 200)
+    assert Upstream.asked == [("/v1/chat/completions", bearer), ("/v1/models", bearer)]
+    Upstream.asked.clear()
+    mine = os.getuid()
+    monkeypatch.setattr(RELAY.os, "getuid", lambda: mine + 1)  # so that it is another's
+    for line in ("POST /v1/chat/completions", "POST /v1/completions", "GET /v1/models"):
+        assert ask(line) == 403
+    monkeypatch.setattr(RELAY, "user_of", lambda *_: None)  # as of what reached it by way of IPv6
+    assert ask("POST /v1/completions") == 403
+    assert Upstream.asked == []
+    assert capsys.readouterr().err.splitlines() == [
+        f"relay: refused what user {mine} asked", "relay: refused what nobody known asked",
+    ]  # fmt: skip
+
+
+def test_a_relay_without_a_key_has_nothing_to_guard(relay: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RELAY, "CONNECTIONS", "/nowhere")
+    assert relay("")("POST /v1/completions") == 200
+    assert Upstream.asked == [("/v1/completions", None)]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a connection to another user")
+def test_the_kernel_tells_another_user_apart() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        served, peer = server.accept()
+        os.fchown(client.fileno(), 65534, -1)
+        assert RELAY.asker(peer, server.getsockname()) == 65534
+        served.close()
+
+
+def test_a_connection_is_its_users_while_it_is_open_and_nobodys_afterwards() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        served, peer = server.accept()
+        assert RELAY.asker(peer, server.getsockname()) == os.getuid()
+        client.close()  # the kernel lists it as root's from here on
+        assert RELAY.asker(peer, server.getsockname()) is None
+        served.close()
+
+
+@given(
+    st.integers(0, 65535), st.integers(0, 65535), st.sampled_from(["01", "02", "06", "0A"]), st.integers(0, 2**32 - 1)
+)
+def test_a_connection_is_known_by_both_its_ends(peer: int, own: int, state: str, user: int) -> None:
+    host = f"{int.from_bytes(bytes([127, 0, 0, 1]), sys.byteorder):08X}"
+    row = f" 1: {host}:{peer:04X} {host}:{own:04X} {state} 00000000:00000000 00:00000000 00000000 {user} 0 5 1 0\n"
+    ends = (("127.0.0.1", peer), ("127.0.0.1", own))
+    table = "  sl  local_address rem_address   st\n" + row
+    assert RELAY.user_of(table, *ends) == (user if state == "01" else None)
+    if peer != own:
+        assert RELAY.user_of(table, *reversed(ends)) is None
+    assert RELAY.user_of("", *ends) is None
