@@ -3,6 +3,9 @@ only a server knows."""
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+import itertools
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -25,6 +28,8 @@ from meltbench.models.header import (
     sha256_of_model,
 )
 
+_SUFFIXES, _STARTS = (".gguf", ".onnx"), ("/", "./", "../", "~")
+_MAX_NAME, _MAX_LISTED = 200, 1000
 _BUILT_BY: dict[Format, str] = {"onnx-genai": "build-onnx", "mlc": "build-mlc"}
 
 
@@ -117,18 +122,24 @@ class Model:
 
 def resolve(text: str, formats: tuple[Format, ...] = ("gguf",)) -> Model:
     """Return the model that ``text`` names: in the catalogue, a path to a file or a folder, "owner/repo:file.gguf",
-    "owner/repo:folder" or "owner/repo" (may ask the hub). Of an engine that takes what is served any name is one.
+    "owner/repo:folder" or "owner/repo" (may ask the hub). Of an engine that takes only what is served any name is one;
+    of one that also takes what lies here, what is neither in the catalogue nor a path.
 
     A model of the catalogue has artifacts: its name stands for the first in one of the ``formats``. A catalogue name
     wins over a file of that name. UnknownName knows the nearest names; UserError: a path that is not there, not a
     model, or one that is in none of the ``formats``; FetchError: the hub cannot be reached.
     """
-    folder = os.path.expanduser(text)
-    if "served" in formats and not (os.path.isdir(folder) and format_of(Path(folder)) in formats):
+    if formats == ("served",):
         return _served(text)
     entries = catalogue()
     if found := _in_catalogue(text, entries, formats):
         return of_artifact(text, *found)
+    if "served" in formats:
+        path = Path(os.path.expanduser(text))
+        if not _is_path(text, path):
+            return _served(text)
+        if not _is_model(path):
+            raise _no_model(path)
     model = _elsewhere(text, formats, entries)
     if model.format not in formats:
         raise UserError(f"{text} is {in_words((model.format,))}", hint=f"this engine takes {in_words(formats)}")
@@ -205,33 +216,59 @@ def _in_no_format(text: str, entry: Entry, asked: Artifact, formats: tuple[Forma
         said = f"{text} is {in_words((asked.format,))}, this engine takes {in_words(formats)}"
         return UserError(said, hint=f"of the same model: {', '.join(others)}")
     has = ", ".join(dict.fromkeys(SHORT[one.format] for one in entry.artifact))
-    wanted = " or ".join(SHORT[one] for one in formats)
-    builds = [f"meltbench models {_BUILT_BY[one]} {text}" for one in formats if one in _BUILT_BY]
+    wanted = " or ".join(SHORT[one] for one in formats if one != "served")
+    # What serves models itself wants more of a library than what is built here has.
+    builds = [
+        f"meltbench models {_BUILT_BY[one]} {text}" for one in formats if one in _BUILT_BY and "served" not in formats
+    ]
     hint = f"build one: {builds[0]}" if builds else f"this engine takes {in_words(formats)}"
     return UserError(f"{entry.name} has no {wanted} artifact (it has {has})", hint=hint)
 
 
 def _elsewhere(text: str, formats: tuple[Format, ...], entries: dict[str, Entry]) -> Model:
     """A path, or a name on the hub."""
-    path = Path(text).expanduser()
-    # Not Path.is_file, which raises for a name too long to be one.
-    is_model = os.path.isfile(path) or (os.path.isdir(path) and format_of(path) is not None)
-    if is_model and (path.suffix in (".gguf", ".onnx") or os.path.isdir(path) or os.sep in text):
+    path = Path(os.path.expanduser(text))  # Path.expanduser raises where there is no such user
+    if _is_model(path) and (path.suffix in _SUFFIXES or os.path.isdir(path) or os.sep in text):
         return _from_file(text, path)
     repo, _, inside = text.partition(":")
     if inside and hub.NAME.match(repo):
         return _from_hub(text, repo, inside, formats)
-    if path.suffix in (".gguf", ".onnx") or text.startswith(("/", "./", "../", "~")):
-        hint = "check the path"
-        if os.path.isdir(path):
-            hint = "name the .gguf in it; a folder is a model with genai_config.json or mlc-chat-config.json in it"
-        raise UserError(f"no model file at {path}", hint=hint)
+    if path.suffix in _SUFFIXES or text.startswith(_STARTS):
+        raise _no_model(path)
     if hub.NAME.match(text):
         return _from_hub(text, text, _only_gguf(text, formats), formats)
     raise UnknownName("model", text, [*entries, *artifacts(entries)])
 
 
-_MAX_NAME = 200
+def _is_model(path: Path) -> bool:
+    # Not Path.is_file, which raises for a name too long to be one.
+    return os.path.isfile(path) or (os.path.isdir(path) and format_of(path) is not None)
+
+
+def _is_path(text: str, path: Path) -> bool:
+    """Whether a text that could be a server's name is a path: by its look, or by what is there."""
+    looks = path.suffix in _SUFFIXES or text.startswith(_STARTS)
+    return looks or (_is_model(path) if os.sep not in text else os.path.isdir(path.parent))
+
+
+def _no_model(path: Path) -> UserError:
+    """The error for a path that is no model, with the nearest that is one."""
+    hint = "check the path"
+    if os.path.isdir(path):
+        hint = "name the .gguf in it; a folder is a model with genai_config.json or mlc-chat-config.json in it"
+    elif not os.path.isdir(path.parent):
+        hint = f"there is no folder {path.parent}"
+    elif near := difflib.get_close_matches(path.name[:_MAX_NAME], _models_in(path.parent), n=3, cutoff=0.5):
+        hint = f"did you mean {', '.join(str(path.parent / one) for one in near)}?"
+    return UserError(f"no model file at {path}", hint=hint)
+
+
+def _models_in(folder: Path) -> list[str]:
+    """The names of models that lie in a folder; none where it cannot be read."""
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        paths = [Path(one.path) for one in itertools.islice(found, _MAX_LISTED)]
+        return [one.name for one in paths if one.suffix in _SUFFIXES or (one.is_dir() and format_of(one))]
+    return []
 
 
 def _served(text: str) -> Model:

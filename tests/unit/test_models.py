@@ -116,6 +116,59 @@ def test_without_an_artifact_in_a_format_the_next_step_is_said(cwd):
         resolve("tiny", ("onnx",))
 
 
+def folder_of_mlc(path):
+    path.mkdir(parents=True)
+    (path / "mlc-chat-config.json").write_text("{}")
+    return path
+
+
+def test_what_an_engine_could_serve_is_first_sought_here(cwd):
+    write(cwd, TWO)
+    both = ("mlc", "served")
+    assert str(resolve("t", both).source) == "hub:o/mlc@main:/"
+    assert resolve("tiny-q4f16_1", both).format == "mlc"
+    folder_of_mlc(cwd / "models" / "smol-MLC")
+    for text in ("./models/smol-MLC", "models/smol-MLC", str(cwd / "models" / "smol-MLC")):
+        assert resolve(text, both).format == "mlc"
+    for text in ("HF://o/smol-MLC", "o/smol-MLC", "smol-MLC", "llama3.2:1b", "models"):
+        assert (resolve(text, both).format, resolve(text, both).name) == ("served", text)
+    for text in ("./models/nope-MLC", "t", "tiny-q4_k_m"):  # a server may know anything by any name
+        assert resolve(text, ("served",)).name == text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("./models/smoll-MLC", "no model file at models/smoll-MLC; did you mean models/smol-MLC"),
+        ("models/smoll-MLC", "did you mean models/smol-MLC"),
+        ("./model/smol-MLC", "there is no folder model"),
+        ("~nobody-at-all/smol-MLC", "there is no folder ~nobody-at-all"),
+        ("/x", "no model file at /x; check the path"),
+        ("./models", "a folder is a model with"),
+        ("nope.gguf", "no model file at nope.gguf"),
+        ("mine.gguf", "is a GGUF file; this engine takes a folder with mlc-chat-config.json or the name"),
+        ("tiny-q4_k_m", "is a GGUF file, .*; of the same model: tiny-q4f16_1"),
+        ("bare", r"bare has no MLC artifact \(it has GGUF\); this engine takes a folder"),
+        ("./" + "x" * 100_000, "no model file at"),
+    ],
+)
+def test_what_is_not_here_is_no_name_that_a_server_knows(cwd, text, words):
+    write(cwd, f'{TWO}[[model]]\nname = "bare"\n[[model.artifact]]\nrepo = "o/r"\nfile = "m.gguf"\n')
+    folder_of_mlc(cwd / "models" / "smol-MLC")
+    (cwd / "mine.gguf").write_bytes(gguf())
+    with pytest.raises(UserError, match=words):
+        resolve(text, ("mlc", "served"))
+
+
+def test_the_nearest_model_of_a_folder_is_told(cwd):
+    (cwd / "smol.gguf").write_bytes(gguf())
+    (cwd / "smol.txt").write_text("")
+    with pytest.raises(UserError, match=r"did you mean smol\.gguf\?"):
+        resolve("./smoll.gguf")
+    with pytest.raises(UserError, match="there is no folder ~nobody-at-all"):
+        resolve("~nobody-at-all/smol.gguf")
+
+
 def test_tables_of_one_name_are_one_model(cwd):
     mine = '[[model.artifact]]\nname = "my-q8"\npath = "/m.gguf"\nquantisation = "Q8_0"\n'
     other = '[[model.artifact]]\nrepo = "me/r"\nfile = "other.gguf"\nquantisation = "Q4_1"\n'
