@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meltbench import paths
@@ -25,7 +25,7 @@ from meltbench.models.index import pip_failed
 from meltbench.probe.client import room_hint
 from meltbench.site import PYTHON
 from meltbench.spec import digest
-from meltbench.targets import printable
+from meltbench.targets import printable, venvs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -209,7 +209,7 @@ def _download(folder: Path, words: list[str]) -> str | None:
 def _venv(engine: Engine, wheels: Sequence[Path], site: Site, folder: str, watch: Watch) -> str:
     """The Python of the environment made of these wheels on a target, which lie in ``folder`` there."""
     key = digest([[wheel.name, file_sha256(wheel)] for wheel in wheels])[:16]
-    at = str(PurePosixPath(site.probe.root).parent / "cache" / "venvs" / key)
+    at = f"{venvs.folder(site.probe)}/{key}"
     pip = next(wheel.name for wheel in wheels if wheel.name.startswith("pip-"))
     rest = [f"{folder}/{wheel.name}" for wheel in wheels if wheel.name != pip]
     there = site.probe.transport.run(["sh", "-c", '[ -e "$1/whole" ]', "sh", at], Deadline.after(_ASK_S))

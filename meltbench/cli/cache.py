@@ -9,7 +9,11 @@ import typer
 from meltbench.cli.common import Json, choosing, console, plain, print_json
 
 if TYPE_CHECKING:
-    from meltbench.targets.cache import Blob, Dropped, Holding, PushCache
+    from collections.abc import Mapping, Sequence
+
+    from meltbench.probe.client import Probe
+    from meltbench.targets.cache import Dropped, Holding
+    from meltbench.targets.venvs import Venv
 
 _SHORT = 12  # digits of a hash that are shown, and enough to tell files apart
 
@@ -18,7 +22,11 @@ def cache(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A device: meltbench devices list.")],
     drop: Annotated[
         list[str] | None,
-        typer.Option("--drop", metavar="SHA", help="Remove a file, by the beginning of its SHA-256 or its name."),
+        typer.Option(
+            "--drop",
+            metavar="SHA",
+            help="Remove a file or a Python environment, by the beginning of its hash or by a name.",
+        ),
     ] = None,
     drop_all: Annotated[bool, typer.Option("--all", help="Remove all that is not in use.")] = False,
     as_json: Json = False,
@@ -28,7 +36,6 @@ def cache(
     from meltbench.cli.watching import Terminal
     from meltbench.errors import UserError
     from meltbench.targets import inventory, profile
-    from meltbench.targets.cache import PushCache
 
     if drop and drop_all:
         raise UserError("--all removes everything", hint="leave --drop out")
@@ -36,30 +43,53 @@ def cache(
     with Terminal() as watch:
         found = site.meet(known, profile.load(known.profile_name)[0], watch, [])
     try:
-        show(PushCache.beside(found.probe), drop or [], drop_all=drop_all, as_json=as_json)
+        show(found.probe, drop or [], drop_all=drop_all, as_json=as_json)
     finally:
         found.probe.transport.close()
 
 
-def show(cache: PushCache, drop: list[str], *, drop_all: bool, as_json: bool) -> None:
+def show(probe: Probe, drop: list[str], *, drop_all: bool, as_json: bool) -> None:
     """Remove what is asked for, then show what there is. Exit status 1 where something is in use and stayed."""
-    dropped = None
+    from meltbench.targets import venvs
+    from meltbench.targets.cache import PushCache
+
+    cache = PushCache.beside(probe)
+    holding, environments, dropped = _named(cache.holding()), venvs.listed(probe), None
     if drop or drop_all:
-        dropped = cache.drop(None if drop_all else _chosen(_named(cache.holding()).blobs, drop))
-    holding = _named(cache.holding())
+        names = {b.sha256: b.names for b in holding.blobs} | {one.key: one.packages for one in environments}
+        chosen = set(names if drop_all else _chosen(names, drop))
+        dropped = _dropped(probe, None if drop_all else [b.sha256 for b in holding.blobs if b.sha256 in chosen],
+                           [one for one in environments if one.key in chosen])  # fmt: skip
+        holding, environments = _named(cache.holding()), venvs.listed(probe)
     if as_json:
-        print_json(document(holding, dropped))
+        print_json(document(holding, environments, dropped))
     else:
-        _print(holding, dropped)
+        _print(holding, environments, dropped)
     if dropped is not None and dropped.in_use:
         raise typer.Exit(1)
 
 
-def document(holding: Holding, dropped: Dropped | None) -> dict[str, Any]:
+def _dropped(probe: Probe, shas: list[str] | None, environments: Sequence[Venv]) -> Dropped:
+    """What was removed of these files, None for all of them, and of these environments."""
+    from meltbench.targets import venvs
+    from meltbench.targets.cache import Dropped, PushCache
+
+    of_files = Dropped((), (), 0) if shas == [] else PushCache.beside(probe).drop(shas)
+    idle = [one for one in environments if not one.in_use]
+    venvs.drop(probe, idle)
+    return Dropped(
+        (*of_files.dropped, *(one.key for one in idle)),
+        (*of_files.in_use, *(one.key for one in environments if one.in_use)),
+        of_files.freed_bytes + sum(one.bytes for one in idle),
+    )
+
+
+def document(holding: Holding, environments: Sequence[Venv], dropped: Dropped | None) -> dict[str, Any]:
     """The same as JSON: docs/json.md."""
     from dataclasses import asdict
 
-    return asdict(holding) | {"dropped": asdict(dropped) if dropped else None}
+    more = {"environments": [asdict(one) for one in environments], "dropped": asdict(dropped) if dropped else None}
+    return asdict(holding) | more
 
 
 def _named(holding: Holding) -> Holding:
@@ -73,23 +103,24 @@ def _named(holding: Holding) -> Holding:
     return replace(holding, blobs=tuple(blobs))
 
 
-def _chosen(blobs: tuple[Blob, ...], wanted: list[str]) -> list[str]:
-    """The files that are meant: by the beginning of a hash, or by a name. Each must mean one."""
+def _chosen(names: Mapping[str, Sequence[str]], wanted: list[str]) -> list[str]:
+    """What is meant of all that has names: by the beginning of a hash, or by a name. Each must mean one."""
     from meltbench.errors import UnknownName, UserError
 
     chosen = []
     for word in wanted:
-        found = [b.sha256 for b in blobs if (len(word) >= 4 and b.sha256.startswith(word.lower())) or word in b.names]
+        found = [sha for sha in names if (len(word) >= 4 and sha.startswith(word.lower())) or word in names[sha]]
         if not found:
-            known = [name for blob in blobs for name in (blob.sha256[:_SHORT], *blob.names)]
-            raise UnknownName("file in the cache", word, known)
-        if len(set(found)) > 1:
-            raise UserError(f"{word!r} means {len(set(found))} files", hint=", ".join(sha[:_SHORT] for sha in found))
+            known = [name for sha, own in names.items() for name in (sha[:_SHORT], *own)]
+            raise UnknownName("file or environment in the cache", word, known)
+        if len(found) > 1:
+            raise UserError(f"{word!r} means {len(found)} of them", hint=", ".join(sha[:_SHORT] for sha in found))
         chosen += found
     return chosen
 
 
-def _print(holding: Holding, dropped: Dropped | None) -> None:
+def _print(holding: Holding, environments: Sequence[Venv], dropped: Dropped | None) -> None:
+    from meltbench.models.hashes import SHA256
     from meltbench.report.sheet import MISSING, Column, Sheet, print_sheet
     from meltbench.report.units import quantity
 
@@ -103,10 +134,20 @@ def _print(holding: Holding, dropped: Dropped | None) -> None:
             size = quantity(blob.bytes, "B")
             sheet.rows.append((blob.sha256[:_SHORT], size, used, state, ", ".join(blob.names) or MISSING))
         print_sheet(out, sheet, as_markdown=False)
+    if environments:
+        made_of = (Column("state"), Column("packages"))
+        sheet = Sheet("", (Column("Python environment", whole=True), Column("size", right=True), *made_of))
+        for one in environments:
+            state = f"{one.state}, in use" if one.in_use else one.state
+            packages = ", ".join(one.packages) or MISSING
+            sheet.rows.append((one.key, quantity(one.bytes, "B"), state, packages))
+        print_sheet(out, sheet, as_markdown=False)
     used, free, total = (quantity(n, "B") for n in (holding.used_bytes, holding.free_bytes, holding.total_bytes))
     lines = [f"{len(holding.blobs)} files, {used}; {free} of {total} free on the disk"]
     if dropped is not None:
-        lines.append(f"removed {len(dropped.dropped)} files, {quantity(dropped.freed_bytes, 'B')}")
+        made = sum(not SHA256.match(name) for name in dropped.dropped)
+        what = f"{len(dropped.dropped) - made} files" + (f" and {made} Python environments" if made else "")
+        lines.append(f"removed {what}, {quantity(dropped.freed_bytes, 'B')}")
         lines += [f"{sha[:_SHORT]} is in use and stays" for sha in dropped.in_use]
     for line in lines:
         plain(out, line)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +13,8 @@ from types import SimpleNamespace
 import pytest
 import typer
 from cache_kit import Box, CutLink, Link, Told, pusher, sha_of
+from hypothesis import given
+from hypothesis import strategies as st
 from jsoncheck import NAMED, problems
 from probe_kit import probe_path
 from typer.testing import CliRunner
@@ -21,7 +25,7 @@ from meltbench.errors import DeviceError, LinkLost, MeltbenchError, UnknownName,
 from meltbench.models import hashes
 from meltbench.probe import build
 from meltbench.probe.client import Probe
-from meltbench.targets import Completed, Feed, cache
+from meltbench.targets import Completed, Feed, cache, venvs
 from meltbench.targets.local import LocalTransport
 
 A, B, C = b"a" * 300_000, b"b" * 200_000, b"c" * 100_000
@@ -251,6 +255,82 @@ def test_a_name_that_means_nothing_or_much_is_refused(tmp_path: Path, full: str)
     assert isinstance(error, UnknownName)
     _, _, error = run(tmp_path, full, "--drop", "llama-server", "--all")
     assert isinstance(error, UserError)
+
+
+KEY, OTHER = "0123456789abcdef", "fedcba9876543210"
+
+
+def environment(folder: str, key: str, *packages: str, whole: bool = True) -> Path:
+    """An environment as it is made of wheels, with a program of this machine for its Python."""
+    path = Path(folder) / "cache" / "venvs" / key
+    (path / "bin").mkdir(parents=True)
+    (Path(folder) / "runs").mkdir(exist_ok=True)  # the probe's own, there wherever it was installed
+    (path / "bin" / "python").symlink_to("/bin/sleep")
+    (path / "lib").mkdir()
+    (path / "lib" / "big.so").write_bytes(b"x" * (1 << 20))
+    for package in packages:
+        (path / "lib/python3.11/site-packages" / f"{package}.dist-info").mkdir(parents=True)
+    if whole:
+        (path / "whole").touch()
+    return path
+
+
+def test_environments_of_python_are_listed_and_dropped_as_files_are(tmp_path: Path, full: str) -> None:
+    mine = environment(full, KEY, "numpy-2.1.0", "some_engine-1.0")
+    cut = environment(full, f"{OTHER}.part", whole=False)
+    (mine.parent / "of somebody").mkdir()
+    code, out, _ = run(tmp_path, full)
+    (line,) = [line for line in out.splitlines() if line.strip().startswith(KEY)]
+    assert (code, line.split()[3:]) == (0, ["whole", "numpy-2.1.0,", "some_engine-1.0"])
+    assert any(f"{OTHER}.part" in line and "partial" in line for line in out.splitlines())
+    code, out, _ = run(tmp_path, full, "--json", "--drop", "some_engine-1.0", "--drop", f"{OTHER}.part")
+    told = json.loads(out)
+    assert problems(NAMED["cache"], told) == []
+    assert (told["environments"], told["dropped"]["dropped"]) == ([], [KEY, f"{OTHER}.part"])
+    assert told["dropped"]["freed_bytes"] > 2 << 20
+    assert (mine.exists(), cut.exists(), len(told["blobs"])) == (False, False, 3)
+    environment(full, KEY)
+    code, out, _ = run(tmp_path, full, "--all")
+    assert (code, out.splitlines()[-1].rpartition(",")[0]) == (0, "removed 3 files and 1 Python environments")
+    assert [path.name for path in mine.parent.iterdir()] == ["of somebody"]
+
+
+def test_an_environment_that_something_runs_out_of_stays(tmp_path: Path, full: str) -> None:
+    mine, other = environment(full, KEY), environment(full, OTHER)
+    with subprocess.Popen([mine / "bin" / "python", "600"]) as running:
+        code, out, _ = run(tmp_path, full, "--drop", KEY[:6], "--drop", OTHER)
+        running.kill()
+    assert (code, out.splitlines()[-1]) == (1, f"{KEY[:12]} is in use and stays")
+    assert (mine.exists(), other.exists()) == (True, False)
+
+
+def test_no_environment_is_dropped_while_somebody_has_the_device(
+    tmp_path: Path, full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = environment(full, KEY)
+    monkeypatch.setattr(Probe, "lease_show", lambda _: {"holder": "me", "held_ms": 1000, "left_ms": 1000})
+    assert run(tmp_path, full, "--drop", KEY)[0] == 1
+    assert mine.exists()
+
+
+@given(
+    st.binary(max_size=60)
+    | st.builds(lambda *parts: " ".join(parts).encode() + b"\n", *[st.sampled_from(words) for words in (
+        [KEY, f"{KEY}.part", "../x", "-rf"], ["whole", "partial", "x"], ["used", "idle"], ["0", "12", "1e9", "-1"],
+        ["", "a-1.0", "\x1b[2J"])])
+)  # fmt: skip
+def test_what_a_device_says_of_its_environments_is_checked(answer: bytes) -> None:
+    probe = Probe(MadeLink(answer), "/probe", "/root/runs", "pi")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Probe, "lease_show", lambda _: {"holder": None})
+        try:
+            found = venvs.listed(probe)
+        except DeviceError:
+            return
+    for one in found:
+        assert re.fullmatch(r"[0-9a-f]{16}(\.part)?", one.key)
+        assert one.bytes >= 0
+        assert all(package.isprintable() for package in one.packages)
 
 
 # ---- the probe itself
