@@ -9,6 +9,7 @@ from meltbench import factors, loglik, serving, settings
 from meltbench.asks import Play
 from meltbench.elf import runs_on
 from meltbench.engines import ProgramEngine, ScoringEngine, ServerEngine, protocol
+from meltbench.engines.reuse import with_repeats
 from meltbench.errors import DoesNotFit, UserError
 from meltbench.probe.job import MAX_REQUESTS, Job, Until
 from meltbench.readings import READERS
@@ -237,7 +238,7 @@ def _serve(
 ) -> tuple[list[dict[str, Any]], float]:
     """The steps of a server's life: what each request file asks, and how long it may take, s."""
     work = plan.work.workload
-    asks = [ask for play in plays for ask in play.asks]
+    asks = with_repeats([ask for play in plays for ask in play.asks])
     for ask in asks:
         job.requests[ask.file] = speak.request(ask)
     started = _start(job, plan, speak, knobs, model)

@@ -167,13 +167,17 @@ class Phase:
         return (self.t1_ns - self.t0_ns) / 1e9
 
 
+CACHE_UNKNOWN = "cache_unknown"
+
+
 @dataclass(frozen=True)
 class Request:
     """One request as it was observed on the target, beside what the engine says of itself.
 
     ``ttft_s``: sent to first non-empty token. ``tpot_s``: (e2e - ttft) / (n_out - 1), n_out >= 2 (vLLM, MLPerf).
     ``decode_tps``: (n_out - 1) / (e2e - ttft). ``prefill_tps``: the engine's own figure, else n_in / ttft with
-    ``prefill_source`` "client_side". ``token_t_ns`` and ``token_n``: arrival and count of each chunk that
+    ``prefill_source`` "client_side"; None with CACHE_UNKNOWN there where a cache may have had the prompt's beginning
+    and nobody tells. ``token_t_ns`` and ``token_n``: arrival and count of each chunk that
     carried tokens, 0 where nobody says how many; ``n_in`` counts prompt tokens evaluated plus those found in the cache
     (``n_cached``). ``point`` names the requests that it may be condensed with, see ``Ask``; empty where those of the
     run are alike. ``count_source``: who counted the tokens of a server's answer: it itself, or a tokenizer afterwards;

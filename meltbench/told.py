@@ -13,6 +13,7 @@ from meltbench.compose import ENGINE, RELAY
 from meltbench.engines import Process, ProgramEngine, ScoringEngine, ServerEngine, protocol
 from meltbench.engines.checks import checked
 from meltbench.engines.prompts import Ask, Sent
+from meltbench.engines.reuse import without_reused
 from meltbench.measure import answers, likelihood
 from meltbench.records import Readings, Request
 from meltbench.targets import printable
@@ -94,7 +95,7 @@ def told_of(ticket: dict[str, Any], journal: Journal) -> Told:
         of_request = dict(zip((one.index for one in found), asks.values(), strict=False)) if in_order else {}
         loaded_ns = speak.loaded_ns(processes)
     else:
-        pairs = list(_answers(speak, asks, journal))
+        pairs = list(_answers(speak, asks, journal, ran_before=bool(ticket["runner"].get("url"))))
         found, of_request = [one for _, one in pairs], {one.index: ask for ask, one in pairs}
     exact = {index: ask.n_out for index, ask in of_request.items() if ask.ignore_eos}
     n_asked = len(asks)
@@ -111,7 +112,7 @@ def _by_token(ticket: dict[str, Any], speak: ServerEngine, journal: Journal) -> 
     """A workload that is scored by the token: many requests are one of an item."""
     items = [loglik.Scored.of(one) for one in ticket["scored"]["items"]]
     asks = {ask.file: ask for ask in loglik.expanded(items, ticket["scored"]["targets"])}
-    found = {int(ask.file): one for ask, one in _answers(speak, asks, journal)}
+    found = {int(ask.file): one for ask, one in _answers(speak, asks, journal, ran_before=False)}
     of_items = likelihood.gathered(items, found, ticket["workload"].get("normalise", "none"))
     return Told(of_items.requests, scores=of_items.scores, by_way=of_items.by_way, n_asked=len(items))
 
@@ -131,10 +132,13 @@ def _processes(journal: Journal) -> list[Process]:
     ]
 
 
-def _answers(speak: ServerEngine, asks: dict[str, Ask], journal: Journal) -> Iterator[tuple[Ask, Request]]:
+def _answers(
+    speak: ServerEngine, asks: dict[str, Ask], journal: Journal, *, ran_before: bool
+) -> Iterator[tuple[Ask, Request]]:
     """What a server answered, and to what. That is told by the request's file: several may be under way at a time, and
-    one may be asked many times."""
+    one may be asked many times. ``ran_before``: whether it may have been asked the same before this run."""
     index = 0
+    seen: set[str] = set()
     for event in sorted(journal.named("request"), key=lambda e: int(e.get("t_send0") or e["boot_ns"])):
         ask = asks.get(str(event.get("file", "")).rsplit("/", 1)[-1])
         if ask is None:
@@ -147,5 +151,7 @@ def _answers(speak: ServerEngine, asks: dict[str, Ask], journal: Journal) -> Ite
             error=str(event.get("error") or ""),
         )
         chunks = stream.readings if stream is not None else NO_CHUNKS
-        yield ask, checked(ask, speak.answer(ask, sent, chunks))
+        found = checked(ask, speak.answer(ask, sent, chunks))
+        yield ask, without_reused(ask, found, again=ran_before or ask.file in seen)
+        seen.add(ask.file)
         index += 1

@@ -13,7 +13,7 @@ from meltbench.errors import UserError
 from meltbench.measure.energy import GAIN_LIMIT
 from meltbench.measure.per_request import overlapping
 from meltbench.measure.total import TOTAL
-from meltbench.records import Score
+from meltbench.records import CACHE_UNKNOWN, Score
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,8 +40,9 @@ class Observed:
 def observed(record: RunRecord) -> Observed:
     """The timed requests of a run that were answered, each alone.
 
-    A prompt that was partly found in the cache took less than its length would: it tells of the decode alone. Requests
-    that ran side by side are left out. Where the run's own energy was refused, its requests have none either.
+    A prompt that was partly found in the cache, or may have been, took less than its length would: it tells of the
+    decode alone. Requests that ran side by side are left out. Where the run's own energy was refused, its requests
+    have none either.
     """
     bench = (record.manifest.get("runner") or {}).get("mode") == "bench"
     total = total_energy(record)
@@ -63,11 +64,16 @@ def observed(record: RunRecord) -> Observed:
         if why:
             left[why] += 1
             continue
-        if one.n_cached:
-            left["prompt in the cache, used for the decode alone"] += 1
+        if _cached(one):
+            left[f"prompt {'' if one.n_cached else 'perhaps '}in the cache, used for the decode alone"] += 1
         made.append(_observation(one, record.run_id, bench, None if refused else meter.gain_u, refused))
     reasons = [refused, *(one.energy_reason for one in record.requests if one.role == "timed")]
     return Observed(tuple(made), left, meter.gain_u, next((reason for reason in reasons if reason), ""))
+
+
+def _cached(one: Request) -> bool:
+    """Whether its prompt was in the cache in part, for all that is known."""
+    return bool(one.n_cached) or one.prefill_source == CACHE_UNKNOWN
 
 
 def steps_of(n_out: int, mode: str) -> int:
@@ -85,21 +91,21 @@ def _observation(one: Request, run: str, bench: bool, gain_u: float | None, refu
         first_s = (one.t_first_ns - one.t_send_ns) / 1e9
     if first_s is None and steps == 0:
         first_s = one.e2e_s
-    evaluated = one.n_in - (one.n_cached or 0)
+    evaluated, cached = one.n_in - (one.n_cached or 0), _cached(one)
     scatter = None
     if one.energy_j is not None and one.energy_u_k2_j is not None:
         rest = (one.energy_u_k2_j / 2) ** 2 - ((gain_u or 0.0) * one.energy_j) ** 2
         scatter = math.sqrt(rest) if rest > 0 else None
     # The token that is left of a prompt in the cache costs what a step does; of more nobody knows what they cost.
-    told = not refused and (not one.n_cached or evaluated <= 1)
+    told = not refused and (not cached or evaluated <= 1)
     return Observation(
         one.n_in,
         steps,
-        first_s if evaluated and not one.n_cached else None,
+        first_s if evaluated and not cached else None,
         None if first_s is None or not steps else one.e2e_s - first_s,
         one.energy_j if told else None,
         scatter,
-        first_s if one.n_cached and first_s is not None else 0.0,
+        first_s if cached and first_s is not None else 0.0,
         run,
     )
 

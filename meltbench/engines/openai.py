@@ -128,7 +128,10 @@ class OpenAI:
         status, detail = _judged(ask, sent, answer, stream)
         counted = stream.counted if status == "ok" else None
         request = replace(blank, status=status, detail=detail, answer=stream.text, stop_reason=stream.stop or None)
-        request = _reported(request, ask, stream) if status == "ok" else request
+        if status == "ok":
+            request = _reported(request, ask, stream)
+            if request.n_cached is None and not ask.keep_cache and "cache_prompt" in self.dialect.fields:
+                request = replace(request, n_cached=0)  # told not to look into its cache, it did not
         tokens = stream.arrivals(counted)
         if tokens:
             n_out = request.n_out

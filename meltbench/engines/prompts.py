@@ -31,7 +31,8 @@ class Ask:
     is told neither. ``stop``: texts that end an answer; ``allowed``: the only ones it may give. ``thinks``: whether a
     model that can reason before it answers is to, None where that is left to it. ``vote``: requests with one number
     answer one question, and the commonest answer is taken. ``target``: a token whose log-probability after the prompt
-    is asked for, in place of an answer.
+    is asked for, in place of an answer. ``repeats``: the share of its prompt that an earlier request of the run begins
+    with (meltbench.engines.reuse).
     """
 
     file: str
@@ -55,6 +56,7 @@ class Ask:
     thinks: bool | None = None
     vote: int | None = None
     target: int | None = None
+    repeats: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from meltbench.errors import InternalError
 from meltbench.measure.points import points
-from meltbench.records import MODE_PREFIX, Measure
+from meltbench.records import CACHE_UNKNOWN, MODE_PREFIX, Measure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ def latency_measures(requests: Sequence[Request], without: Sequence[str] = ()) -
         if name in without:
             continue
         values = [value for request in good if (value := getattr(request, name)) is not None]
-        out += distribution(name, unit, values, len(good), _method(name, good))
+        out += _of_requests(name, unit, values, good)
     gaps = [gap for request in good for gap in itl_s(request)]
     return out + distribution("itl_s", "s", gaps, len(good), _GAP) + _by_depth(good)
 
@@ -124,8 +124,8 @@ def point_measures(requests: Sequence[Request], mode: str = "server") -> list[Me
             if mode != "bench" and (("prefill" in name and not fills) or ("decode" in name and not generates)):
                 continue
             values = [value for request in mine if (value := getattr(request, name)) is not None]
-            found = distribution(name, unit, values, len(mine), _method(name, mine)) if values else []
-            out += [replace(measure, phase=item) for measure in found]
+            told = values or (name == "prefill_tps" and _reused(mine))
+            out += [replace(m, phase=item) for m in _of_requests(name, unit, values, mine)] if told else []
         if gaps := [gap for request in mine for gap in itl_s(request)]:
             out += [replace(m, phase=item) for m in distribution("itl_s", "s", gaps, len(mine), _GAP)]
         if mode != "bench" and not fills and not generates and mine:
@@ -154,12 +154,26 @@ def load_measure(load_s: float | None, label: str | None, unloaded: str = "") ->
     return Measure("load_s", load_s, "s", n=1, method=f"{label} page cache" if label else "page cache state unknown")
 
 
+def _of_requests(name: str, unit: str, values: Sequence[float], good: Sequence[Request]) -> list[Measure]:
+    """The distribution of what requests gave; of a prefill that may have been one of the cache, why there is none."""
+    if not values and name == "prefill_tps" and _reused(good):
+        why = f"{CACHE_UNKNOWN}: prompts began as earlier ones, and the server does not say what it kept of these"
+        return [Measure(name, None, unit, "median", n=0, reason=why)]
+    return distribution(name, unit, values, len(good), _method(name, good))
+
+
+def _reused(requests: Sequence[Request]) -> int:
+    """How many have no prefill rate because nobody knows what of their prompts was in the cache."""
+    return sum(request.prefill_source == CACHE_UNKNOWN for request in requests)
+
+
 def _method(name: str, good: Sequence[Request]) -> str:
     if name.startswith("engine_"):
         return "as the engine reports it"
-    sources = "/".join(sorted({request.prefill_source or "unknown" for request in good}))
     if name == "prefill_tps":
-        return sources
+        sources = {request.prefill_source or "unknown" for request in good} - {CACHE_UNKNOWN}
+        left = f", {n} of {len(good)} left out: {CACHE_UNKNOWN}" if (n := _reused(good)) else ""
+        return "/".join(sorted(sources)) + left
     # An engine whose tokens nobody saw has only its own times.
     return "observed on the target" if any(r.t_first_ns is None or r.token_t_ns for r in good) else "samples_ns"
 

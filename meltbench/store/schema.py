@@ -126,7 +126,12 @@ REQUESTS = Table(
         Column("e2e_s", "DOUBLE", "Sent to end of the answer, s.", "e2e_s"),
         Column("tpot_s", "DOUBLE", "(e2e - ttft) / (n_out - 1), s; n_out >= 2.", "tpot_s"),
         Column("prefill_tps", "DOUBLE", "Prompt tokens per second.", "prefill_tps"),
-        Column("prefill_source", "VARCHAR", "Where prefill_tps is from; client_side: n_in / ttft.", "prefill_source"),
+        Column(
+            "prefill_source",
+            "VARCHAR",
+            "Where prefill_tps is from; client_side: n_in / ttft; cache_unknown: why there is none.",
+            "prefill_source",
+        ),
         Column(
             "decode_tps",
             "DOUBLE",

@@ -48,6 +48,16 @@ def test_a_prompt_from_the_cache_tells_of_the_decode_alone():
     assert found.observations[1].cached_first_s == asked[1].ttft_s
 
 
+def test_a_prompt_that_may_have_been_in_the_cache_tells_of_the_decode_alone():
+    asked = [replace(one, n_cached=None) for one in in_turn([(64, 17), (512, 17)], 0.0, 0)]
+    asked[1] = replace(asked[1], prefill_tps=None, prefill_source="cache_unknown")
+    found = observed(record(requests=asked))
+    assert [one.prefill_s is None for one in found.observations] == [False, True]
+    assert [one.energy_j is None for one in found.observations] == [False, True]
+    assert found.observations[1].cached_first_s == asked[1].ttft_s
+    assert found.left_out == {"prompt perhaps in the cache, used for the decode alone": 1}
+
+
 def test_what_cannot_be_used_is_counted():
     asked = in_turn([(64, 17)] * 7, 0.0, 0)
     asked[0] = replace(asked[0], role="warmup")

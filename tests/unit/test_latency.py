@@ -81,6 +81,19 @@ def test_the_source_of_prefill_speed_is_named():
     assert got["prefill_tps", "median"].method.startswith("client_side;")
 
 
+def test_a_prefill_that_may_have_been_one_of_the_cache_has_a_reason_and_no_rate():
+    unknown = [request(n, n, n + 1, prefill_tps=None, prefill_source="cache_unknown") for n in range(2)]
+    (median,) = [m for m in latency_measures(unknown) if m.name == "prefill_tps"]
+    assert (median.value, median.stat) == (None, "median")
+    assert median.reason.startswith("cache_unknown: prompts began as earlier ones")
+    fresh = request(2, 2, 3, prefill_source="client_side", prefill_tps=50.0)
+    some = by(latency_measures([*unknown, fresh]))["prefill_tps", "median"]
+    assert (some.value, some.n) == (50.0, 1)
+    assert some.method.startswith("client_side, 2 of 3 left out: cache_unknown;")
+    of_turns = point_measures([request(0, 0, 1, point="later_turns", prefill_tps=None, prefill_source="cache_unknown")])
+    assert [m.reason for m in of_turns if m.name == "prefill_tps"] == [median.reason]
+
+
 @pytest.mark.parametrize(("df", "t"), [(1, 12.706), (9, 2.262), (31, 2.040), (40, 2.021), (120, 1.980), (1000, 1.962)])
 def test_students_t(df, t):
     assert t95(df) == pytest.approx(t, rel=0.002)

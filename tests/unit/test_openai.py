@@ -316,6 +316,15 @@ def test_what_a_recipe_says_its_server_knows_is_sent() -> None:
     assert (told["debug_config"], told["cache_prompt"]) == ({"ignore_eos": True}, False)
 
 
+def test_a_server_that_was_told_not_to_look_into_its_cache_did_not() -> None:
+    speak, parts = OpenAI(Dialect(fields=("cache_prompt",)), "m"), TALK
+    t = np.array([ms * MS for ms, _ in parts], np.int64)
+    chunks = Readings.of(t, t, np.zeros(len(t), np.int32), [raw for _, raw in parts])
+    asks = [replace(ASK, keep_cache=keep) for keep in (False, True)]
+    found = [speak.answer(one, Sent(0, 0, 91 * MS), chunks).n_cached for one in asks]
+    assert found == [0, None]
+
+
 def test_what_a_server_does_not_know_is_refused_and_not_left_out() -> None:
     with pytest.raises(UserError, match="not known to take repeat_penalty"):
         SPEAK.request(replace(ASK, sampling={"repeat_penalty": 1.1}))
