@@ -46,15 +46,17 @@ def plain(work: Workload) -> bool:
 
 
 def groups(asks: Sequence[Ask], work: Workload, seed: int) -> list[tuple[list[Ask], int]]:
-    """The requests of every arm in turn, those of one question together: requests, and how many at a time.
+    """The requests of every arm, those of one question in an arm together: requests, and how many at a time.
 
-    ``asks``: one of each item. Each arm has an order of its own, and each answer to a question a seed of its own.
+    ``asks``: one of each item. Each question is asked in every arm before the next one, in an order of arms of its own,
+    so that what drifts in a run falls on all arms alike; each answer to a question has a seed of its own.
     """
     rng = random.Random(seed)  # noqa: S311  (a workload must repeat; nothing here is secret)
     out: list[tuple[list[Ask], int]] = []
-    for point, budget, n in of(work):
-        for number in range(work.repeat):
-            for ask in rng.sample(list(asks), len(asks)):
+    ways = of(work)
+    for number in range(work.repeat):
+        for ask in rng.sample(list(asks), len(asks)):
+            for point, budget, n in rng.sample(ways, len(ways)):
                 one = replace(_within(ask, budget, soft=work.soft), point=named(ask.point, point))
                 vote = len(out) if n > 1 else None
                 out.append(([replace(one, seed=own_seed(seed, number, k), vote=vote) for k in range(n)], n))

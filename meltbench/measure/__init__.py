@@ -32,7 +32,7 @@ from meltbench.measure.inference import inference_measures
 from meltbench.measure.latency import OF_CACHE, count_measures, in_mode, latency_measures, load_measure, point_measures
 from meltbench.measure.own_cpu import Life, cpu_within
 from meltbench.measure.per_request import with_energy
-from meltbench.measure.points import in_a_row, points, unlike
+from meltbench.measure.points import in_a_row, points, together, unlike
 from meltbench.measure.question_costs import question_measures, with_costs
 from meltbench.measure.ratios import NET_RATIOS, RATIOS
 from meltbench.measure.regimes import Found, regimes
@@ -208,9 +208,11 @@ def _served(inputs: RunInputs) -> list[Measure]:
         out += sustained_measures(inputs.requests)
     if whole:
         out += throughput("run", inputs.requests)
-    # Between the requests of a grid's point, or of a chat's first turns, lie others: levels have a time of their own.
-    for level in in_a_row(inputs.requests) if inputs.kind == "generate" else ():
-        out += throughput(level, [request for request in inputs.requests if request.point == level])
+    # Levels have a time of their own; points among others' have none, but a rate where answers share the engine.
+    row, shared = in_a_row(inputs.requests), any(len(group) > 1 for group in together(inputs.requests))
+    for point in points(inputs.requests) if inputs.kind == "generate" and (row or shared) else ():
+        mine = [request for request in inputs.requests if request.point == point]
+        out += throughput(point, mine, among=not row)
     return [*count_measures(inputs.requests), *in_mode(out, inputs.mode)]
 
 

@@ -25,11 +25,28 @@ def points(requests: Sequence[Request]) -> list[str]:
     return list(dict.fromkeys(request.point for request in requests if request.role == "timed" and request.point))
 
 
-def in_a_row(requests: Sequence[Request]) -> list[str]:
-    """The points that have a time of their own: between their timed requests no other's was sent."""
+def in_a_row(requests: Sequence[Request]) -> bool:
+    """Whether each point has a time of its own: between its timed requests none of another was sent."""
     timed = sorted((one for one in requests if one.role == "timed"), key=lambda one: one.t_send_ns)
-    rows = [point for point, _ in groupby(one.point for one in timed)]
-    return [point for point in points(requests) if rows.count(point) == 1]
+    return len(list(groupby(one.point for one in timed))) == len({one.point for one in timed})
+
+
+def together(requests: Sequence[Request]) -> list[list[Request]]:
+    """The requests in groups that lie apart in time, in order: in one are those that were under way at once."""
+    out: list[list[Request]] = []
+    end_ns = 0
+    for one in sorted(requests, key=lambda one: one.t_send_ns):
+        if out and one.t_send_ns < end_ns:
+            out[-1].append(one)
+        else:
+            out.append([one])
+        end_ns = max(end_ns, one.t_end_ns)
+    return out
+
+
+def span_ns(requests: Sequence[Request]) -> tuple[int, int]:
+    """From the first sending of these requests to the last one's end."""
+    return min(one.t_send_ns for one in requests), max(one.t_end_ns for one in requests)
 
 
 def incomplete(timed: Sequence[Request]) -> str:

@@ -13,8 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meltbench.measure.energy import energy
-from meltbench.measure.per_request import overlapping
-from meltbench.measure.points import in_a_row, incomplete, points, unlike
+from meltbench.measure.points import in_a_row, incomplete, points, span_ns, together, unlike
 from meltbench.measure.sums import like, summed
 from meltbench.records import Phase
 
@@ -69,38 +68,43 @@ def point_costs(rail: Rail, gross: Measure, requests: Sequence[Request], kind: K
     """Ratios of the run where its requests are alike; of each point the energy and its ratios, under its name as phase.
 
     Requests of a level of concurrency overlap, so its energy is that of one window: first sending to last end. Of
-    points whose requests lie among others' it is summed over its own.
+    points whose requests lie among others' it is summed over its own, those that were under way at once as one.
     """
     why = unlike(kind, requests)
     out = (
         _ratios(replace(gross, value=None, reason=why), [], "", "", cached=True) if why else run_ratios(gross, requests)
     )
-    shared, apart = overlapping(requests), in_a_row(requests) if kind == "generate" else []
+    apart, groups = kind == "generate" and in_a_row(requests), together(requests)
     for point in points(requests):
         timed = [r for r in requests if r.point == point and r.role == "timed"]
         good = [r for r in timed if r.status == "ok"]
-        if point in apart:
+        if apart:
             cost = _level_energy(rail, point, timed, requests)
             out += [cost, *run_ratios(cost, timed, _LEVEL_METHOD)]
             continue
-        cost = _point_energy(rail, point, good, shared)
+        cost = _point_energy(rail, point, groups)
         out += [cost, *_ratios(cost, good, "", _POINT_METHOD, cached=False)]
     return out
 
 
-def _point_energy(rail: Rail, point: str, good: Sequence[Request], shared: set[int]) -> Measure:
+def _point_energy(rail: Rail, point: str, groups: Sequence[Sequence[Request]]) -> Measure:
+    """Several answers to one question are generated at a time: what they take together is of the point."""
+    mine = [group for group in groups if any(r.point == point and r.role == "timed" for r in group)]
+    good = [group for group in mine if any(r.status == "ok" for r in group)]
     why = ""
-    if not good:
-        why = "no_timed_request: none succeeded"
-    elif any(request.index in shared for request in good):
+    if any(r.point != point or r.role != "timed" for group in mine for r in group):
         why = "overlapping_requests: requests ran at the same time and share their energy"
+    elif not good:
+        why = "no_timed_request: none succeeded"
+    elif any(r.status != "ok" for group in good for r in group):
+        why = "request_failed: one that failed shares the energy of others"
     if why:
         return like(rail, "energy_j", "J", reason=why, phase=point)
-    return summed(rail, point, [(r.t_send_ns, r.t_end_ns) for r in good], f"requests of {point}")
+    return summed(rail, point, [span_ns(group) for group in good], f"requests of {point}")
 
 
 def _level_energy(rail: Rail, point: str, timed: Sequence[Request], requests: Sequence[Request]) -> Measure:
-    t0, t1 = min(r.t_send_ns for r in timed), max(r.t_end_ns for r in timed)
+    t0, t1 = span_ns(timed)
     if any(r.point != point and r.t_send_ns < t1 and r.t_end_ns > t0 for r in requests):
         why = "overlapping_requests: another level ran at the same time and shares its energy"
         return like(rail, "energy_j", "J", reason=why, phase=point)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meltbench.measure.points import incomplete
+from meltbench.measure.points import incomplete, span_ns, together
 from meltbench.records import Measure
 
 if TYPE_CHECKING:
@@ -13,17 +13,21 @@ if TYPE_CHECKING:
     from meltbench.records import Request
 
 _METHOD = "over the time from the first sending to the last end"
+_AMONG_METHOD = "over the time in which they were under way"
 _NAMES = (("output_tps", "tok/s"), ("requests_per_s", "1/s"))
 
 
-def throughput(phase: str, requests: Sequence[Request]) -> list[Measure]:
-    """Output tokens and requests per second over these requests' whole time, pauses included.
+def throughput(phase: str, requests: Sequence[Request], *, among: bool = False) -> list[Measure]:
+    """Output tokens and requests per second over these requests' whole time, pauses included; without what lies between
+    them where they are ``among`` others.
 
     ``output_tps`` is what AIPerf calls output token throughput. It is not a decode rate: prefills lie in its time.
     """
     timed = [request for request in requests if request.role == "timed"]
     why = incomplete(timed) if timed else "no_timed_request: no timed request was sent"
-    seconds = (max(r.t_end_ns for r in timed) - min(r.t_send_ns for r in timed)) / 1e9 if timed else 0.0
+    spans = [span_ns(group) for group in (together(timed) if among else [timed])] if timed else []
+    seconds = sum(t1 - t0 for t0, t1 in spans) / 1e9
+    method = _AMONG_METHOD if among else _METHOD
     if not why and seconds <= 0:
         why = "no_reading: the requests took no time"
     if why:
@@ -34,6 +38,6 @@ def throughput(phase: str, requests: Sequence[Request]) -> list[Measure]:
         why = "no_reading: an answer has no count of tokens"
         made.append(Measure("output_tps", None, "tok/s", phase=phase, n=len(timed), reason=why))
     else:
-        made.append(Measure("output_tps", sum(tokens) / seconds, "tok/s", phase=phase, n=len(timed), method=_METHOD))
-    per_s = Measure("requests_per_s", len(timed) / seconds, "1/s", phase=phase, n=len(timed), method=_METHOD)
+        made.append(Measure("output_tps", sum(tokens) / seconds, "tok/s", phase=phase, n=len(timed), method=method))
+    per_s = Measure("requests_per_s", len(timed) / seconds, "1/s", phase=phase, n=len(timed), method=method)
     return [*made, per_s]

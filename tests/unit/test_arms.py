@@ -35,10 +35,8 @@ def work(**more: Any) -> Workload:
 
 def test_each_question_is_asked_at_a_time_in_each_way_with_seeds_of_its_own() -> None:
     plays = item_plays(ITEMS, work(budget=(8, 16), samples=(1, 4)), 5)
-    assert [(play.concurrency, len(play.asks)) for play in plays] == [(1, 1)] * 3 + [(4, 4)] * 3 + [(1, 1)] * 3 + [
-        (4, 4)
-    ] * 3
-    assert list(dict.fromkeys(play.asks[0].point for play in plays)) == ["b8.n1", "b8.n4", "b16.n1", "b16.n4"]
+    assert all(play.concurrency == len(play.asks) == int(play.asks[0].point[-1]) for play in plays)
+    assert {play.asks[0].point for play in plays} == {"b8.n1", "b8.n4", "b16.n1", "b16.n4"}
     for play in plays:
         first = play.asks[0]
         assert len({ask.item for ask in play.asks}) == 1
@@ -51,6 +49,33 @@ def test_each_question_is_asked_at_a_time_in_each_way_with_seeds_of_its_own() ->
     loaded = Loaded("t", "0", work(budget=(8, 16), samples=(1, 4), warmup=1), ITEMS)
     assert (loaded.slots, loaded.n_requests) == (4, 4 + 3 * (1 + 4) * 2)
     assert loaded.n_requests == sum(len(play.asks) for play in loaded.plays(0, 0))
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(1, 3), st.lists(st.integers(1, 99), min_size=1, max_size=4, unique=True))
+def test_each_question_is_asked_in_every_way_before_the_next_one(seed: int, passes: int, budgets: list[int]) -> None:
+    settings = work(budget=tuple(budgets), samples=(1, 2), repeat=passes)
+    plays = item_plays(ITEMS, settings, seed)
+    assert plays == item_plays(ITEMS, settings, seed)
+    ways = {point for point, _, _ in arms.of(settings)}
+    turns = [plays[at : at + len(ways)] for at in range(0, len(plays), len(ways))]
+    assert len(turns) == passes * len(ITEMS)
+    for turn in turns:
+        assert len({play.asks[0].item for play in turn}) == 1
+        assert {play.asks[0].point for play in turn} == ways
+    for number in range(passes):
+        in_pass = turns[number * len(ITEMS) : (number + 1) * len(ITEMS)]
+        assert {turn[0].asks[0].item for turn in in_pass} == {item["id"] for item in ITEMS}
+
+
+def test_what_drifts_falls_on_no_arm_more_than_on_another() -> None:
+    items = tuple({"id": f"q{n}", "prompt": f"Q{n}?", "answer": "1"} for n in range(200))
+    plays = item_plays(items, work(budget=(8, 16, 32)), 1)
+    places: dict[str, list[int]] = {}
+    for at, play in enumerate(plays):
+        places.setdefault(play.asks[0].point, []).append(at)
+    assert all(abs(sum(of) / len(of) - (len(plays) - 1) / 2) < 1 for of in places.values())
+    firsts = [play.asks[0].point for play in plays[::3]]
+    assert all(40 < firsts.count(point) < 95 for point in places)
 
 
 def test_no_two_answers_to_a_question_are_drawn_alike_in_passes_or_runs() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from evidence_kit import SECOND, phase, request, series
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meltbench.measure import RunInputs, measure_run
 from meltbench.measure.digest import digest
 from meltbench.measure.latency import latency_measures
+from meltbench.measure.points import span_ns, together
 from meltbench.measure.throughput import throughput
 from meltbench.records import SourceStatus
 
@@ -108,6 +112,48 @@ def test_the_points_are_there_without_a_source_of_energy_as_well():
     there, absent = measured("generate", levels()), measured("generate", levels(), totals=())
     assert set(absent) == set(there)
     assert absent["c2", "energy_j", "value"].reason.startswith("no_energy_source")
+
+
+def arms():
+    """Two questions, each in two ways, in an order of its own: one answer of 2 s, two at a time of 3 s and 4 s."""
+    asked = [("n1", 10, 12), ("n2", 12, 15), ("n2", 12, 16), ("n2", 20, 23), ("n2", 20, 24), ("n1", 24, 26)]
+    return [request(at, start, end, point=point) for at, (point, start, end) in enumerate(asked)]
+
+
+def test_arms_that_lie_among_each_other_have_the_energy_of_what_is_under_way_at_once():
+    got = measured("generate", arms())
+    assert got["n1", "energy_j", "value"].value == pytest.approx(7 * 4, rel=0.01)
+    assert got["n2", "energy_j", "value"].value == pytest.approx(7 * 8, rel=0.01)
+    assert got["n2", "j_per_request", "ratio_of_sums"].value == pytest.approx(7 * 8 / 4, rel=0.01)
+    assert got["n1", "output_tps", "value"].value == pytest.approx(100 / 4)
+    assert got["n2", "output_tps", "value"].value == pytest.approx(200 / 8)
+    assert got["n2", "output_tps", "value"].method == "over the time in which they were under way"
+
+
+def test_an_arm_one_of_whose_answers_failed_or_shared_its_time_with_another_arm_has_no_energy():
+    asked = arms()
+    asked[4] = replace(asked[4], status="http_500", n_out=None)
+    got = measured("generate", asked)
+    assert got["n2", "energy_j", "value"].reason == "request_failed: one that failed shares the energy of others"
+    assert got["n2", "output_tps", "value"].reason.startswith("request_failed: 1 of 4")
+    assert got["n1", "energy_j", "value"].value is not None
+    alone = [*arms(), request(6, 30, 31, point="n1", status="http_500")]  # which took no other's time
+    assert measured("generate", alone)["n1", "energy_j", "value"].value == pytest.approx(7 * 4, rel=0.01)
+    for other in (request(6, 25, 27, point="n2"), request(6, 25, 27, role="warmup", point="n1")):
+        got = measured("generate", [*arms(), other])
+        assert got["n1", "energy_j", "value"].reason.startswith("overlapping_requests")
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9)), max_size=20))
+def test_requests_in_groups_are_all_there_and_lie_apart_in_time(spans):
+    asked = [request(at, start, start + length, ttft_s=0.5) for at, (start, length) in enumerate(spans)]
+    groups = together(asked)
+    assert sorted(one.index for group in groups for one in group) == list(range(len(asked)))
+    edges = [span_ns(group) for group in groups]
+    assert all(before[1] <= after[0] for before, after in pairwise(edges))
+    for group in groups:
+        for one in group[1:]:
+            assert any(one.t_send_ns < other.t_end_ns for other in group if other is not one)
 
 
 def test_throughput_of_nothing_is_a_reason():
