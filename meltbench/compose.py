@@ -168,8 +168,10 @@ def compose(
     likely_s = expected_s(plan, asks) + 2 * work.idle_s + min(settings_s, _SETTING_S * len(todo) + BEFORE_S)
     more = {"settings": settings.as_rows(todo), "longest_s": longest_s, "expected_s": min(likely_s, longest_s)}
     if scored:
-        more |= {"scored": {"items": [one.told() for one in scored], "targets": [ask["target"] for ask in asks]}}
-        asks = []  # one a token; what of them is needed to read the answers stands with the items
+        targets = [ask["target"] for ask in asks if ask["role"] == "timed"]
+        more |= {"scored": {"items": [one.told() for one in scored], "targets": targets}}
+        # The others are one a token; what of them is needed to read the answers stands with the items.
+        asks = [ask for ask in asks if ask["role"] == "warmup"]
     return job, ticket(plan, cell, run_id, facts, knobs, model, described(asks)) | more
 
 
@@ -180,6 +182,7 @@ def by_token(work: Loaded, tokens: Tokenized, seed: int) -> tuple[list[Play], li
     else:
         text = work.items[0]["text"]
         asks, scored = loglik.chunks(text, tokens.tokens, work.workload.chunk, work.workload.chunks, seed, tokens.bos)
+    asks = [*loglik.warmups(asks, work.workload.warmup), *asks]
     plays = [Play(tuple(asks[at : at + MAX_REQUESTS])) for at in range(0, len(asks), MAX_REQUESTS)]
     return plays, scored
 

@@ -6,7 +6,7 @@ where its requests begin and how many they are (``Span``), from which their file
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meltbench.engines.prompts import Ask
@@ -157,6 +157,14 @@ def _one_by_one(tokens: Sequence[int], start: int, end: int, item: str, number: 
         )
         for at in range(start, end)
     ]
+
+
+def warmups(asks: Sequence[Ask], count: int) -> list[Ask]:
+    """Requests to be made before these, which nobody scores: the first one's prompt from back to front, so that what is
+    left of it in the engine's cache is no beginning of any other, and a token after it, whichever that is."""
+    back = (asks[0].tokens or ())[::-1]
+    one = replace(asks[0], role="warmup", tokens=back, n_in=None, target=None, ignore_eos=True, keep_cache=False)
+    return [replace(one, file=file_name(len(asks) + at)) for at in range(count)]
 
 
 def _shared(sequences: Sequence[Sequence[int]]) -> int:

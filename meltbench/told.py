@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -109,12 +109,16 @@ def told_of(ticket: dict[str, Any], journal: Journal) -> Told:
 
 
 def _by_token(ticket: dict[str, Any], speak: ServerEngine, journal: Journal) -> Told:
-    """A workload that is scored by the token: many requests are one of an item."""
+    """A workload that is scored by the token: many requests are one of an item. Those of a warm-up stand alone."""
     items = [loglik.Scored.of(one) for one in ticket["scored"]["items"]]
+    warm = {entry["file"]: Ask(**entry) for entry in ticket["asks"]}
     asks = {ask.file: ask for ask in loglik.expanded(items, ticket["scored"]["targets"])}
-    found = {int(ask.file): one for ask, one in _answers(speak, asks, journal, ran_before=False)}
-    of_items = likelihood.gathered(items, found, ticket["workload"].get("normalise", "none"))
-    return Told(of_items.requests, scores=of_items.scores, by_way=of_items.by_way, n_asked=len(items))
+    pairs = list(_answers(speak, warm | asks, journal, ran_before=False))
+    before = [replace(one, index=at) for at, one in enumerate(one for ask, one in pairs if ask.file in warm)]
+    found = {int(ask.file): one for ask, one in pairs if ask.file in asks}
+    of_items = likelihood.gathered(items, found, ticket["workload"].get("normalise", "none"), len(before))
+    requests = [*before, *of_items.requests]
+    return Told(requests, scores=of_items.scores, by_way=of_items.by_way, n_asked=len(warm) + len(items))
 
 
 def _processes(journal: Journal) -> list[Process]:

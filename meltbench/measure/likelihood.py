@@ -32,8 +32,9 @@ class Gathered:
     by_way: dict[Normalise, list[float]]
 
 
-def gathered(items: Sequence[Scored], answers: Mapping[int, Request], way: Normalise) -> Gathered:
-    """What the answers to the single tokens say of each item. ``answers``: by the number of their file.
+def gathered(items: Sequence[Scored], answers: Mapping[int, Request], way: Normalise, first: int = 0) -> Gathered:
+    """What the answers to the single tokens say of each item. ``answers``: by the number of their file; ``first``: the
+    index of the first item's request, after those of a warm-up.
 
     An item of which an answer is missing or failed has no score, and its request says why.
     """
@@ -43,7 +44,7 @@ def gathered(items: Sequence[Scored], answers: Mapping[int, Request], way: Norma
         seen = [one for one in mine if one is not None]
         if not seen:
             continue
-        request = _request(len(out.requests), item, seen, whole=len(seen) == len(mine))
+        request = _request(first + len(out.requests), item, seen, whole=len(seen) == len(mine))
         out.requests.append(request)
         logprobs = [
             [one.logprob for n in range(span.first, span.first + span.n) if (one := answers.get(n)) is not None]

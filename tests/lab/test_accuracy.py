@@ -52,7 +52,9 @@ def test_the_likeliest_choice_is_the_same_over_the_server_and_by_llama_perplexit
     names = measured(served)
     assert names["accuracy_per_token"]["value"] == names["accuracy_sum"]["value"] == 0.8
     # An item is one request, and its many tokens have no rate of their own.
-    assert [r["item"] for r in served["requests"]] == [item["id"] for item in items]
+    warm, *timed = served["requests"]
+    assert (warm["role"], warm["n_cached"], [r["item"] for r in timed]) == ("warmup", 0, [one["id"] for one in items])
+    assert {score["requests"] for score in served["scores"]} == {str(r["index"]) for r in timed}
     assert all(r["status"] == "ok" and r["e2e_s"] > 0 for r in served["requests"])
     assert not {"ttft_s", "decode_tps"} & set(names)
     assert {"load_s", "wall_s", "peak_rss_bytes"} <= set(names)

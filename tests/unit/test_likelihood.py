@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltbench import loglik
+from meltbench.compose import by_token
+from meltbench.definition import Workload
 from meltbench.engines import llama_logprob
 from meltbench.engines.http import Answer, decode
 from meltbench.engines.llama_server import LlamaServer
@@ -21,6 +24,10 @@ from meltbench.errors import UserError
 from meltbench.measure.accuracy import accuracy_measures
 from meltbench.measure.likelihood import Normalise, gathered
 from meltbench.records import Readings, Request
+from meltbench.ticket import described
+from meltbench.tokenizer import Tokenized
+from meltbench.told import Told, told_of
+from meltbench.workload import Loaded
 
 BYTES = {text: tuple(text.encode()) for text in ("Q:", "Q: yes", "Q: no", "Q: yet")}
 ITEM = {"id": "a", "prompt": "Q:", "choices": [" yes", " no", " yet"], "answer": 0}
@@ -246,3 +253,60 @@ def test_an_answer_can_be_held_to_a_few_texts() -> None:
     body = json.loads(LlamaServer().request(ask).partition(b"\r\n\r\n")[2])
     assert body["grammar"] == r'root ::= " A" | " \"B"'
     assert body["stop"] == ["\n\n"]
+
+
+WARM, TIMED = "00011", [f"{n:05d}" for n in range(11)]
+
+
+def served(sent: list[str]) -> Told:
+    """A run of one item of three choices, whose requests were sent in this order, a second each."""
+    work = Loaded("t", "0", Workload("t", 1, "choices", items="q"), (ITEM,))
+    plays, scored = by_token(work, Tokenized(BYTES, None), 7)
+    asks = {ask.file: ask for play in plays for ask in play.asks}
+    timed = [ask for ask in asks.values() if ask.role == "timed"]
+    streams, events = {}, []
+    for at, file in enumerate(sent):
+        ask, t = asks[file], np.array([at + 1], np.int64) * 10**9
+        told = {"completion_probabilities": [{"id": ask.target, "logprob": -1.0}], "tokens_evaluated": ask.n_in}
+        body = json.dumps(told | {"timings": {"cache_n": 0}}).encode()
+        if ask.target is None:
+            event = {"content": "x", "tokens": [1], "timings": {"cache_n": 0, "prompt_n": 2, "predicted_n": 1}}
+            body = b"data: " + json.dumps(event).encode() + b"\n\n"
+        raw = b"HTTP/1.1 200 OK\r\n\r\n" + body
+        streams[at] = SimpleNamespace(readings=Readings.of(t, t, np.zeros(1, np.int32), [raw]))
+        span = {"boot_ns": at * 10**9, "t_send0": at * 10**9, "t_end": (at + 1) * 10**9, "stream": at}
+        events.append({"file": f"req/{file}"} | span)
+    journal = SimpleNamespace(named=lambda name: events if name == "request" else [], streams=streams)
+    ticket = {
+        "runner": {"protocol": "llama-server", "mode": "server"},
+        "workload": {"kind": "choices", "normalise": "none"},
+        "asks": json.loads(json.dumps(described([asdict(asks[file]) for file in sent if file == WARM]))),
+        "scored": {"items": [one.told() for one in scored], "targets": [ask.target for ask in timed]},
+    }
+    return told_of(ticket, journal)  # type: ignore[arg-type]
+
+
+def test_a_request_warms_the_engine_up_and_leaves_it_nothing_that_a_timed_one_begins_with() -> None:
+    work = Loaded("t", "0", Workload("t", 1, "choices", items="q"), (ITEM,))
+    (play,), _ = by_token(work, Tokenized(BYTES, None), 7)
+    warm, *timed = play.asks
+    assert (warm.role, warm.file, warm.tokens, warm.target) == ("warmup", WARM, tuple(b":Q"), None)
+    assert not warm.keep_cache
+    assert [ask.file for ask in timed] == TIMED
+    text = Loaded("t", "0", Workload("t", 1, "perplexity", items="q", chunk=8), ({"id": "a", "text": "t"},))
+    (play,), _ = by_token(text, Tokenized({"t": tuple(range(35))}, None), 0)
+    assert [ask.role for ask in play.asks] == ["warmup"] + ["timed"] * 12
+
+
+def test_a_warm_up_is_a_request_of_the_run_that_nobody_scores() -> None:
+    told = served([WARM, *TIMED])
+    assert [(one.index, one.role, one.status) for one in told.requests] == [(0, "warmup", "ok"), (1, "timed", "ok")]
+    assert (told.requests[1].t_send_ns, told.requests[1].e2e_s) == (10**9, 11)
+    assert [(one.item, one.requests, one.value) for one in told.scores] == [("a", "1", -3.0)]
+    assert (told.n_asked, told.requests[0].t_end_ns) == (2, 10**9)
+
+
+def test_a_run_from_before_there_was_a_warm_up_is_read_as_it_was() -> None:
+    told = served(TIMED)
+    assert [(one.index, one.role) for one in told.requests] == [(0, "timed")]
+    assert told.scores[0].requests == "0"
