@@ -13,19 +13,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from meltbench.definition import Workload
     from meltbench.engines.prompts import Ask
 
     Item = Mapping[str, Any]
+    Way = tuple[str, int | None, int]  # its point, its budget of tokens, answers at a time
 
 _SOFT = " Think for maximum {} tokens."
+ROUND = 16  # questions
 SOFT_ROOM = 4  # a soft budget is a wish: the answer is cut off at so many times it
 
 
-def of(work: Workload) -> list[tuple[str, int | None, int]]:
-    """The arms of a workload: point, budget of tokens, answers at a time; none where it asks in one way only."""
+def of(work: Workload) -> list[Way]:
+    """The arms of a workload; one without a name where it asks in one way only."""
     budgets: Sequence[int | None] = work.budget or (None,)
     arms = []
     for budget in budgets:
@@ -48,19 +50,32 @@ def plain(work: Workload) -> bool:
 def groups(asks: Sequence[Ask], work: Workload, seed: int) -> list[tuple[list[Ask], int]]:
     """The requests of every arm, those of one question in an arm together: requests, and how many at a time.
 
-    ``asks``: one of each item. Each question is asked in every arm before the next one, in an order of arms of its own,
-    so that what drifts in a run falls on all arms alike; each answer to a question has a seed of its own.
+    ``asks``: one of each item. Of ROUND questions each is asked in every arm before the next ones, in an order of arms
+    of its own: what drifts in a run falls on all arms alike, a run that is cut off has whole questions, and a server
+    that keeps its last prompt does not find the next one in it. Each answer to a question has a seed of its own.
     """
     rng = random.Random(seed)  # noqa: S311  (a workload must repeat; nothing here is secret)
     out: list[tuple[list[Ask], int]] = []
     ways = of(work)
     for number in range(work.repeat):
-        for ask in rng.sample(list(asks), len(asks)):
-            for point, budget, n in rng.sample(ways, len(ways)):
-                one = replace(_within(ask, budget, soft=work.soft), point=named(ask.point, point))
-                vote = len(out) if n > 1 else None
-                out.append(([replace(one, seed=own_seed(seed, number, k), vote=vote) for k in range(n)], n))
+        order = rng.sample(list(asks), len(asks))
+        for ask, (point, budget, n) in _turns(order, ways, rng):
+            one = replace(_within(ask, budget, soft=work.soft), point=named(ask.point, point))
+            vote = len(out) if n > 1 else None
+            out.append(([replace(one, seed=own_seed(seed, number, k), vote=vote) for k in range(n)], n))
     return out
+
+
+def _turns(order: Sequence[Ask], ways: Sequence[Way], rng: random.Random) -> Iterator[tuple[Ask, Way]]:
+    """Every question in every way, a round of questions after the other."""
+    for at in range(0, len(order), ROUND):
+        asks = order[at : at + ROUND]
+        squares: list[list[Way]] = []
+        while len(squares) < len(asks):  # Latin squares, so that in each turn each way is asked as often
+            row = rng.sample(ways, len(ways))
+            squares += rng.sample([row[k:] + row[:k] for k in range(len(ways))], len(ways))
+        for turn in range(len(ways)):
+            yield from ((ask, own[turn]) for ask, own in zip(asks, squares, strict=False))
 
 
 def own_seed(seed: int, number: int, k: int = 0) -> int:
