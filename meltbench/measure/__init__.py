@@ -32,7 +32,7 @@ from meltbench.measure.inference import inference_measures
 from meltbench.measure.latency import OF_CACHE, count_measures, in_mode, latency_measures, load_measure, point_measures
 from meltbench.measure.own_cpu import Life, cpu_within
 from meltbench.measure.per_request import with_energy
-from meltbench.measure.points import in_a_row, points, together, unlike
+from meltbench.measure.points import groups_of, in_a_row, points, together, unlike
 from meltbench.measure.question_costs import question_measures, with_costs
 from meltbench.measure.ratios import NET_RATIOS, RATIOS
 from meltbench.measure.regimes import Found, regimes
@@ -209,10 +209,11 @@ def _served(inputs: RunInputs) -> list[Measure]:
     if whole:
         out += throughput("run", inputs.requests)
     # Levels have a time of their own; points among others' have none, but a rate where answers share the engine.
-    row, shared = in_a_row(inputs.requests), any(len(group) > 1 for group in together(inputs.requests))
-    for point in points(inputs.requests) if inputs.kind == "generate" and (row or shared) else ():
+    row, groups = in_a_row(inputs.requests), together(inputs.requests)
+    at_once = any(len(group) > 1 for group in groups)
+    for point in points(inputs.requests) if inputs.kind == "generate" and (row or at_once) else ():
         mine = [request for request in inputs.requests if request.point == point]
-        out += throughput(point, mine, among=not row)
+        out += throughput(point, mine, among=not row, shared=not row and groups_of(point, groups)[1])
     return [*count_measures(inputs.requests), *in_mode(out, inputs.mode)]
 
 

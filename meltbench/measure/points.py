@@ -44,6 +44,12 @@ def together(requests: Sequence[Request]) -> list[list[Request]]:
     return out
 
 
+def groups_of(point: str, groups: Sequence[Sequence[Request]]) -> tuple[list[Sequence[Request]], bool]:
+    """Those of the groups (``together``) that hold timed requests of a point, and whether they hold others as well."""
+    mine = [group for group in groups if any(r.point == point and r.role == "timed" for r in group)]
+    return mine, any(r.point != point or r.role != "timed" for group in mine for r in group)
+
+
 def span_ns(requests: Sequence[Request]) -> tuple[int, int]:
     """From the first sending of these requests to the last one's end."""
     return min(one.t_send_ns for one in requests), max(one.t_end_ns for one in requests)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meltbench.measure.energy import energy
-from meltbench.measure.points import in_a_row, incomplete, points, span_ns, together, unlike
+from meltbench.measure.points import groups_of, in_a_row, incomplete, points, span_ns, together, unlike
 from meltbench.measure.sums import like, summed
 from meltbench.records import Phase
 
@@ -89,10 +89,10 @@ def point_costs(rail: Rail, gross: Measure, requests: Sequence[Request], kind: K
 
 def _point_energy(rail: Rail, point: str, groups: Sequence[Sequence[Request]]) -> Measure:
     """Several answers to one question are generated at a time: what they take together is of the point."""
-    mine = [group for group in groups if any(r.point == point and r.role == "timed" for r in group)]
+    mine, mixed = groups_of(point, groups)
     good = [group for group in mine if any(r.status == "ok" for r in group)]
     why = ""
-    if any(r.point != point or r.role != "timed" for group in mine for r in group):
+    if mixed:
         why = "overlapping_requests: requests ran at the same time and share their energy"
     elif not good:
         why = "no_timed_request: none succeeded"

@@ -17,9 +17,9 @@ _AMONG_METHOD = "over the time in which they were under way"
 _NAMES = (("output_tps", "tok/s"), ("requests_per_s", "1/s"))
 
 
-def throughput(phase: str, requests: Sequence[Request], *, among: bool = False) -> list[Measure]:
+def throughput(phase: str, requests: Sequence[Request], *, among: bool = False, shared: bool = False) -> list[Measure]:
     """Output tokens and requests per second over these requests' whole time, pauses included; without what lies between
-    them where they are ``among`` others.
+    them where they are ``among`` others. ``shared``: others were under way at once, so that none of it is theirs alone.
 
     ``output_tps`` is what AIPerf calls output token throughput. It is not a decode rate: prefills lie in its time.
     """
@@ -28,6 +28,8 @@ def throughput(phase: str, requests: Sequence[Request], *, among: bool = False) 
     spans = [span_ns(group) for group in (together(timed) if among else [timed])] if timed else []
     seconds = sum(t1 - t0 for t0, t1 in spans) / 1e9
     method = _AMONG_METHOD if among else _METHOD
+    if not why and shared:
+        why = "overlapping_requests: others were under way at the same time and had their part of the engine"
     if not why and seconds <= 0:
         why = "no_reading: the requests took no time"
     if why:

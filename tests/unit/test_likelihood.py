@@ -304,9 +304,3 @@ def test_a_warm_up_is_a_request_of_the_run_that_nobody_scores() -> None:
     assert (told.requests[1].t_send_ns, told.requests[1].e2e_s) == (10**9, 11)
     assert [(one.item, one.requests, one.value) for one in told.scores] == [("a", "1", -3.0)]
     assert (told.n_asked, told.requests[0].t_end_ns) == (2, 10**9)
-
-
-def test_a_run_from_before_there_was_a_warm_up_is_read_as_it_was() -> None:
-    told = served(TIMED)
-    assert [(one.index, one.role) for one in told.requests] == [(0, "timed")]
-    assert told.scores[0].requests == "0"

@@ -52,6 +52,15 @@ def test_levels_are_never_mixed_and_each_has_its_throughput():
     assert got["run", "requests_timed", "count"].value == 8
 
 
+def test_points_that_share_the_engine_have_no_throughput_of_their_own():
+    pairs = [request(2 * i + k, 10 + 2 * i, 12 + 2 * i, point=f"w{k}", ttft_s=0.5) for i in range(4) for k in range(2)]
+    got = measured("generate", pairs)
+    for point in ("w0", "w1"):
+        found = got[point, "output_tps", "value"]
+        assert found.value is None
+        assert found.reason.startswith("overlapping_requests")
+
+
 def test_the_energy_of_a_level_is_of_one_window_however_many_share_it():
     got = measured("generate", levels())
     assert got["c1", "energy_j", "value"].value == pytest.approx(7 * 8, rel=0.01)
