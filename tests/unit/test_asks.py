@@ -118,7 +118,9 @@ def test_a_circle_holds_every_item_once_after_the_warm_up() -> None:
     assert len(orders) > 1
 
 
-@pytest.mark.parametrize("name", ["quick", "chat", "long", "concurrency", "sustained", "idle", "exec"])
+@pytest.mark.parametrize(
+    "name", ["quick", "chat", "long", "concurrency", "sustained", "idle", "exec", "start", "experts"]
+)
 def test_the_requests_of_a_run_are_counted_without_making_them(name: str) -> None:
     found = loaded(name)
     for changed in ({}, {"repeat": 3, "warmup": 2}):
