@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from pyarrow import parquet as pq
 
 MAX_ROWS = 2_000_000
-_MAX_UNPACKED_BYTES = 2 << 30  # as the file itself says it; a page, which may lie, cannot have more
-_MAX_HELD_BYTES = 512 << 20
+_MAX_UNPACKED_BYTES = 512 << 20  # as the file itself says it, and as its rows turn out
 _BATCH_ROWS = 64
 _VALUE_BYTES = 32  # of a number as Python has it
 _SMALLER = "split it, or keep only the fields that are asked for"
@@ -40,13 +39,15 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     from pyarrow import parquet as pq
 
-    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
-        _check_claims(path, file.metadata)
+    with path.open("rb") as opened:
+        about = pq.read_metadata(opened)
+        _check_claims(path, about)
+        file = pq.ParquetFile(opened, metadata=about, read_dictionary=_listed_texts(about))
         held_bytes, first = 0, 1
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+        for batch in file.iter_batches(batch_size=_batch_rows(about)):
             held_bytes += sum(_held_bytes(column) for column in batch.columns)
-            if held_bytes > _MAX_HELD_BYTES:
-                most = f"{_MAX_HELD_BYTES >> 20} MiB"
+            if held_bytes > _MAX_UNPACKED_BYTES:
+                most = f"{_MAX_UNPACKED_BYTES >> 20} MiB"
                 raise UserError(f"{path}, from row {first} on: more than {most} once unpacked", hint=_SMALLER)
             first += len(batch)
             yield from batch.to_pylist()
@@ -60,6 +61,21 @@ def _check_claims(path: Path, about: pq.FileMetaData) -> None:
     if not 0 <= unpacked <= _MAX_UNPACKED_BYTES:
         most = f"at most {_MAX_UNPACKED_BYTES >> 20} are read"
         raise UserError(f"{path} claims {unpacked >> 20} MiB once unpacked, {most}", hint=_SMALLER)
+
+
+def _batch_rows(about: pq.FileMetaData) -> int:
+    """How many rows are unpacked at a time: a text that is stored once may stand in each of them, and no text is longer
+    than all that its column has."""
+    groups = map(about.row_group, range(about.num_row_groups))
+    widest = max((g.column(n).total_uncompressed_size for g in groups for n in range(g.num_columns)), default=0)
+    return max(1, min(_BATCH_ROWS, _MAX_UNPACKED_BYTES // max(widest, 1)))
+
+
+def _listed_texts(about: pq.FileMetaData) -> list[str]:
+    """The columns of texts in lists. One row may have any number of them, so a text is kept once until they are
+    counted; of other columns that would be done for nothing, and takes long."""
+    columns = map(about.schema.column, range(len(about.schema)))
+    return [one.path for one in columns if one.max_repetition_level and one.physical_type == "BYTE_ARRAY"]
 
 
 def _held_bytes(column: pa.Array) -> int:
@@ -76,12 +92,12 @@ def _held_bytes(column: pa.Array) -> int:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return own + _held_bytes(column.flatten())
     if pa.types.is_dictionary(kind):
-        return own + len(column) * (compute.max(_lengths(column.dictionary)).as_py() or 0)
+        return own + (compute.sum(_lengths(column.dictionary).take(column.indices)).as_py() or 0)
     return own + (compute.sum(_lengths(column)).as_py() or 0)
 
 
 def _lengths(column: pa.Array) -> pa.Array:
-    """The bytes of each text; of other values 0, for they are counted by their number."""
+    """The bytes of each text; of other values none, for they are counted by their number."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -90,5 +106,5 @@ def _lengths(column: pa.Array) -> pa.Array:
         column = column.cast(pa.large_binary())
     elif not any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary,
                                                pa.types.is_large_binary, pa.types.is_fixed_size_binary)):  # fmt: skip
-        return pa.array([0])
+        return pa.nulls(len(column))
     return compute.binary_length(column)

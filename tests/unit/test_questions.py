@@ -188,6 +188,40 @@ def test_a_small_parquet_file_that_unpacks_to_gigabytes_is_refused_with_its_row(
     assert len(read_rows(tmp_path / "dictionary.parquet", 100)) == 100  # what is not asked for is not unpacked
 
 
+@pytest.mark.parametrize("kind", ["text", "table", "lists"])
+def test_a_text_that_is_stored_once_is_not_unpacked_for_many_rows_before_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    once = pa.DictionaryArray.from_arrays(pa.array([0] * 64, pa.int32()), pa.array(["x" * (8 << 20)]))
+    columns = {
+        "text": once,
+        "table": pa.StructArray.from_arrays([once], ["text"]),
+        "lists": pa.ListArray.from_arrays(pa.array([0, 64], pa.int32()), once),
+    }
+    path = tmp_path / "q.parquet"
+    # Without Arrow's own schema in it nothing says that it is read as it is stored.
+    pq.write_table(pa.table({"x": columns[kind]}), path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 2000
+    monkeypatch.setattr("meltbench.questions.parquet._MAX_UNPACKED_BYTES", 64 << 20)
+    before = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(pool)
+    try:
+        with pytest.raises(UserError, match="more than 64 MiB once unpacked"):
+            read_rows(path)
+    finally:
+        pa.set_memory_pool(before)
+    assert 8 << 20 < pool.max_memory() < 160 << 20  # all of them are 512 MiB
+
+
+def test_lists_of_texts_are_read_and_counted_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long text among short ones counts once where it stands once."""
+    rows = [{"c": ["x" * 10_000 if n == 70 else "a", f"{n}", None], "m": [n]} for n in range(100)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "q.parquet")
+    monkeypatch.setattr("meltbench.questions.parquet._MAX_UNPACKED_BYTES", 100_000)
+    assert read_rows(tmp_path / "q.parquet") == rows
+
+
 def test_what_a_parquet_file_says_that_it_unpacks_to_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
