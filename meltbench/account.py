@@ -58,6 +58,8 @@ def conditions(
     there = accelerator(gpus(ticket), map(str, ticket["conditions"].get("compatible") or ()))
     if there and engine.get("accelerator") == "CPU":
         found.append(("gpu_unused", f"the engine computed on the CPU only, the machine has {there}"))
+    if formless := ticket.get("no_chat_template"):
+        found.append(("no_chat_template", str(formless)))
     if part := _piece(ticket.get("piece") or {}):
         found.append(("piece", part))
     return found

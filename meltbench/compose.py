@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from meltbench import factors, loglik, serving, settings
 from meltbench.asks import Play
+from meltbench.conversing import untemplated
 from meltbench.elf import runs_on
 from meltbench.engines import ProgramEngine, ScoringEngine, ServerEngine, protocol
 from meltbench.engines.reuse import with_repeats
@@ -140,6 +141,7 @@ def compose(
     channels(job, plan.profile, facts, scripts, has_process=work.kind != "idle" and not plan.unseen)
     asks: list[dict[str, Any]] = []
     scored: list[Scored] = []
+    formless = ""
     measured_s = work.timeout_s
     settings_s = settings.make(job, todo, plan.profile)
     if plan.spec.unplug is not None:
@@ -155,6 +157,7 @@ def compose(
             asks, measured_s = _serve(job, plan, speak, plays, facts, knobs, model)
         else:
             asks, measured_s = _execute(job, plan, speak, plays, knobs, model, folder, reference)
+        formless = untemplated(plan, model, asks)
         measured_s += circle_s
     elif work.kind == "exec":
         job.execute(ENGINE, work.timeout_s, plan.spec.command, **factors.limits(knobs))
@@ -167,6 +170,8 @@ def compose(
     job.limit("duration_ms", round(longest_s * 1000))
     likely_s = expected_s(plan, asks) + 2 * work.idle_s + min(settings_s, _SETTING_S * len(todo) + BEFORE_S)
     more = {"settings": settings.as_rows(todo), "longest_s": longest_s, "expected_s": min(likely_s, longest_s)}
+    if formless:
+        more["no_chat_template"] = formless
     if scored:
         targets = [ask["target"] for ask in asks if ask["role"] == "timed"]
         more |= {"scored": {"items": [one.told() for one in scored], "targets": targets}}

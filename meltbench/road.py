@@ -18,6 +18,7 @@ from meltbench.calibration.record import calibrated
 from meltbench.collecting import bring_in, discard, index, lengths
 from meltbench.compose import BEFORE_S, check_engine, check_fit, compose, settled
 from meltbench.controller import this_process
+from meltbench.conversing import check_thinking
 from meltbench.deadline import patiently
 from meltbench.definition import BY_TOKEN
 from meltbench.errors import DeadlineExceeded, DeviceError, LinkLost, MeltbenchError, ModelDamaged
@@ -146,6 +147,8 @@ def prepare(plan: Plan, site: Site, watch: Watch) -> tuple[Plan, LocalModel | No
     model = None
     if plan.model is not None:
         model = _local(plan.model, watch)
+    if model is not None:
+        check_thinking(plan, model)
     knobs = {cell: settled(plan, cell, site.facts, model) for cell in plan.cells}
     if model is not None and model.files:  # what only a server has needs no memory here
         for cell in {cell.knobs: cell for cell in plan.cells}.values():

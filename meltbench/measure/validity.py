@@ -102,6 +102,11 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "degraded",
         "Compare it with runs over the same network; energy is none of the server's unless energy_source says so.",
     ),
+    "no_chat_template": (
+        "messages were asked of a model that brings no chat template: the engine wrote them in a form of its own",
+        "degraded",
+        "Ask it with prompts (--set chat=false), or take a file of the model that brings its template.",
+    ),
     "link_traffic": (
         "the target was asked over its link while it measured",
         "degraded",

@@ -25,6 +25,7 @@ MAX_KEPT_ARRAY = 4_096
 MAX_DIMS = 4
 MAX_ELEMENTS = 2**63 - 1
 MAX_LAYERS = 65_536
+MAX_TEMPLATE_BYTES = 1 << 20  # of a chat template that is looked into; the longest of known models have 20 kB
 
 BOOL, STRING, ARRAY = 7, 8, 9  # the types of values
 SCALARS = {
@@ -43,6 +44,8 @@ SCALARS = {
 _SKIPPED = "a string"
 DESCENT = "meltbench.descends_from"  # in files that models/quantize.py writes
 _KEPT_STRINGS = {"general.architecture", "general.name", DESCENT}
+# Where llama.cpp looks for the form of conversations; the second is taken where the first is empty.
+_TEMPLATES = ("tokenizer.chat_template", "tokenizer.chat_template.tool_use")
 _KEPT_ARRAYS = (".attention.head_count", ".attention.head_count_kv")
 
 Value = int | float | str | tuple[int | float, ...]
@@ -66,7 +69,9 @@ class Gguf:
 
     ``head_count`` and ``head_count_kv`` are one number, or one a layer. ``key_length`` and ``value_length`` are the
     elements of one head. ``file_type`` is the quantisation's name, e.g. "Q4_K_M". ``descends_from``: what it was
-    requantised from, where that was done here. ``spans``: where in the file each metadata key and its value lie.
+    requantised from, where that was done here. An empty chat template is none; ``template_thinks``: whether it says
+    anything of thinking, None where it is too long to be looked into. ``spans``: where in the file each metadata key
+    and its value lie.
     """
 
     path: Path
@@ -85,6 +90,7 @@ class Gguf:
     bos_token_id: int | None
     file_type: str | None
     has_chat_template: bool
+    template_thinks: bool | None
     descends_from: str | None
     alignment: int
     data_offset: int
@@ -164,6 +170,7 @@ class _Reader:
         self.strings = 0
         self.vocab_size: int | None = None
         self.has_chat_template = False
+        self.template_thinks: bool | None = False
 
     def read(self) -> Gguf:
         version = self._magic()
@@ -200,15 +207,13 @@ class _Reader:
             self.cur.fail("a new metadata key" if key else "a metadata key, got an empty one", start)
         at = self.cur.pos
         kind = self.cur.u32(f"the type of {key}")
-        if key == "tokenizer.chat_template":
-            self.has_chat_template = True
         if kind == ARRAY:
             self._array(key)
         elif kind == STRING:
             if key in _KEPT_STRINGS:
                 self.values[key] = self.cur.string(65_536, key), at
             else:
-                self.cur.skip(self.cur.u64(f"the length of {key}"), key)
+                self._text_aside(key)
                 self.values[key] = _SKIPPED, at
         elif kind in SCALARS:
             value = self.cur.scalar(SCALARS[kind], key)
@@ -218,6 +223,19 @@ class _Reader:
         else:
             self.cur.fail(f"a value type for {key}, got {kind}", at)
         self.spans[key] = start, self.cur.pos
+
+    def _text_aside(self, key: str) -> None:
+        """Step over a text; of a chat template see what is asked of it, whatever bytes it is made of."""
+        length = self.cur.u64(f"the length of {key}")
+        if key not in _TEMPLATES or not length:
+            self.cur.skip(length, key)
+            return
+        self.has_chat_template = True
+        if length > MAX_TEMPLATE_BYTES:
+            self.cur.skip(length, key)
+            self.template_thinks = None
+        elif b"think" in self.cur.take(length, key).lower() and self.template_thinks is not None:
+            self.template_thinks = True
 
     def _array(self, key: str) -> None:
         at = self.cur.pos
@@ -309,6 +327,7 @@ class _Reader:
             bos_token_id=self._whole("tokenizer.ggml.bos_token_id"),
             file_type=None if file_type is None else FILE_TYPES.get(file_type, f"type {file_type}"),
             has_chat_template=self.has_chat_template,
+            template_thinks=self.template_thinks,
             descends_from=self._text(DESCENT),
             alignment=alignment,
             data_offset=data_offset,

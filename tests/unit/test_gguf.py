@@ -55,6 +55,20 @@ def test_what_is_not_said_is_none(place):
         kv_cache_bytes(meta, 8)
 
 
+def test_a_chat_template_is_looked_into_whatever_its_bytes_are(place):
+    def of(*raw, key="tokenizer.chat_template"):
+        meta = {name: value for name, value in LLAMA.items() if name != "tokenizer.chat_template"}
+        made = gguf(meta | {key: ("str", "@" * len(raw[0]))}) if raw else gguf(meta)
+        found = read(place, made.replace(b"@" * len(raw[0]), raw[0]) if raw and raw[0] else made)
+        return found.has_chat_template, found.template_thinks
+
+    assert of() == of(b"") == (False, False)
+    assert of(b"\xff{{ messages }}") == (True, False)
+    assert of(b"\xffenable_Thinking") == (True, True)
+    assert of(b"x" * (2**20 + 1)) == (True, None)
+    assert of(b"think", key="tokenizer.chat_template.rag") == (False, False)
+
+
 def test_kv_cache_counts_heads_of_every_layer(place):
     # 2 layers x 2 KV heads x (8 + 8) elements x 2 bytes a token
     assert kv_cache_bytes(read(place, WHOLE), 10) == 10 * 2 * 2 * 16 * 2

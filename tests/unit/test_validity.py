@@ -333,6 +333,7 @@ CASES = [
     ("gpu_unused", {"conditions": [("gpu_unused", "the machine has an NVIDIA GeForce")]}),
     ("remote_engine", {"conditions": [("remote_engine", "the server was at https://h/v1")]}),
     ("piece", {"conditions": [("piece", "8 of 30 items; 3 were scored before in 1 run")]}),
+    ("no_chat_template", {"conditions": [("no_chat_template", "base has none")]}),
     ("link_traffic", {"conditions": [("link_traffic", "1 looks over the link")]}),
     ("settings_not_applied", {"conditions": [("settings_not_applied", "governor = performance: denied")]}),
 ]
