@@ -67,7 +67,7 @@ def proportion(k: float, n: int, level: float = _LEVEL) -> Estimate:
 
     The error is sqrt(p (1 - p) / (n - 1)), as of any sample mean; Wilson's interval (1927) is not symmetric, stays
     between 0 and 1, and has a width also at 0 and n right. There the standard error is None: the sample's is 0, which
-    says nothing of the next item. ``k`` may be a sum of part marks.
+    says nothing of the next item. One item has none either. ``k`` may be a sum of part marks.
     """
     if n <= 0:
         return missing("no_items: nothing was scored")
@@ -76,7 +76,7 @@ def proportion(k: float, n: int, level: float = _LEVEL) -> Estimate:
     z2, p = t_quantile(math.inf, level) ** 2, k / n
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    se = math.sqrt(p * (1 - p) / (n - 1)) if 0 < k < n else None
+    se = math.sqrt(p * (1 - p) / (n - 1)) if 0 < k < n and n > 1 else None
     lo, hi = 0.0 if k == 0 else max(middle - half, 0.0), 1.0 if k == n else min(middle + half, 1.0)
     return Estimate(p, lo, hi, se, n, n, "Wilson")
 

@@ -41,6 +41,9 @@ def test_nothing_is_no_number():
     one = stats.mean([3.0])
     assert (one.value, one.lo, one.se) == (3.0, None, None)
     assert stats.proportion(1, 1).se is None
+    half = stats.proportion(0.5, 1)  # a part mark
+    assert (half.value, half.se) == (0.5, None)
+    assert 0.0 < half.lo < 0.5 < half.hi < 1.0
     assert stats.ratio_of_means([1.0], [2.0]).lo is None
     assert stats.ratio_of_medians([1.0], [2.0, 2.0]).lo is None
     for wrong in (
