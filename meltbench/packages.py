@@ -91,7 +91,7 @@ class Python:
 
 
 def files_for(engine: Engine, embedded: Embedded, site: Site, watch: Watch) -> Engine:
-    """The engine with the files that are to be pushed: its script, and the wheels where the target's Python lacks the
+    """The engine with the files that are to be pushed: its scripts, and the wheels where the target's Python lacks the
     package. Raises UserError for a target without Python, FetchError where there are no such wheels."""
     wanted, name = (embedded.package, *embedded.beside), site.probe.name
     if PYTHON not in site.facts.programs:
@@ -116,7 +116,8 @@ def _is_told(one: object) -> bool:
 def put(engine: Engine, embedded: Embedded, site: Site, folder: str, watch: Watch) -> Engine:
     """The engine as it is started on a target where its files lie in ``folder``; its version and hash are those of the
     packages there. Raises DeviceError where a virtual environment cannot be made, UserError where it does not run."""
-    script, *wheels = engine.files
+    scripts = engine.files[: 1 + len(embedded.modules)]
+    wheels = engine.files[len(scripts) :]
     python = PYTHON if not wheels else _venv(engine, wheels, site, folder, watch)
     packages = [embedded.package, *embedded.beside]
     done = site.probe.transport.run([python, "-c", _INSIDE, *packages], Deadline.after(_ASK_S))
@@ -135,8 +136,8 @@ def put(engine: Engine, embedded: Embedded, site: Site, folder: str, watch: Watc
         engine,
         name=names[0][0],
         version=", ".join([names[0][1], *(" ".join(one) for one in names[1:])]),
-        sha256=digest([file_sha256(script), *(hashes[path] for path in libraries)]),
-        start=(python, "-B", f"{folder}/{script.name}"),
+        sha256=digest([*map(file_sha256, scripts), *(hashes[path] for path in libraries)]),
+        start=(python, "-B", f"{folder}/{scripts[0].name}"),
     )
 
 

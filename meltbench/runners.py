@@ -50,9 +50,9 @@ class Embedded:
     """The engine inside a Python package, started by a script that lies beside the recipe.
 
     ``distribution`` is the package's name for pip, where it is another one; ``extra`` the extra of ours that installs
-    it, where it is optional; ``beside`` the packages whose libraries it computes with. ``pushed``: the script runs on
-    other targets too, with the Python that is there. ``libraries`` is the variable of the environment that may name a
-    folder of libraries to be taken in place of the package's own.
+    it, where it is optional; ``beside`` the packages whose libraries it computes with. ``modules``: what of the script
+    lies in other files. ``pushed``: the script runs on other targets too, with the Python that is there. ``libraries``
+    is the variable of the environment that may name a folder of libraries to be taken in place of the package's own.
     """
 
     script: str
@@ -60,8 +60,13 @@ class Embedded:
     distribution: str | None = None
     extra: str | None = None
     beside: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
     pushed: bool = False
     libraries: str | None = None
+
+    def scripts(self, folder: Path) -> tuple[Path, ...]:
+        """The script and its modules, in the folder of the recipe."""
+        return tuple(folder / name for name in (self.script, *self.modules))
 
 
 @dataclass(frozen=True)
@@ -162,8 +167,9 @@ class Engine:
     ``machine`` is what a given program was built for, as ``uname -m`` says it; None for a script. ``origin``: it runs
     from ``here``; or it is for another target, and a ``stock`` one still to be built for that, ``files`` of this
     machine to be pushed (the program first), on that ``device`` already, or a Python ``package`` that is looked for
-    there (packages.py; the script first). ``needs``: what of a processor it uses, in the words of Facts.cpu_features,
-    where that is known. ``url``: where it runs already; ``start`` and ``files`` are then of the relay.
+    there (packages.py; the script first, then its modules). ``needs``: what of a processor it uses, in the words of
+    Facts.cpu_features, where that is known. ``url``: where it runs already; ``start`` and ``files`` are then of the
+    relay.
     """
 
     name: str
@@ -230,10 +236,9 @@ def engine(name: str, recipe: Recipe, folder: Path, given: str | None, *, here: 
 def _elsewhere(recipe: Recipe, folder: Path) -> Engine:
     """A recipe's own engine for another target than this machine."""
     if recipe.embedded is not None and recipe.embedded.pushed:
-        script, pip_name = folder / recipe.embedded.script, recipe.embedded.distribution or recipe.embedded.package
-        return Engine(
-            pip_name, "unknown", digest([pip_name, file_sha256(script)]), (), origin="package", files=(script,)
-        )
+        scripts, pip_name = recipe.embedded.scripts(folder), recipe.embedded.distribution or recipe.embedded.package
+        sha = digest([pip_name, *map(file_sha256, scripts)])
+        return Engine(pip_name, "unknown", sha, (), origin="package", files=scripts)
     assert recipe.program is not None  # Recipe.refusal
     if recipe.program not in PROGRAMS:  # what the device has in its search path
         return Engine(recipe.program, "unknown", digest(recipe.program), (recipe.program,), origin="device")
@@ -261,7 +266,7 @@ def _running(name: str, recipe: Recipe, folder: Path, url: str, *, here: bool) -
 def _embedded(embedded: Embedded, folder: Path) -> Engine:
     """The engine inside a package that is installed here. MissingExtra or UserError where it is not."""
     wanted = {embedded.package: embedded.distribution or embedded.package, **{one: one for one in embedded.beside}}
-    script, found = folder / embedded.script, {one: installed.look(one, pip_name) for one, pip_name in wanted.items()}
+    found = {one: installed.look(one, pip_name) for one, pip_name in wanted.items()}
     for package, pip_name in wanted.items():
         if found[package] is None:
             if embedded.extra:
@@ -269,14 +274,15 @@ def _embedded(embedded: Embedded, folder: Path) -> Engine:
             hint = f"pip install {pip_name}, or give --engine PATH"
             raise UserError(f"the engine package {pip_name} is not installed", hint=hint)
     there = [one for one in found.values() if one is not None]
-    files = [script, *(library for one in there for library in one.libraries)]
+    scripts = embedded.scripts(folder)
+    files = [*scripts, *(library for one in there for library in one.libraries)]
     version = ", ".join([there[0].version, *(f"{one.name} {one.version}" for one in there[1:])])
     env = {}
     if embedded.libraries and (other := os.environ.get(embedded.libraries)):
         files += _named_libraries(Path(other), embedded.libraries)
         env = {embedded.libraries: str(Path(other).absolute())}
     sha = digest([file_sha256(file) for file in files])
-    return Engine(there[0].name, version, sha, (sys.executable, "-B", str(script)), env)
+    return Engine(there[0].name, version, sha, (sys.executable, "-B", str(scripts[0])), env)
 
 
 def _libraries(folder: Path) -> list[Path]:

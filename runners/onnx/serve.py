@@ -3,11 +3,12 @@
 Runs on the target, so it imports nothing of meltbench. It answers one request at a time and streams one event a token,
 also where a token has no text yet. It ends on SIGTERM.
 
-A prompt is a text or a list of token ids. Beside OpenAI's fields are known: ``top_k``, ``repetition_penalty``,
-``ignore_eos`` (all of ``max_tokens`` are made), ``cache_prompt`` (what the prompt has in common with the one before is
-not evaluated again; where tokens are drawn it is, for a seed must give the same answer each time), and
-``return_token_ids`` as vLLM has it. ``usage.extra`` has the rates and ``ttft_s`` by the clock of this process, under
-the names that MLC has for them. A field that would change the answer and is not known is refused.
+A prompt is a text or a list of token ids. A text of ``stop`` ends the answer before it: what may be its beginning is
+held back, and those tokens come without text. Beside OpenAI's fields are known: ``top_k``, ``repetition_penalty``,
+``ignore_eos`` (all of ``max_tokens`` are made, unless a text of ``stop`` comes), ``cache_prompt`` (what the prompt has
+in common with the one before is not evaluated again; where tokens are drawn it is, for a seed must give the same answer
+each time), and ``return_token_ids`` as vLLM has it. ``usage.extra`` has the rates and ``ttft_s`` by the clock of this
+process, under the names that MLC has for them. A field that would change the answer and is not known is refused.
 """
 
 from __future__ import annotations
@@ -18,152 +19,29 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnxruntime_genai as genai
+from genai_engine import Asked, Engine, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from genai_engine import Told
+
 MAX_BODY_BYTES = 16 << 20
 MAX_CONNECTIONS = 32
+MAX_STOPS, MAX_STOP_CHARS = 4, 1000
 SILENCE_S = 30.0  # of a client that is waited for
 MOST = (1 << 31) - 1  # GenAI's seeds and counts have 32 bits
 FLAGS = ("ignore_eos", "cache_prompt", "stream", "include_usage", "return_token_ids")
 # What a field may be without changing the answer; it is refused with any other value.
 REFUSED: dict[str, Any] = {
     "n": 1, "best_of": 1, "min_tokens": 0, "presence_penalty": 0, "frequency_penalty": 0, "top_logprobs": 0,
-    "echo": False, "logprobs": False, "logit_bias": {}, "stop": [], "tools": [], "functions": [],
+    "echo": False, "logprobs": False, "logit_bias": {}, "tools": [], "functions": [],
     "response_format": {"type": "text"},
 }  # fmt: skip
-
-
-class Refused(Exception):
-    """A request that cannot be answered: why, and the HTTP status for it."""
-
-    def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request, checked. ``limit``: the most tokens; ``settings``: how they are drawn, in GenAI's words; ``flags``:
-    what was asked for of the others."""
-
-    chat: bool
-    ids: list[int]
-    limit: int
-    settings: dict[str, Any]
-    flags: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Told:
-    """One token: its id and text; of the last one why the answer ends with it, and the usage."""
-
-    id: int
-    text: str
-    stop: str | None = None
-    usage: dict[str, Any] | None = None
-
-
-class Engine:
-    """The model, and a generator whose cache is used again where the next request allows it."""
-
-    def __init__(self, given: argparse.Namespace) -> None:
-        config = genai.Config(given.model)
-        config.clear_providers()
-        if given.provider != "cpu":
-            config.append_provider(given.provider)
-        if given.threads is not None:
-            session = {"intra_op_num_threads": given.threads}
-            config.overlay(json.dumps({"model": {"decoder": {"session_options": session}}}))
-        said = json.loads((Path(given.model) / "genai_config.json").read_bytes())["model"]
-        self.name = Path(given.model).resolve().name
-        self.vocab_size, self.ctx = int(said["vocab_size"]), int(given.ctx_size or said["context_length"])
-        self.model = genai.Model(config)
-        self.tokenizer = genai.Tokenizer(self.model)
-        self.ends = {int(token) for token in self.tokenizer.eos_token_ids}
-        self.begins = self.encoded("a")[:1] == [self.tokenizer.bos_token_id]  # some tokenizers write a beginning
-        self.lock = threading.Lock()
-        self.held: list[int] = []  # the tokens whose keys and values the generator has
-        self.settings: dict[str, Any] = {}
-        self.generator: Any = None
-        self._generator(
-            {"do_sample": False, "repetition_penalty": 1, "min_length": 0}
-        )  # the memory of its cache is part of the load
-
-    def _generator(self, settings: dict[str, Any]) -> None:
-        self.generator = None  # the old cache is freed before there is a new one
-        params = genai.GeneratorParams(self.model)
-        params.set_search_options(max_length=self.ctx, **settings)
-        self.generator, self.settings = genai.Generator(self.model, params), settings
-
-    def encoded(self, text: str) -> list[int]:
-        """The tokens of a text. Raises Refused for one that GenAI would cut off without a word, or not take."""
-        if "\0" in text or any("\ud800" <= one <= "\udfff" for one in text):
-            raise Refused("a text may hold neither NUL nor half of a surrogate pair")
-        return [int(token) for token in self.tokenizer.encode(text)]
-
-    def chat(self, messages: list[dict[str, str]]) -> list[int]:
-        """The tokens that the model's template makes of messages. Raises Refused where there is none."""
-        try:
-            text = self.tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
-        except RuntimeError as error:
-            why = "has no chat template" if "Empty chat template" in str(error) else f"its template fails: {error}"
-            raise Refused(f"the model {self.name} takes no messages, {why}; ask with a prompt") from None
-        ids = self.encoded(text)
-        # The template may have written it already; once is enough.
-        return ids[1:] if self.begins and ids[:2] == [self.tokenizer.bos_token_id] * 2 else ids
-
-    def answer(self, asked: Asked, t_asked: float) -> Iterator[Told]:
-        """The tokens, one by one, when it is this request's turn."""
-        with self.lock:
-            t_start, t_first = time.perf_counter(), 0.0
-            cached = self._prefill(asked)
-            words, tokens = self.tokenizer.create_stream(), []
-            while True:
-                self.generator.generate_next_token()
-                tokens.append(int(self.generator.get_next_tokens()[0]))
-                t_last = time.perf_counter()
-                t_first = t_first or t_last
-                ended = tokens[-1] in self.ends and "ignore_eos" not in asked.flags
-                if ended or len(tokens) == asked.limit:
-                    break
-                yield Told(tokens[-1], words.decode(tokens[-1]))
-            self.held = asked.ids + tokens[:-1]  # the last one was drawn and not evaluated
-            told = usage(len(asked.ids), cached, len(tokens), t_first - t_asked, t_first - t_start, t_last - t_first)
-            text, stop = ("", "stop") if ended else (words.decode(tokens[-1]), "length")
-            yield Told(tokens[-1], text, stop, told)
-
-    def _prefill(self, asked: Asked) -> int:
-        """Evaluate the prompt; how many of its tokens were held."""
-        settings = asked.settings | {"min_length": self.ctx if "ignore_eos" in asked.flags else 0}
-        held, self.held, same = self.held, [], 0  # nothing is held of a request that fails
-        if settings != self.settings or settings["do_sample"] or self.generator is None:
-            self._generator(settings)
-        else:
-            # The last token is evaluated in any case: from its output the first new one is drawn.
-            most = min(len(held), len(asked.ids) - 1) if "cache_prompt" in asked.flags else 0
-            while same < most and held[same] == asked.ids[same]:
-                same += 1
-            self.generator.rewind_to(same)
-        self.generator.append_tokens(np.array(asked.ids[same:], dtype=np.int32))
-        return same
-
-
-def usage(n_in: int, cached: int, n_out: int, ttft_s: float, prefill_s: float, decode_s: float) -> dict[str, Any]:
-    """As OpenAI has it, with MLC's ``extra``; a rate of nothing is left out."""
-    extra = {"prefill_tokens": n_in - cached, "decode_tokens": n_out - 1, "ttft_s": ttft_s}
-    extra |= {"prefill_tokens_per_s": (n_in - cached) / prefill_s}
-    extra |= {"decode_tokens_per_s": (n_out - 1) / decode_s} if n_out > 1 else {}
-    counts = {"prompt_tokens": n_in, "completion_tokens": n_out, "total_tokens": n_in + n_out}
-    return {**counts, "prompt_tokens_details": {"cached_tokens": cached}, "extra": extra}
 
 
 def number(body: dict[str, Any], key: str, default: float, low: float, high: float) -> float:
@@ -201,6 +79,14 @@ def settings_of(body: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     return settings
 
 
+def stops_of(body: dict[str, Any]) -> list[str]:
+    stops: Any = [] if (found := body.get("stop")) is None else [found] if isinstance(found, str) else found
+    fit = isinstance(stops, list) and len(stops) <= MAX_STOPS
+    if not fit or not all(isinstance(one, str) and 0 < len(one) <= MAX_STOP_CHARS for one in stops):
+        raise Refused(f"stop must be up to {MAX_STOPS} texts of 1 to {MAX_STOP_CHARS} characters")
+    return list(stops)
+
+
 def messages_of(body: dict[str, Any]) -> list[dict[str, str]]:
     found: Any = body.get("messages")
     said = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
@@ -232,7 +118,7 @@ def asked_of(body: Any, engine: Engine, *, chat: bool) -> Asked:
         raise Refused(f"the prompt has {len(ids)} tokens, the context has room for {engine.ctx}")
     limit = min(whole(body, key, room, 1, MOST) for key in ("max_tokens", "max_completion_tokens"))
     settings = settings_of(body, engine.vocab_size)
-    return Asked(chat, ids, min(limit, room), settings, flags_of(body))
+    return Asked(chat, ids, min(limit, room), stops_of(body), settings, flags_of(body))
 
 
 def wrong(status: int, message: str) -> dict[str, Any]:

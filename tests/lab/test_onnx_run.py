@@ -72,6 +72,14 @@ def test_a_conversation_finds_what_was_said_before_in_the_cache(bench: Bench) ->
     assert n_cached == [("first_turn", 5, 0, "ok"), ("later_turns", 13, 5, "ok"), ("later_turns", 21, 13, "ok")]
 
 
+def test_questions_whose_answers_end_at_certain_words_are_asked(bench: Bench) -> None:
+    (bench.home / "sums.jsonl").write_text('{"question": "3 and 4?", "answer": "It is 7.\\n#### 7"}\n' * 2)
+    sets = ("--set", "data=sums.jsonl", "--set", "shots=0", "--set", "max_tokens=8")
+    (run,) = bench.json("run", *ONNX, "--workload", "gsm8k", *sets)
+    assert run["outcome"] == "done"
+    assert [(one["status"], one["detail"]) for one in timed(run)] == [("ok", "")] * 2
+
+
 def test_a_sustained_run_asks_until_its_time_is_over(bench: Bench) -> None:
     (run,) = bench.json("run", *FAST, *ONNX, "--workload", "sustained", "--set", "limit_s=2", "--set", "max_tokens=64")
     assert run["outcome"] == "done"
@@ -118,8 +126,8 @@ def test_the_hash_of_the_engine_covers_script_and_both_packages() -> None:
     ]
     names = {path.name.partition(".so")[0] for path in libraries}
     assert {"libonnxruntime", "libonnxruntime-genai"} <= names
-    script = found.path.parent / recipe.embedded.script
-    assert engine.sha256 == digest([file_sha256(path) for path in (script, *libraries)])
+    scripts = recipe.embedded.scripts(found.path.parent)
+    assert engine.sha256 == digest([file_sha256(path) for path in (*scripts, *libraries)])
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

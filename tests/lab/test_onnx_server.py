@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import os
 import socket
@@ -145,6 +147,83 @@ def test_an_answer_ends_by_itself_where_it_may(tmp_path: Path) -> None:
         one.stop()
 
 
+def free(server: Server) -> tuple[list[str], str]:
+    """The texts of forty tokens that nothing ends, and all of them."""
+    texts = [one["text"] for one in server.complete(IDS, max_tokens=40, ignore_eos=True).tokens]
+    return texts, "".join(texts)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 9])
+def test_an_answer_ends_before_a_text_that_stops_it(server: Server, length: int) -> None:
+    texts, text = free(server)
+    stop = text[10 : 10 + length]
+    at = text.index(stop)
+    made = next(n for n in range(41) if stop in "".join(texts[:n]))
+    answer = server.complete(IDS, max_tokens=40, ignore_eos=True, stop=[stop, "never said"])
+    assert answer.text == text[:at]
+    assert [one["finish_reason"] for one in answer.tokens] == [None] * (made - 1) + ["stop"]  # one event a token
+    assert (answer.usage["completion_tokens"], answer.usage["extra"]["decode_tokens"]) == (made, made - 1)
+    whole = server.ask("/v1/completions", {"prompt": IDS, "temperature": 0, "ignore_eos": True, "stop": stop}).json
+    assert (whole["choices"][0]["text"], whole["choices"][0]["finish_reason"]) == (text[:at], "stop")
+    assert whole["usage"]["completion_tokens"] == made
+
+
+def test_what_may_be_the_beginning_of_a_stop_is_held_back_and_comes_where_it_was_none(server: Server) -> None:
+    texts, text = free(server)
+    first = next(n for n, one in enumerate(texts) if one)
+    held = server.complete(IDS, max_tokens=40, ignore_eos=True, stop=[texts[first] + "never said"])
+    assert held.tokens[first]["text"] == ""
+    assert (held.text, len(held.tokens), held.tokens[-1]["finish_reason"]) == (text, 40, "length")
+    # Also where the answer ends with it.
+    last = server.complete(IDS, max_tokens=40, ignore_eos=True, stop=[texts[-1] + "never said"])
+    assert (last.text, last.tokens[-1]["text"].endswith(texts[-1])) == (text, True)
+    # The next answer knows nothing of it, and an answer that was stopped can be built upon.
+    stopped = server.complete(IDS, max_tokens=40, ignore_eos=True, stop=text[10:14], return_token_ids=True)
+    more = [*IDS, *(one["token_ids"][0] for one in stopped.tokens)]
+    kept = server.complete(more, max_tokens=5, ignore_eos=True, cache_prompt=True)
+    assert kept.usage["prompt_tokens_details"] == {"cached_tokens": len(more) - 1}
+    assert kept.text == server.complete(more, max_tokens=5, ignore_eos=True).text
+
+
+def test_messages_may_be_stopped_too(server: Server) -> None:
+    text = server.chat("hi", max_tokens=30, ignore_eos=True).text
+    answer = server.chat("hi", max_tokens=30, ignore_eos=True, stop=[text[4:6]])
+    assert answer.text == text[: text.index(text[4:6])]
+    assert answer.tokens[-1]["finish_reason"] == "stop"
+
+
+@functools.cache
+def engine() -> Any:
+    """The module of the server's that has its engine, in this process."""
+    need_runtime()
+    spec = importlib.util.spec_from_file_location("genai_engine", SCRIPT.with_name("genai_engine.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@given(pieces=st.lists(st.text("ab", max_size=4), max_size=12), stops=st.lists(st.text("ab", min_size=1), max_size=4))
+def test_however_the_text_comes_it_is_the_same_up_to_the_stop(pieces: list[str], stops: list[str]) -> None:
+    class Stream:
+        decode = staticmethod(pieces.__getitem__)
+
+    words, whole, sent = engine().Words(Stream, stops), "", ""
+    for token, piece in enumerate(pieces):
+        whole += piece
+        text, stopped = words.add(token)
+        sent += text
+        found = [whole.index(stop) for stop in stops if stop in whole]
+        assert stopped == bool(found)
+        if stopped:
+            assert sent == whole[: min(found)]
+            assert words.held == ""
+            return
+        assert sent + words.held == whole
+        assert not words.held or any(stop.startswith(words.held) and stop != words.held for stop in stops)
+
+
 def test_a_model_without_a_template_takes_prompts_alone(tmp_path: Path) -> None:
     need_runtime()
     model = copied(tmp_path / "bare")
@@ -172,7 +251,7 @@ BAD: dict[str, Any] = {
     "top_p must be a number from 0 to 1": {"prompt": "a", "top_p": float("nan")},
     "seed must be a number from 0 to 4611686018427387904": {"prompt": "a", "seed": -1},
     "ignore_eos must be true or false": {"prompt": "a", "ignore_eos": "yes"},
-    "this server does not know stop": {"prompt": "a", "stop": ["\n"]},
+    "stop must be up to 4 texts of 1 to 1000 characters": {"prompt": "a", "stop": list("abcde")},
     "this server does not know n": {"prompt": "a", "n": 2},
 }
 
@@ -182,6 +261,12 @@ def test_what_cannot_be_answered_is_refused_in_one_line(server: Server, why: str
     refused = server.ask("/v1/completions", BAD[why])
     assert (refused.status, refused.error) == (400, why)
     assert refused.json["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("stop", ["", [""], [1], 1, {"a": 1}, "x" * 1001, [["a"]], False])
+def test_what_ends_an_answer_is_a_few_texts(server: Server, stop: Any) -> None:
+    refused = server.complete("a", stop=stop)
+    assert (refused.status, refused.error) == (400, "stop must be up to 4 texts of 1 to 1000 characters")
 
 
 @pytest.mark.parametrize("messages", [None, [], "hi", [1], [{"role": "user"}], [{"role": 1, "content": "a"}]])

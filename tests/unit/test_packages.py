@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from meltbench.errors import FetchError
 from meltbench.packages import Python
 from meltbench.probe.client import Probe
 from meltbench.report.progress import Quiet
-from meltbench.runners import Embedded
+from meltbench.runners import Embedded, Engine
 from meltbench.site import Site
+from meltbench.targets import Completed
 from meltbench.targets import facts as device_facts
 from meltbench.targets.local import LocalTransport
 
@@ -41,6 +44,35 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setenv("MELTBENCH_CACHE", str(tmp_path / "cache"))
     facts = device_facts.parse({"uname": {"machine": "aarch64"}})
     return Site(Probe(LocalTransport(), "/probe", "/root", "pi5"), facts)
+
+
+def test_what_is_not_a_script_is_a_wheel(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def run(argv: list[str], _within: Any) -> Completed:
+        asked.append(argv)
+        told = [{"name": name, "version": "1", "libraries": []} for name in ("some-engine", "runtime")]
+        return Completed(0, json.dumps(told).encode(), b"")
+
+    monkeypatch.setattr(LocalTransport, "run", staticmethod(run))
+    for name in ("serve.py", "parts.py", "pip-26-py3-none-any.whl", "some_engine-1-py3-none-any.whl"):
+        (tmp_path / name).write_text(name)
+    two = replace(ENGINE, modules=("parts.py",))
+    wheels = tuple(sorted(tmp_path.glob("*.whl")))
+
+    def put(*files: Path) -> Engine:
+        return packages.put(Engine("some-engine", "", "", (), files=files), two, site, "/there", Quiet())
+
+    with_its_own = put(*two.scripts(tmp_path))
+    assert with_its_own.start == ("python3", "-B", "/there/serve.py")
+    assert len(asked) == 1  # no environment is made
+    with_wheels = put(*two.scripts(tmp_path), *wheels)
+    assert with_wheels.start[1:] == with_its_own.start[1:]
+    made = next(argv for argv in asked if "/there/pip-26-py3-none-any.whl" in argv)
+    assert made[-1] == "/there/some_engine-1-py3-none-any.whl"
+    assert "/there/parts.py" not in made
+    (tmp_path / "parts.py").write_text("other")
+    assert put(*two.scripts(tmp_path)).sha256 != with_its_own.sha256  # what it does lies in its modules too
 
 
 def pip_says(monkeypatch: pytest.MonkeyPatch, codes: list[int], asked: list[list[str]]) -> None:
