@@ -17,12 +17,12 @@ from meltbench import factors
 from meltbench.analysis.sameness import workload_settings
 from meltbench.analysis.stats import Estimate, missing, paired_accuracy, paired_mean, ratio_of_medians
 from meltbench.errors import UserError
-from meltbench.measure.total import TOTAL
+from meltbench.parity import parity
 from meltbench.records import bare
 from meltbench.report.summary import usable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from meltbench.records import Measure, RunRecord
 
@@ -63,13 +63,20 @@ class Arm:
 def compare(records: Sequence[RunRecord]) -> dict[str, Any]:
     """Arms, their numbers, and how they stand against the first; keys: docs/json.md. Raises UserError for fewer than
     two arms."""
+    if len(records) < 2:
+        raise UserError("a comparison is of two runs or more", hint="name another one; meltbench runs lists them")
     good = [record for record in records if usable(record) and record.manifest.get("runner")]
     left = len(records) - len(good)
+    if not good:
+        hint = "name runs that are none of it; meltbench runs lists them"
+        raise UserError(f"all {left} runs are invalid, failed, or of no engine", hint=hint)
     found = _arms(good)
     if len(found) < 2:
-        said = f"{left} of {len(records)} runs are invalid, failed, or of no engine; " if left else ""
+        said = (
+            f"{left} of {len(records)} runs are invalid, failed, or of no engine, the others" if left else "these runs"
+        )
         raise UserError(
-            f"{said}these runs are of one model, engine and setting",
+            f"{said} are of one model, engine and setting",
             hint="name runs that differ in one of them; meltbench runs lists them",
         )
     columns = _columns(found)
@@ -82,13 +89,27 @@ def compare(records: Sequence[RunRecord]) -> dict[str, Any]:
 
 def _arms(records: Sequence[RunRecord]) -> list[Arm]:
     """In order of appearance; what is the same of all is not told."""
-    rows = [_about(record) | more for record, more in zip(records, _unlike_settings(records), strict=True)]
+    unlike = _unlike_settings(records)
+    rows = [_about(record) | more for record, more in zip(records, unlike, strict=True)]
+    # A setting is told of the workload that it is of; runs of all others stay together.
+    of_set = {
+        _workload(r) for r, more in zip(records, unlike, strict=True) if more.keys() & workload_settings(r.manifest)
+    }
+    for row in rows:
+        row[_WORKLOAD] = row[_WORKLOAD] if row[_WORKLOAD] in of_set else ""
     names = dict.fromkeys(name for row in rows for name in row)  # one engine has knobs that another has not
     told = [name for name in names if len({row[name] for row in rows if name in row}) > 1]
     groups: dict[tuple[tuple[str, str], ...], list[RunRecord]] = {}
     for record, row in zip(records, rows, strict=True):
         groups.setdefault(tuple((name, row.get(name, "")) for name in told), []).append(record)
-    return [Arm(about, tuple(group)) for about, group in groups.items()]
+    return [Arm(tuple(_whole(about, group)), tuple(group)) for about, group in groups.items()]
+
+
+def _whole(about: tuple[tuple[str, str], ...], records: Sequence[RunRecord]) -> Iterator[tuple[str, str]]:
+    """What names an arm, with the workloads that its runs are of, and settings of theirs that are alike in it."""
+    for name, value in about:
+        own = (_workload(r) if name == _WORKLOAD else workload_settings(r.manifest).get(name, "") for r in records)
+        yield name, value or " and ".join(filter(None, dict.fromkeys(map(str, own))))
 
 
 def _unlike_settings(records: Sequence[RunRecord]) -> list[dict[str, str]]:
@@ -109,8 +130,12 @@ def _unlike_settings(records: Sequence[RunRecord]) -> list[dict[str, str]]:
     return out
 
 
+def _workload(record: RunRecord) -> str:
+    return str(record.manifest["workload"]["name"])
+
+
 def _workload_part(record: RunRecord) -> tuple[str, dict[str, Any]]:
-    return str(record.manifest["workload"]["name"]), workload_settings(record.manifest)
+    return _workload(record), workload_settings(record.manifest)
 
 
 def _device_part(record: RunRecord) -> tuple[str, dict[str, Any]]:
@@ -140,12 +165,14 @@ def _about(record: RunRecord) -> dict[str, str]:
         "runner": str(runner.get("name")),
         "engine": f"{runner.get('engine')} {runner.get('version')}",
         "accelerator": str(runner.get("accelerator")),
+        _WORKLOAD: _workload(record),
     }
     row |= dict.fromkeys(factors.PROCESS, "none")  # of any engine, and not told of a run that has them not
     return row | {name: str(value) for name, value in sorted(knobs.items()) if name not in _FREE}
 
 
 _FREE = ("ctx",)  # settled by the workload
+_WORKLOAD = "workload"
 
 
 def _columns(arms: Sequence[Arm]) -> list[Column]:
@@ -155,7 +182,7 @@ def _columns(arms: Sequence[Arm]) -> list[Column]:
         for arm in arms:
             for record in arm.records:
                 for mode in _MODES:
-                    column = (str(record.manifest["workload"]["name"]), mode, name)
+                    column = (_workload(record), mode, name)
                     if _mode(record) == mode and any(m.value is not None for m in _of(record, column)):
                         there[column] = None
     # An energy that none has is told as well: a dash with its reason, not a column that is not there.
@@ -178,7 +205,7 @@ def _mode(record: RunRecord) -> str:
 
 def _of(record: RunRecord, column: Column) -> list[Measure]:
     workload, mode, name = column
-    if record.manifest["workload"]["name"] != workload or _mode(record) != mode:
+    if _workload(record) != workload or _mode(record) != mode:
         return []
     stat = next(stat for known, stat, _ in MEASURES if known == name)
     total = ("", "total", "process") if name.startswith(("j_", "ip", "energy_")) else None
@@ -283,84 +310,6 @@ def _by_item(records: Sequence[RunRecord], name: str) -> dict[tuple[str, str], f
             elif name == "perplexity" and score.method == "nll" and score.value is not None and score.n:
                 held.setdefault((score.item, score.point), []).append(-score.value / score.n)
     return {key: math.fsum(values) / len(values) for key, values in held.items()}
-
-
-def parity(arms: Sequence[Arm]) -> list[str]:
-    """What keeps arms from having been asked the same: other items, other counts of the same prompt's tokens."""
-    out = []
-    first = arms[0]
-    for arm in arms[1:]:
-        words = " ".join(value for _, value in arm.about)
-        for name in dict.fromkeys(str(r.manifest["workload"]["name"]) for r in arm.records):
-            pairs = [[r for r in one.records if r.manifest["workload"]["name"] == name] for one in (arm, first)]
-            if all(pairs):
-                out += [f"{words}, {name}: {line}" for line in _unlike(pairs[0][0], pairs[1][0])]
-    return out + _other_loads(arms) + _other_meters(arms)
-
-
-def _other_loads(arms: Sequence[Arm]) -> list[str]:
-    """Loads that were not as cold or as warm as they were to be."""
-    out = []
-    for arm in arms:
-        found = [
-            (str(record.manifest["knobs"]["load"]), str(state))
-            for record in arm.records
-            if (state := (record.manifest.get("conditions") or {}).get("load")) and "load" in record.manifest["knobs"]
-        ]
-        for asked, state in dict.fromkeys(one for one in found if one[0] != one[1]):
-            words = " ".join(value for _, value in arm.about)
-            n = found.count((asked, state))
-            out.append(f"{words}: {n} of {len(arm.records)} loads found a {state} page cache, {asked} was asked for")
-    return out
-
-
-def _other_meters(arms: Sequence[Arm]) -> list[str]:
-    """Energies that do not cover the same, or not as surely, are never ranked without a word."""
-    kinds = {
-        (m.scope, m.klass)
-        for arm in arms
-        for record in arm.records
-        for m in record.measures
-        if (m.name, m.phase, m.source) == ("energy_j", "run", TOTAL) and m.value is not None
-    }
-    if len(kinds) < 2:
-        return []
-    told = " and ".join(sorted(f"{scope} (class {klass})" for scope, klass in kinds))
-    return [f"energies of {told} stand side by side: they do not cover the same, or not as surely"]
-
-
-def _unlike(mine: RunRecord, theirs: RunRecord) -> list[str]:
-    out = []
-    if mine.manifest["workload"].get("sha256") != theirs.manifest["workload"].get("sha256"):
-        out.append("another version of the workload or its items: not the same prompts")
-    if mine.manifest["runner"].get("mode") != theirs.manifest["runner"].get("mode"):
-        modes = " and ".join(str(r.manifest["runner"].get("mode")) for r in (mine, theirs))
-        out.append(f"modes {modes} are measured in different ways, and stand in columns of their own")
-    one, other = _counts(mine, "n_in"), _counts(theirs, "n_in")
-    differ = [item for item in one.keys() & other.keys() if one[item] != other[item]]
-    if differ:
-        item = sorted(differ)[0]
-        of = f"{len(differ)} of {len(one.keys() & other.keys())} prompts have other counts of tokens"
-        out.append(f"{of} ({item}: {one[item]} here, {other[item]} there): another tokenizer or chat template")
-    made, wanted = _counts(mine, "n_out"), _counts(theirs, "n_out")
-    shorter = [item for item in made.keys() & wanted.keys() if made[item] != wanted[item]]
-    if shorter:
-        item = sorted(shorter)[0]
-        out.append(
-            f"{len(shorter)} answers have another length ({item}: {made[item]} here, {wanted[item]} there): "
-            "compare rates and energy by token, not by request"
-        )
-    return out
-
-
-def _counts(record: RunRecord, key: str) -> dict[str, int]:
-    """Tokens of each item's timed requests, by item; of several the first."""
-    out: dict[str, int] = {}
-    for one in record.requests:
-        count = getattr(one, key)
-        if one.role == "timed" and one.status == "ok" and count is not None:
-            out.setdefault(one.item, count)
-    return out
 
 
 def heading(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meltbench.comparing import heading, several
+from meltbench.parity import called
 from meltbench.report.sheet import MISSING, Column, Sheet
 from meltbench.report.units import quantity
 from meltbench.targets import printable
@@ -69,24 +70,29 @@ def _against(found: Document | None) -> str:
 
 def comparison_notes(document: Document) -> list[str]:
     """Why a number is missing, what an interval is of, and what is not alike of the arms; a line each."""
-    out: list[str] = []
-    for arm in document["arms"]:
-        name = " ".join(str(value) for value in arm["about"].values())
+    columns, arms = document["columns"], document["arms"]
+    made: dict[str, list[str]] = {}
+    for arm in arms:
         if arm["descends_from"]:
-            out.append(f"{name} is made of {arm['descends_from']}")
-    for at, column in enumerate(document["columns"]):
+            made.setdefault(arm["descends_from"], []).append(called(arm["about"]))
+    out = [f"{'; '.join(who)} {'is' if len(who) == 1 else 'are'} made of {of}" for of, who in made.items()]
+    lacking: dict[tuple[str, str, str], list[str]] = {}
+    for at, column in enumerate(columns):
+        asked = ", ".join(column[key] for key in ("workload", "mode") if several(columns, key))
+        where = f" in {asked}" if asked else ""
         whys: dict[str, list[str]] = {}
-        for arm in document["arms"]:
+        for arm in arms:
             if why := arm["numbers"][at]["reason"]:
-                whys.setdefault(why, []).append(" ".join(str(value) for value in arm["about"].values()))
+                whys.setdefault(why, []).append(called(arm["about"]))
         for why, who in whys.items():
-            of = "" if len(who) == len(document["arms"]) else f" of {', '.join(who)}"
-            out.append(f"no {heading(column['name'])}{of}: {why}")
+            of = "" if len(who) == len(arms) else f" of {'; '.join(who)}"
+            lacking.setdefault((where, of, why), []).append(heading(column["name"]))
+    out += [f"no {' or '.join(names)}{where}{of}: {why}" for (where, of, why), names in lacking.items()]
     methods = {
         found["method"]
-        for arm in document["arms"]
+        for arm in arms
         for number in arm["numbers"]
         if (found := number["against_first"]) is not None and found["lo"] is not None
     }
     out += [f"intervals: {'; '.join(sorted(methods))}"] if methods else []
-    return [printable(line) for line in [*dict.fromkeys(out), *document["notes"]]]
+    return [printable(line) for line in [*out, *document["notes"]]]

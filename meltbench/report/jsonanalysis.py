@@ -128,7 +128,7 @@ COMPARE = Document(
         Key("columns[].unit", "text", "Its unit; empty where no arm has it."),
         Key("arms", "list", "In order of their first run; the first is what the others are held against."),
         Key("arms[].about", "object", "What tells it from the others."),
-        Key("arms[].about.*", "text", "Its device, model, bits/weight, runner, engine, accelerator or knob."),
+        Key("arms[].about.*", "text", "Its device, model, bits/weight, runner, engine, accelerator, workload or knob."),
         Key("arms[].descends_from", "text", "What its model was made of.", "nobody says that it was"),
         Key("arms[].runs", "list", "Its runs."),
         Key("arms[].numbers", "list", "A number a column."),

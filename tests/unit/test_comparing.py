@@ -92,7 +92,7 @@ def test_a_ladder_is_one_table_with_perplexities_paired_by_chunk() -> None:
     # Unpaired these perplexities are as good as equal; chunk by chunk the step is beyond doubt.
     assert 1.14 < of_q4["lo"] < of_q4["value"] < of_q4["hi"] < 1.16
     assert (of_q4["kind"], of_q4["n"]) == ("ratio", 4)
-    assert any(line.startswith("no energy/token: ") for line in comparison_notes(document))
+    assert any(line.startswith("no energy/token in quick: ") for line in comparison_notes(document))
     assert rows[2][5] == "—"
 
 
@@ -212,8 +212,60 @@ def test_energies_of_two_scopes_are_not_ranked_without_a_word() -> None:
 def test_runs_that_are_one_arm_or_none_are_refused() -> None:
     with pytest.raises(UserError, match="these runs are of one model, engine and setting"):
         compare([run("r1", values=rate(80)), run("r2", values=rate(81))])
-    with pytest.raises(UserError, match="1 of 2 runs are invalid, failed, or of no engine"):
-        compare([run("r1", "a", values=rate(80)), run("r2", "b", validity="invalid", values=rate(81))])
+    invalid = [run(f"r{n}", model, validity="invalid", values=rate(81)) for n, model in enumerate("ab")]
+    with pytest.raises(
+        UserError, match=r"^1 of 2 runs are invalid, failed, or of no engine, the others are of one model, engine and"
+    ):
+        compare([run("r1", "a", values=rate(80)), invalid[1]])
+    with pytest.raises(UserError, match=r"^all 2 runs are invalid, failed, or of no engine; name runs that are none"):
+        compare(invalid)
+    with pytest.raises(UserError, match=r"^a comparison is of two runs or more"):
+        compare(invalid[:1])
+
+
+def asked(run_id: str, workload: str, sha: str = "w1", **settings: Any) -> RunRecord:
+    one = run(run_id, sha=sha, **(marks([1, 0, 1]) | {"workload": workload}))
+    one.manifest["workload"].update(settings)
+    return one
+
+
+def test_an_arm_is_named_with_the_workload_whose_settings_it_has_and_alike_lines_are_one() -> None:
+    document = compare(
+        [
+            asked("r1", "gsm8k", n_items=2),
+            asked("r2", "gsm8k", sha="w2", thinking="on"),
+            asked("r3", "hellaswag", n_items=3),
+            run("r4", values=rate(80) | {"ttft_s": (0.1, "s", "median", "")}),
+        ]
+    )
+    assert [row[:3] for row in cells(document)] == [
+        ("gsm8k", "2", "not set"),
+        ("gsm8k", "not set", "on"),
+        ("hellaswag and quick", "3", ""),
+    ]
+    of_gsm8k = "gsm8k n_items 2 thinking not set; gsm8k n_items not set thinking on"
+    why = "not_measured: no run of this arm has it"
+    assert comparison_notes(document)[:-2] == [
+        f"no accuracy in gsm8k of hellaswag and quick n_items 3: {why}",
+        f"no accuracy in hellaswag of {of_gsm8k}: {why}",
+        f"no TTFT or decode in quick of {of_gsm8k}: {why}",
+        f"no energy/token in quick: {why}",
+    ]
+    assert document["notes"] == [
+        "gsm8k n_items not set thinking on: another version of the workload or its items: not the same prompts"
+    ]
+
+
+def test_what_is_unlike_in_the_same_way_is_one_line() -> None:
+    runs = [run(f"r{n}", "abc"[n], sha=f"w{min(n, 1)}", values=rate(80)) for n in range(3)]
+    assert compare(runs)["notes"] == [
+        "b; c, quick: another version of the workload or its items: not the same prompts",
+    ]
+
+
+def test_an_arm_that_lacks_all_that_tells_it_from_others_has_a_name() -> None:
+    runs = [run(f"r{n}", knobs={"moe": n} if n else {}, values=rate(80) if n else {}) for n in range(3)]
+    assert any(line.startswith("no decode of without moe: ") for line in comparison_notes(compare(runs)))
 
 
 def test_a_knob_that_differs_is_an_arm_and_room_for_the_context_is_none() -> None:
@@ -265,8 +317,8 @@ def test_a_load_that_was_not_as_cold_as_it_was_to_be_is_told() -> None:
     runs += [loads("w2", "warm", "warm", 0.5, None), loads("c2", "cold", None, 2.0, None)]
     notes = compare(runs)["notes"]
     assert notes[:2] == [
-        "warm: 1 of 2 loads found a mixed page cache, warm was asked for",
-        "cold: 1 of 2 loads found a warm page cache, cold was asked for",
+        "load warm: 1 of 2 loads found a mixed page cache, warm was asked for",
+        "load cold: 1 of 2 loads found a warm page cache, cold was asked for",
     ]
 
 
