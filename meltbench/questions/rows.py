@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from meltbench.errors import DefinitionError, UserError
@@ -17,6 +18,7 @@ Row = dict[str, Any]
 
 MAX_BYTES = 512 << 20  # of a file
 _MAX_JSON_BYTES = 64 << 20  # of one that is read as a whole, and takes many times that in memory
+_MAX_HELD_BYTES = 1 << 30  # of the rows as Python has them: small values take twenty times what they have in a file
 _MAX_LINE_CHARS = 16 << 20
 _MAX_FIELD_CHARS = 1 << 20
 _HELLASWAG_LINES = 6  # of an item as llama.cpp's perplexity program reads them: context, gold, four endings
@@ -44,12 +46,17 @@ def read_rows(path: Path, most: int | None = None) -> list[Row]:
     }  # fmt: skip
     read = kinds.get(suffix, _text)
     rows: list[Row] = []
+    held_bytes = 0
     try:
         for row in read(path):
             if most is not None and len(rows) >= most:
                 break
             if len(rows) >= MAX_ROWS:
                 raise UserError(f"{path} has more than {MAX_ROWS} rows", hint="split it")
+            held_bytes += _held_bytes(row)
+            if held_bytes > _MAX_HELD_BYTES:
+                said = f"{path}, row {len(rows) + 1}: more than {_MAX_HELD_BYTES >> 20} MiB in memory"
+                raise UserError(said, hint="split it, or keep only the fields that are asked for")
             rows.append(row)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
@@ -58,6 +65,21 @@ def read_rows(path: Path, most: int | None = None) -> list[Row]:
     if not rows:
         raise DefinitionError(f"{path} has no rows", hint="it is empty, or not what its name says")
     return rows
+
+
+def _held_bytes(row: Row) -> int:
+    """About how much memory a row takes, with all that is in it; what several places share is counted for each."""
+    held_bytes = 0
+    left: list[Any] = [row]
+    while left:
+        one = left.pop()
+        held_bytes += sys.getsizeof(one)
+        if isinstance(one, dict):
+            left += one
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+    return held_bytes
 
 
 def _jsonl(path: Path) -> Iterator[Row]:

@@ -261,6 +261,50 @@ def test_a_file_is_bounded_before_it_fills_the_memory(
         read_rows(tmp_path / name)
 
 
+MANY = [{}] * 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("q.jsonl", f'{{"q": 1}}\n{{"q": {json.dumps(MANY)}}}\n'),
+        ("q.jsonl", f'{{"q": 1}}\n{{"q": [{"[" * 400}{"]" * 400}]}}\n'),
+        ("q.json", f'[{{"q": 1}}, {{"q": {json.dumps(dict.fromkeys(map(str, range(1000))))}}}]'),
+        ("q.csv", f"{','.join(map(str, range(200)))}\n{',' * 199}\n{',' * 199}\n"),
+    ],
+)
+def test_rows_are_bounded_by_the_memory_they_take_and_not_by_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str
+) -> None:
+    monkeypatch.setattr("meltbench.questions.rows._MAX_HELD_BYTES", 32_000)
+    (tmp_path / name).write_text(content)
+    assert len(read_rows(tmp_path / name, 1)) == 1
+    with pytest.raises(UserError, match=rf"{re.escape(name)}, row 2: more than 0 MiB in memory; split it, or "):
+        read_rows(tmp_path / name)
+
+
+VALUES = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+)
+
+
+def n_values(value: Any) -> int:
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return 1 + sum(map(n_values, inner))
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=3), VALUES, max_size=4), min_size=1, max_size=4))
+def test_no_more_values_are_held_than_there_is_memory_for(rows: list[dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("meltbench.questions.rows._MAX_HELD_BYTES", 1600)
+        path = Path(folder) / "q.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        found, said = told(path)
+    assert found == rows or "in memory" in said
+    assert sum(map(n_values, found)) <= 100  # the smallest, None, has 16 bytes
+
+
 @given(word=st.text(st.characters(), max_size=20), key=st.text(st.characters(), max_size=5), deep=st.booleans())
 def test_half_of_a_character_never_comes_through(word: str, key: str, deep: bool) -> None:
     row = {"prompt": [{"in": word}] if deep else word, key: 1}
