@@ -263,7 +263,7 @@ class Score:
     knows. ``extracted`` is what was read out of it, ``gold`` what is right. ``value``: of choices the log-likelihood of
     the one taken, of a text that of all its scored tokens, in nats; ``n`` tokens. ``requests``: indices of the requests
     behind it, separated by commas; ``latency_s`` and ``energy_j`` (u at k = 2) are of the window from the first one's
-    sending to the last one's end, None for ``energy_reason``.
+    sending to the last one's end, None for ``energy_reason``, both where one of them failed.
     """
 
     item: str

@@ -37,7 +37,7 @@ _NULLS = {
         "value": "the answer was generated, or the engine tells only whether it was right",
         "n": "value is null",
         "best": "it was not generated, or nobody says what is right",
-        "latency_s": "no request was seen to its end",
+        "latency_s": "a request of it failed, or none was seen to its end",
         "energy_j": "there is a reason",
         "energy_u_k2_j": "there is no energy, or its uncertainty is not known",
     },

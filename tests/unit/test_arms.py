@@ -236,6 +236,31 @@ def test_a_question_costs_what_its_requests_took_together() -> None:
     ] * 2
 
 
+def test_a_question_with_a_failed_request_costs_nothing_that_is_known() -> None:
+    requests = [
+        request(0, "7", 2, 5), request(1, "", 2, 3, status="http_500"),
+        request(2, "7", 9, 11), request(3, "", 12, 13, status="timeout"),
+    ]  # fmt: skip
+    asked = [
+        Score("q0", "m", 1.0, True, requests="0,1"),  # a vote of the rest
+        Score("q1", "m", 1.0, True, requests="2"),
+        Score("q2", "m", None, False, requests="3"),
+    ]
+    assert windows(asked, requests) == [(9 * 10**9, 11 * 10**9)]
+    made = with_costs(asked, requests, rail(10.0, 20), "")
+    assert [one.latency_s for one in made] == [None, 2.0, None]
+    assert [one.energy_j is None for one in made] == [True, False, True]
+    assert made[0].energy_reason == "request_failed: q0: http_500"
+    latency, energy = question_measures(made)
+    assert (latency.value, latency.n) == (2.0, 1)
+    assert latency.method == "2 of 3 questions have none: request_failed: q0: http_500"
+    assert (energy.value, energy.reason) == (None, "request_failed: q0: http_500")
+    none, energy = question_measures(with_costs(asked[2:], requests, None, "no_energy_source: none"))
+    assert (none.value, none.reason, none.n) == (None, "request_failed: q0: timeout", 0)
+    _, energy = question_measures(with_costs(asked, requests, None, "no_energy_source: none"))
+    assert energy.reason == "no_energy_source: none"
+
+
 def test_a_mean_over_questions_is_of_all_of_them_or_of_none() -> None:
     made = [replace(Score("a", "m", 1.0, True), latency_s=t, energy_j=10.0 * t) for t in (1.0, 3.0)]
     found = {one.name: one for one in question_measures(made)}
