@@ -25,7 +25,8 @@ ASKED = ("/chat/completions", "/completions")
 TIMEOUT_S = 600.0
 ASKING_S = 10.0  # of a GET: whether anybody is there
 CONNECTIONS = "/proc/net/tcp"
-ESTABLISHED = "01"
+OPEN = ("01", "04", "05")  # established; and one that has said all, and waits for the answer (FIN_WAIT1, FIN_WAIT2)
+NO_INODE = "0"
 LOOKS = 5  # at the kernel's list: while it is read others come and go, and one may be passed over
 PIECE = 1 << 16
 MAX_REQUEST = 64 << 20
@@ -76,12 +77,12 @@ def user_of(table, peer, own):
     """The user id of the process at the other end of a connection; None where the kernel's list (proc(5)) has no such.
 
     Ends are an IPv4 address and a port. Only an open connection counts: one that its process has closed is nobody's,
-    and listed as root's.
+    and listed as root's, without an inode.
     """
     ends = [f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{port:04X}" for host, port in (peer, own)]
     for line in table.splitlines():
         words = line.split()
-        if words[1:4] == [*ends, ESTABLISHED]:
+        if words[1:3] == ends and words[3] in OPEN and words[9] != NO_INODE:
             return int(words[7])
     return None
 
@@ -105,7 +106,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def __init__(self, upstream, count, key, *args):
         self.upstream, self.count, self.key = upstream, count, key
+        self.served = False
         super().__init__(*args)
+
+    def handle(self):
+        """Until its end. Whoever is not served may break his connection as often as he likes: the log does not grow."""
+        try:
+            super().handle()
+        except ConnectionError:
+            if self.served:
+                raise
 
     def log_message(self, *_):
         """The engine's log has what went wrong, and no line for what did not."""
@@ -122,15 +132,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _is_ours(self):
         """Whether the key is used for its own user; all others are told that it is not for them."""
-        if not self.key:
-            return True
-        user = asker(self.client_address, self.server.server_address)
-        if user == os.getuid():
+        user = asker(self.client_address, self.server.server_address) if self.key else None
+        self.served = not self.key or user == os.getuid()
+        if self.served:
             return True
         if user not in STRANGERS:
             STRANGERS.add(user)
             self._complain(f"refused what {'nobody known' if user is None else f'user {user}'} asked")
-        self._whole(403, b'{"error": {"message": "this relay serves its own user only"}}')
+        said = "this relay serves its own user only"
+        if user is None:
+            said += f", and whose this connection is cannot be told: it is not, or no more, in {CONNECTIONS}"
+        self._whole(403, json.dumps({"error": {"message": said}}).encode())
         return False
 
     def do_GET(self):

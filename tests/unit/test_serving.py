@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import socket
+import struct
 import sys
 import threading
 import urllib.parse
@@ -195,6 +196,7 @@ class Upstream(http.server.BaseHTTPRequestHandler):
 def relay() -> Iterator[Any]:
     """Starts a relay with a key, or none, to a server that notes what comes; returns what asks it."""
     open_servers: list[http.server.ThreadingHTTPServer] = []
+    answers: list[bytes] = []
 
     def serve(handler: Any) -> int:
         open_servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
@@ -205,11 +207,15 @@ def relay() -> Iterator[Any]:
         url = urllib.parse.urlsplit(f"http://127.0.0.1:{serve(Upstream)}")
         port = serve(functools.partial(RELAY.Handler, url, None, key))
 
-        def ask(line: str) -> int:
+        def ask(line: str, *, half_closed: bool = False) -> int:
             with socket.create_connection(("127.0.0.1", port)) as connection:
                 connection.sendall(f"{line} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{{}}".encode())
-                return int(connection.makefile("rb").readline().split()[1])
+                if half_closed:
+                    connection.shutdown(socket.SHUT_WR)
+                answers.append(connection.makefile("rb").read())
+                return int(answers[-1].split()[1])
 
+        ask.answers = answers  # type: ignore[attr-defined]
         return ask
 
     Upstream.asked.clear()
@@ -224,19 +230,56 @@ def test_a_relay_with_a_key_serves_its_own_user_and_forwards_nothing_of_another(
     relay: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ask, bearer = relay("sk-a-long-one"), "Bearer sk-a-long-one"
-    assert (ask("POST /v1/chat/completions"), ask("GET /v1/models")) == (200, 200)
+    assert (ask("POST /v1/chat/completions"), ask("GET /v1/models", half_closed=True)) == (200, 200)
     assert Upstream.asked == [("/v1/chat/completions", bearer), ("/v1/models", bearer)]
     Upstream.asked.clear()
     mine = os.getuid()
     monkeypatch.setattr(RELAY.os, "getuid", lambda: mine + 1)  # so that it is another's
     for line in ("POST /v1/chat/completions", "POST /v1/completions", "GET /v1/models"):
         assert ask(line) == 403
+        assert ask.answers[-1].endswith(b'"this relay serves its own user only"}}')
     monkeypatch.setattr(RELAY, "user_of", lambda *_: None)  # as of what reached it by way of IPv6
     assert ask("POST /v1/completions") == 403
+    assert b"cannot be told: it is not, or no more, in /proc/net/tcp" in ask.answers[-1]
     assert Upstream.asked == []
     assert capsys.readouterr().err.splitlines() == [
         f"relay: refused what user {mine} asked", "relay: refused what nobody known asked",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /v1/models HTTP/1.1\r\n", b"GET /v1/models HTTP/1.1\r\n\r\n", b"a b c\r\n\r\n"]
+)
+def test_a_stranger_who_breaks_his_connections_does_not_fill_the_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sent: bytes
+) -> None:
+    url = urllib.parse.urlsplit("http://127.0.0.1:9")
+    monkeypatch.setattr(RELAY, "STRANGERS", {None})  # who was told of already
+    handler = functools.partial(RELAY.Handler, url, None, "sk-a-long-one")
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        for _ in range(3):
+            reset(server.server_port, sent)
+            server.handle_request()
+    assert capsys.readouterr().err == ""
+
+
+def test_what_breaks_while_its_own_user_is_served_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = urllib.parse.urlsplit("http://127.0.0.1:9")
+    monkeypatch.setattr(RELAY, "asker", lambda *_: os.getuid())
+    handler = functools.partial(RELAY.Handler, url, None, "sk-a-long-one")
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        reset(server.server_port, b"POST /nowhere HTTP/1.1\r\n\r\n")
+        server.handle_request()
+    assert "ConnectionResetError" in capsys.readouterr().err
+
+
+def reset(port: int, sent: bytes) -> None:
+    """Say this to a port, and break the connection."""
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(sent)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def test_a_relay_without_a_key_has_nothing_to_guard(relay: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,20 +302,25 @@ def test_a_connection_is_its_users_while_it_is_open_and_nobodys_afterwards() -> 
         client = socket.create_connection(server.getsockname())
         served, peer = server.accept()
         assert RELAY.asker(peer, server.getsockname()) == os.getuid()
+        client.shutdown(socket.SHUT_WR)  # it has said all, and waits
+        assert RELAY.asker(peer, server.getsockname()) == os.getuid()
         client.close()  # the kernel lists it as root's from here on
         assert RELAY.asker(peer, server.getsockname()) is None
         served.close()
 
 
 @given(
-    st.integers(0, 65535), st.integers(0, 65535), st.sampled_from(["01", "02", "06", "0A"]), st.integers(0, 2**32 - 1)
-)
-def test_a_connection_is_known_by_both_its_ends(peer: int, own: int, state: str, user: int) -> None:
+    st.integers(0, 65535), st.integers(0, 65535), st.sampled_from(["01", "02", "04", "05", "06", "0A"]),
+    st.integers(0, 2**32 - 1), st.integers(0, 2),
+)  # fmt: skip
+def test_a_connection_is_known_by_both_its_ends(peer: int, own: int, state: str, user: int, inode: int) -> None:
     host = f"{int.from_bytes(bytes([127, 0, 0, 1]), sys.byteorder):08X}"
-    row = f" 1: {host}:{peer:04X} {host}:{own:04X} {state} 00000000:00000000 00:00000000 00000000 {user} 0 5 1 0\n"
+    row = (
+        f" 1: {host}:{peer:04X} {host}:{own:04X} {state} 00000000:00000000 00:00000000 00000000 {user} 0 {inode} 1 0\n"
+    )
     ends = (("127.0.0.1", peer), ("127.0.0.1", own))
     table = "  sl  local_address rem_address   st\n" + row
-    assert RELAY.user_of(table, *ends) == (user if state == "01" else None)
+    assert RELAY.user_of(table, *ends) == (user if state in ("01", "04", "05") and inode else None)
     if peer != own:
         assert RELAY.user_of(table, *reversed(ends)) is None
     assert RELAY.user_of("", *ends) is None
