@@ -84,6 +84,8 @@ class Recipe:
     ``at_once``: it answers several requests at a time without being told. ``unseen`` says why memory and CPU of the
     process that is started are not the engine's, ``unloaded`` why its start does not load the model. ``checked``: run,
     or against its documented contract only. ``cannot``: a line for each kind of target that it cannot run on.
+    ``built_by``: the command of ``meltbench models`` by which its models are compiled on this machine; those that are
+    fetched are none for it, unless a knob ``library`` names what was compiled.
     """
 
     title: str
@@ -105,6 +107,7 @@ class Recipe:
     unloaded: str = ""
     checked: Checked = "run"
     cannot: dict[str, str] = field(default_factory=dict)
+    built_by: str = ""
 
     def __post_init__(self) -> None:
         if odd := sorted(set(self.cannot) - set(get_args(Place))):

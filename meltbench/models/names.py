@@ -196,32 +196,53 @@ def target(text: str, entries: dict[str, Entry]) -> str:
 
 def _in_catalogue(text: str, entries: dict[str, Entry], formats: tuple[Format, ...]) -> tuple[Entry, Artifact] | None:
     """The artifact that ``text`` stands for; None: the catalogue does not know it."""
-    name, known = target(text, entries), artifacts(entries)
-    if name in entries:
-        entry, asked = entries[name], entries[name].artifact
-    elif name in known:
-        entry, asked = known[name][0], (known[name][1],)
-    else:
+    if (meant := _meant(text, entries)) is None:
         return None
+    entry, asked = meant
     taken = next((one for one in asked if one.format in formats), None)
     if taken is None:
-        raise _in_no_format(text, entry, asked[0], formats)
+        raise _in_no_format(text, entry, asked, formats)
     return entry, taken
 
 
-def _in_no_format(text: str, entry: Entry, asked: Artifact, formats: tuple[Format, ...]) -> UserError:
+def _meant(text: str, entries: dict[str, Entry]) -> tuple[Entry, tuple[Artifact, ...]] | None:
+    """The model and those of its artifacts that ``text`` may stand for; None: the catalogue does not know it."""
+    name, known = target(text, entries), artifacts(entries)
+    if name in entries:
+        return entries[name], entries[name].artifact
+    return (known[name][0], (known[name][1],)) if name in known else None
+
+
+def how_to_build(text: str, command: str) -> str:
+    """How a model is built here by a command of ``meltbench models``, and what to run then: of the GGUF that ``text``
+    has in the catalogue, or the model that it is a form of; "MODEL" stands for what is in none."""
+    meant = _meant(text, catalogue())
+    made = None if meant is None else _gguf_of(text, *meant)
+    folder = f"./{made}-{command.removeprefix('build-')}" if made else "FOLDER"
+    return f"meltbench models {command} {made or 'MODEL'} {folder}, then --model {folder}"
+
+
+def _gguf_of(text: str, entry: Entry, asked: tuple[Artifact, ...]) -> str | None:
+    """By which name a GGUF of this model is found, the one that is meant where it is one."""
+    return next((name for name, them in ((text, asked), (entry.name, entry.artifact)) if _has_gguf(them)), None)
+
+
+def _has_gguf(them: tuple[Artifact, ...]) -> bool:
+    return any(one.format == "gguf" for one in them)
+
+
+def _in_no_format(text: str, entry: Entry, asked: tuple[Artifact, ...], formats: tuple[Format, ...]) -> UserError:
     """None of the artifacts that were meant is in a format that is taken: what there is instead."""
     others = [entry.name_of(one) for one in entry.artifact if one.format in formats]
     if others:
-        said = f"{text} is {in_words((asked.format,))}, this engine takes {in_words(formats)}"
+        said = f"{text} is {in_words((asked[0].format,))}, this engine takes {in_words(formats)}"
         return UserError(said, hint=f"of the same model: {', '.join(others)}")
     has = ", ".join(dict.fromkeys(SHORT[one.format] for one in entry.artifact))
     wanted = " or ".join(SHORT[one] for one in formats if one != "served")
     # What serves models itself wants more of a library than what is built here has.
-    builds = [
-        f"meltbench models {_BUILT_BY[one]} {text}" for one in formats if one in _BUILT_BY and "served" not in formats
-    ]
-    hint = f"build one: {builds[0]}" if builds else f"this engine takes {in_words(formats)}"
+    builds = [_BUILT_BY[one] for one in formats if one in _BUILT_BY and "served" not in formats]
+    can_be = builds and _has_gguf(entry.artifact)
+    hint = f"build one: {how_to_build(text, builds[0])}" if can_be else f"this engine takes {in_words(formats)}"
     return UserError(f"{entry.name} has no {wanted} artifact (it has {has})", hint=hint)
 
 

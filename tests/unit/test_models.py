@@ -108,8 +108,10 @@ def test_without_an_artifact_in_a_format_the_next_step_is_said(cwd):
     write(cwd, TWO)
     with pytest.raises(UserError) as none:
         resolve("t", ("onnx-genai",))
-    built = "tiny has no ONNX artifact (it has GGUF, MLC); build one: meltbench models build-onnx t"
-    assert str(none.value) == built
+    built = "build one: meltbench models build-onnx t ./t-onnx, then --model ./t-onnx"
+    assert str(none.value) == f"tiny has no ONNX artifact (it has GGUF, MLC); {built}"
+    with pytest.raises(UserError, match=r"build-onnx tiny \./tiny-onnx"):  # of what was not meant, for it is no GGUF
+        resolve("tiny-q4f16_1", ("onnx-genai",))
     with pytest.raises(UserError, match=r"a folder with mlc-chat-config.json; of the same model: tiny-q4f16_1"):
         resolve("tiny-q4_k_m", ("mlc",))
     with pytest.raises(UserError, match=r"has no plain ONNX artifact .*; this engine takes an \.onnx file"):
