@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from meltbench.probe.client import Probe
     from meltbench.targets.cache import Dropped, Holding
     from meltbench.targets.venvs import Venv
+    from meltbench.watch import Watch
 
 _SHORT = 12  # digits of a hash that are shown, and enough to tell files apart
 
@@ -43,12 +44,12 @@ def cache(
     with Terminal() as watch:
         found = site.meet(known, profile.load(known.profile_name)[0], watch, [])
     try:
-        show(found.probe, drop or [], drop_all=drop_all, as_json=as_json)
+        show(found.probe, drop or [], watch, drop_all=drop_all, as_json=as_json)
     finally:
         found.probe.transport.close()
 
 
-def show(probe: Probe, drop: list[str], *, drop_all: bool, as_json: bool) -> None:
+def show(probe: Probe, drop: list[str], watch: Watch, *, drop_all: bool, as_json: bool) -> None:
     """Remove what is asked for, then show what there is. Exit status 1 where something is in use and stayed."""
     from meltbench.targets import venvs
     from meltbench.targets.cache import PushCache
@@ -59,7 +60,7 @@ def show(probe: Probe, drop: list[str], *, drop_all: bool, as_json: bool) -> Non
         names = {b.sha256: b.names for b in holding.blobs} | {one.key: one.packages for one in environments}
         chosen = set(names if drop_all else _chosen(names, drop))
         dropped = _dropped(probe, None if drop_all else [b.sha256 for b in holding.blobs if b.sha256 in chosen],
-                           [one for one in environments if one.key in chosen])  # fmt: skip
+                           [one for one in environments if one.key in chosen], watch)  # fmt: skip
         holding, environments = _named(cache.holding()), venvs.listed(probe)
     if as_json:
         print_json(document(holding, environments, dropped))
@@ -69,18 +70,17 @@ def show(probe: Probe, drop: list[str], *, drop_all: bool, as_json: bool) -> Non
         raise typer.Exit(1)
 
 
-def _dropped(probe: Probe, shas: list[str] | None, environments: Sequence[Venv]) -> Dropped:
+def _dropped(probe: Probe, shas: list[str] | None, environments: Sequence[Venv], watch: Watch) -> Dropped:
     """What was removed of these files, None for all of them, and of these environments."""
     from meltbench.targets import venvs
     from meltbench.targets.cache import Dropped, PushCache
 
     of_files = Dropped((), (), 0) if shas == [] else PushCache.beside(probe).drop(shas)
-    idle = [one for one in environments if not one.in_use]
-    venvs.drop(probe, idle)
+    gone = venvs.drop(probe, environments, watch)
     return Dropped(
-        (*of_files.dropped, *(one.key for one in idle)),
-        (*of_files.in_use, *(one.key for one in environments if one.in_use)),
-        of_files.freed_bytes + sum(one.bytes for one in idle),
+        (*of_files.dropped, *(one.key for one in gone)),
+        (*of_files.in_use, *(one.key for one in environments if one not in gone)),
+        of_files.freed_bytes + sum(one.bytes for one in gone),
     )
 
 

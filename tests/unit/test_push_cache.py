@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from meltbench.cli import cache as command
 from meltbench.deadline import Deadline
-from meltbench.errors import DeviceError, LinkLost, MeltbenchError, UnknownName, UserError
+from meltbench.errors import DeviceError, LinkLost, MeltbenchError, TargetBusy, UnknownName, UserError
 from meltbench.models import hashes
 from meltbench.probe import build
 from meltbench.probe.client import Probe
@@ -278,7 +278,9 @@ def environment(folder: str, key: str, *packages: str, whole: bool = True) -> Pa
 def test_environments_of_python_are_listed_and_dropped_as_files_are(tmp_path: Path, full: str) -> None:
     mine = environment(full, KEY, "numpy-2.1.0", "some_engine-1.0")
     cut = environment(full, f"{OTHER}.part", whole=False)
-    (mine.parent / "of somebody").mkdir()
+    others = ["of somebody", "cafe", KEY + "0", f"{KEY[:8]}.part", KEY.upper()]
+    for name in others:
+        (mine.parent / name).mkdir()
     code, out, _ = run(tmp_path, full)
     (line,) = [line for line in out.splitlines() if line.strip().startswith(KEY)]
     assert (code, line.split()[3:]) == (0, ["whole", "numpy-2.1.0,", "some_engine-1.0"])
@@ -292,7 +294,7 @@ def test_environments_of_python_are_listed_and_dropped_as_files_are(tmp_path: Pa
     environment(full, KEY)
     code, out, _ = run(tmp_path, full, "--all")
     assert (code, out.splitlines()[-1].rpartition(",")[0]) == (0, "removed 3 files and 1 Python environments")
-    assert [path.name for path in mine.parent.iterdir()] == ["of somebody"]
+    assert sorted(path.name for path in mine.parent.iterdir()) == sorted(others)
 
 
 def test_an_environment_that_something_runs_out_of_stays(tmp_path: Path, full: str) -> None:
@@ -311,6 +313,54 @@ def test_no_environment_is_dropped_while_somebody_has_the_device(
     monkeypatch.setattr(Probe, "lease_show", lambda _: {"holder": "me", "held_ms": 1000, "left_ms": 1000})
     assert run(tmp_path, full, "--drop", KEY)[0] == 1
     assert mine.exists()
+
+
+def test_the_lease_is_held_while_environments_are_dropped(
+    tmp_path: Path, full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = environment(full, KEY)
+    probe, held = Probe(LocalTransport(), probe_path(), f"{full}/runs"), []
+    remove = venvs._remove
+
+    def watched(there: Probe, keys: Sequence[str]) -> None:
+        with pytest.raises(TargetBusy):
+            probe.lease_take("a run", 60_000)
+        held.append(keys)
+        remove(there, keys)
+
+    monkeypatch.setattr(venvs, "_remove", watched)
+    assert run(tmp_path, full, "--drop", KEY)[0] == 0
+    assert (held, mine.exists(), probe.lease_show()["holder"]) == ([[KEY]], False, None)
+
+
+def test_an_environment_that_is_taken_into_use_after_the_look_stays(
+    tmp_path: Path, full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a run, which has the lease by then, or by somebody who takes none."""
+    mine, looked = environment(full, KEY), venvs.listed
+    probe, started = Probe(LocalTransport(), probe_path(), f"{full}/runs"), []
+
+    def then(happens: Callable[[], object]) -> Callable[[Probe], tuple[venvs.Venv, ...]]:
+        def listed(there: Probe) -> tuple[venvs.Venv, ...]:
+            found = looked(there)
+            started.append(happens())
+            return found
+
+        return listed
+
+    monkeypatch.setattr(venvs, "listed", then(lambda: probe.lease_take("a run", 60_000)["token"]))
+    code, out, _ = run(tmp_path, full, "--drop", KEY)
+    assert (code, out.splitlines()[-1], mine.exists()) == (1, f"{KEY[:12]} is in use and stays", True)
+    probe.lease_drop(started[-1])
+    running: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(
+        venvs, "listed", then(lambda: running.append(subprocess.Popen([mine / "bin" / "python", "600"])))
+    )
+    code, out, _ = run(tmp_path, full, "--drop", KEY)
+    for one in running:
+        one.kill()
+        one.wait()
+    assert (code, out.splitlines()[-1], mine.exists()) == (1, f"{KEY[:12]} is in use and stays", True)
 
 
 @given(
