@@ -73,6 +73,7 @@ def _item(item: dict[str, Any], where: str, number: int) -> dict[str, Any]:
     if not isinstance(asked, int) or isinstance(asked, bool) or not 1 <= asked <= 1_000_000:
         raise DefinitionError(f"{where}: max_tokens is not a count", hint="give 1 to 1000000")
     _check_answer(item, where)
+    _check_names(item, where)
     name = item.get("id", f"line{number}")
     if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
         raise DefinitionError(f"{where}: id is neither a text nor a number", hint='write {"id": "a", ...}')
@@ -82,6 +83,10 @@ def _item(item: dict[str, Any], where: str, number: int) -> dict[str, Any]:
 def _check_answer(item: dict[str, Any], where: str) -> None:
     """What is right must be one of the choices, where there are some: told by its number from 0, or by its text."""
     choices, answer = item.get("choices"), item.get("answer")
+    if answer is None and choices is not None:
+        raise DefinitionError(f"{where}: choices without an answer", hint="give its number, the first being 0")
+    if answer is None:
+        item.pop("answer", None)  # null is how many tools write that there is none
     if choices is not None:
         if not (_are_texts(choices) and len(choices) > 1 and "prompt" in item):
             raise DefinitionError(f"{where}: choices are two texts or more, after a prompt", hint='write ["yes", "no"]')
@@ -92,6 +97,13 @@ def _check_answer(item: dict[str, Any], where: str) -> None:
         item |= {"choices": [f" {one.strip()}" for one in choices], "answer": answer}
     elif answer is not None and not (isinstance(answer, str | int | float) and not isinstance(answer, bool)):
         raise DefinitionError(f"{where}: answer is neither a text nor a number", hint='write "answer": "Paris"')
+    elif isinstance(answer, str) and not answer.strip():
+        hint = "write what is right, or leave answer out of an item that is not to be scored"
+        raise DefinitionError(f"{where}: answer is empty", hint=hint)
+
+
+def _check_names(item: dict[str, Any], where: str) -> None:
+    """What an item is counted with, and what ends its answer."""
     for key in ("group", "point"):
         if key in item and not (isinstance(item[key], str) and _NAME.fullmatch(item[key])):
             raise DefinitionError(f"{where}: {key} is no name of 1 to 60 characters", hint="leave it out")

@@ -145,10 +145,10 @@ def _by_items(values: Sequence[float], items: Sequence[str], *, bounded: bool = 
     means = _means(values, items)
     k, n = len(means), len(values)
     found = replace(stats.mean(means), n=n, method="t over items" if k > 1 else "one item")
-    if found.value is None or found.lo is None or found.hi is None or found.se is None:
-        return found
     if bounded and found.value in (0.0, 1.0):  # no spread at all: as if every item had been asked once
         return replace(stats.proportion(found.value * k, k), n=n, method="Wilson over items")
+    if found.value is None or found.lo is None or found.hi is None or found.se is None:
+        return found
     lo, hi = found.lo, found.hi
     if bounded:
         lo, hi = max(lo, 0.0), min(hi, 1.0)

@@ -2,14 +2,15 @@
 
 u is twice the standard error over items (k = 2): sample standard deviation by the root of n, as lm-evaluation-harness
 has it. Where all answers are right, or none, that error is 0 and knows nothing: there u reaches from the share to the
-other end of Wilson's interval (1927) at k = 2, which is 4 / (n + 4) of n questions. Answers to one question that is
-asked several times are not independent: they count as one cluster. That of a perplexity comes from its chunks, because
-tokens that follow one another are not independent either.
+other end of Wilson's interval (1927) at k = 2, which is 4 / (n + 4) of n questions, of a single one too. Answers to one
+question that is asked several times are not independent: they count as one cluster. That of a perplexity comes from its
+chunks, because tokens that follow one another are not independent either.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from meltbench.measure.repeats import repeat_measures
@@ -37,7 +38,7 @@ def accuracy_measures(
         return _of_text(scores)
     out = [_accuracy(scores, "run"), _unparsed(scores)]
     for way, values in (by_way or {}).items():
-        out.append(_mean(_WAYS[way], list(values), "run", "likeliest choice", len(scores) - len(values)))
+        out.append(_mean(_WAYS[way], list(values), "run", "likeliest choice", _unscored(scores)))
     points = list(dict.fromkeys(score.point for score in scores))
     if points != [""]:  # of several ways of asking none stands for all
         return [one for point in points for one in _of_point([s for s in scores if s.point == point], point)]
@@ -59,33 +60,40 @@ def _best(scores: Sequence[Score], phase: str) -> list[Measure]:
     known = [score.best for score in scores if score.best is not None and "," in score.requests]
     if not known:
         return []
-    return [_mean("best_of_n", known, phase, "any of its answers, by one who knows", len(scores) - len(known))]
+    left = [score.detail for score in scores if score.best is None or "," not in score.requests]
+    return [_mean("best_of_n", known, phase, "any of its answers, by one who knows", left)]
 
 
 def _accuracy(scores: Sequence[Score], phase: str) -> Measure:
     known = [(score.correct, score.item) for score in scores if score.correct is not None]
     values, items = [value for value, _ in known], [item for _, item in known]
-    return _mean("accuracy", values, phase, scores[0].method, len(scores) - len(known), items)
+    return _mean("accuracy", values, phase, scores[0].method, _unscored(scores), items)
+
+
+def _unscored(scores: Sequence[Score]) -> list[str]:
+    """Why each of those that have no score has none."""
+    return [score.detail for score in scores if score.correct is None]
 
 
 def _mean(
-    name: str, values: Sequence[float], phase: str, method: str, left: int, items: Sequence[str] | None = None
+    name: str, values: Sequence[float], phase: str, method: str, left: Sequence[str], items: Sequence[str] | None = None
 ) -> Measure:
-    """``items``: whose values these are; those of one item are a cluster."""
+    """``left``: why each of those that were asked and have no value has none. ``items``: whose values these are; those
+    of one item are a cluster."""
+    whys = ", ".join(f"{n} {why}" if n < len(left) else why for why, n in Counter(filter(None, left)).most_common(3))
     if not values:
-        why = f"no_score: none of {left} items has one"
+        why = f"no_score: none of {len(left)} items has one" + (f": {whys}" if whys else "")
         return Measure(name, None, "1", stat="mean", phase=phase, n=0, method=method, reason=why)
     items = items or [str(n) for n in range(len(values))]
     k = len(set(items))
-    u = None if k < 2 else 2 * _standard_error(values, items)
-    unanimous = u is not None and {*values} in ({0.0}, {1.0})
-    if unanimous:
-        u = 4 / (k + 4)  # z^2 / (n + z^2) at z = 2
+    unanimous = {*values} in ({0.0}, {1.0})
+    u = 4 / (k + 4) if unanimous else None if k < 2 else 2 * _standard_error(values, items)  # z^2 / (n + z^2), z = 2
     told = (
         method
+        + (f", {len(left)} of {len(left) + len(values)} items have no score" if left else "")
+        + (f": {whys}" if whys else "")
         + ("; u of Wilson" if unanimous else "")
         + (f"; {k} questions" if k < len(values) else "")
-        + (f"; {left} of {left + len(values)} items have no score" if left else "")
     )
     return Measure(
         name, math.fsum(values) / len(values), "1", stat="mean", phase=phase, n=len(values), u_k2=u, method=told
@@ -96,7 +104,7 @@ def _unparsed(scores: Sequence[Score], phase: str = "run") -> Measure:
     known = [score for score in scores if score.correct is not None]
     method = "answers that nothing could be read out of; they count as wrong"
     values, items = [float(not score.parsed) for score in known], [score.item for score in known]
-    return _mean("unparsed", values, phase, method, len(scores) - len(known), items)
+    return _mean("unparsed", values, phase, method, _unscored(scores), items)
 
 
 def _of_text(scores: Sequence[Score]) -> list[Measure]:

@@ -147,7 +147,9 @@ def own(row: Row, names: Fields) -> Item:
         gold = _gold(row, names.get("answer", "answer"), choices)
         item |= {"choices": [f" {one.strip()}" for one in choices], "answer": _within(gold, choices)}
     else:
-        item["answer"] = text(row, names.get("answer", "answer"))
+        item["answer"] = text(row, name := names.get("answer", "answer"))
+        if not item["answer"].strip():
+            raise Lacking(f"{name!r} is empty", "write what is right, or leave the row out")
     item |= {key: text(row, names.get(key, key)) for key in ("id", "group") if key in names or key in row}
     return item
 

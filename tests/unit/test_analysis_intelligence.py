@@ -13,7 +13,7 @@ import pytest
 from shared import shared
 
 from meltbench.analysis import stats
-from meltbench.analysis.intelligence import Accuracy, Meter, Query, intelligence
+from meltbench.analysis.intelligence import Accuracy, Meter, Query, accuracy_of, intelligence
 from meltbench.analysis.perplexity import Chunk, text_intelligence
 from meltbench.analysis.published import Row, check
 
@@ -135,6 +135,13 @@ def test_runs_that_differ_widen_what_queries_cannot_tell():
     assert (intelligence(base, EXACT).n_runs, intelligence(base, EXACT).n_items) == (3, 40)
     parts = [replace(one, run="run0" if int(one.item[1:]) < 20 else "run1") for one in asked(40)]
     assert [flag.partition(":")[0] for flag in intelligence(parts, EXACT).flags] == ["runs_differ"]
+
+
+def test_one_item_that_is_always_right_has_the_interval_of_one_that_was_asked_once():
+    once, twice = accuracy_of([("a", 1.0)]), accuracy_of([("a", 1.0), ("a", 1.0)])
+    assert (twice.lo, twice.hi) == (once.lo, once.hi) == (pytest.approx(0.2065, abs=1e-4), 1.0)
+    half = accuracy_of([("a", 1.0), ("a", 0.0)])
+    assert (half.value, half.lo) == (0.5, None)
 
 
 def test_an_accuracy_of_elsewhere_is_flagged_and_taken_as_independent():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from meltbench.analysis.stats import proportion
 from meltbench.engines.prompts import Ask
 from meltbench.measure.accuracy import accuracy_measures
-from meltbench.measure.answers import Method, extract, is_right, scores
+from meltbench.measure.answers import NO_GOLD, Method, extract, is_right, scores
 from meltbench.records import Request, Score
 
 METHODS: tuple[Method, ...] = ("exact", "match", "number", "number-strict", "letter", "answer-is", "call")
@@ -134,7 +135,11 @@ def test_what_cannot_be_read_is_wrong_and_told_apart_and_what_failed_has_no_scor
     assert measures["accuracy"].value == pytest.approx(1 / 3)
     assert (measures["accuracy"].n, measures["unparsed"].value) == (3, pytest.approx(1 / 3))
     assert measures["accuracy"].u_k2 == pytest.approx(2 * math.sqrt(1 / 3 * 2 / 3 / 2))  # p (1 - p) / (n - 1)
-    assert "2 of 5 items have no score" in measures["accuracy"].method
+    # Before the first semicolon, where a table shows it.
+    said = "number, 2 of 5 items have no score: 1 truncated, 1 no right answer is known"
+    assert measures["accuracy"].method == said
+    only = accuracy_measures([one for one in found if one.correct is not None or one.detail == NO_GOLD])
+    assert only[0].method == "number, 1 of 4 items have no score: no right answer is known"
 
 
 def test_groups_have_an_accuracy_of_their_own_and_nothing_scored_has_a_reason() -> None:
@@ -143,7 +148,7 @@ def test_groups_have_an_accuracy_of_their_own_and_nothing_scored_has_a_reason() 
     by_phase = {one.phase: one for one in accuracy_measures(scores(requests, asks, "letter")) if one.name == "accuracy"}
     assert {phase: one.value for phase, one in by_phase.items()} == {"run": 0.5, "law": 0.5, "art": 0.5}
     none = accuracy_measures(scores([request(0, "", status="http_500")], {0: ask(0, "A")}, "letter"))
-    assert [(one.value, one.reason) for one in none] == [(None, "no_score: none of 1 items has one")] * 2
+    assert [(one.value, one.reason) for one in none] == [(None, "no_score: none of 1 items has one: http_500")] * 2
     assert accuracy_measures([]) == []
 
 
@@ -160,7 +165,8 @@ def test_answers_that_are_all_right_or_all_wrong_are_not_known_without_doubt(rig
     # The same questions again are no more questions; of one nobody knows.
     again = accuracy_measures([*found, *found])[0]
     assert (again.u_k2, again.method) == (accuracy.u_k2, "letter; u of Wilson; 10 questions")
-    assert accuracy_measures(found[:1])[0].u_k2 is None
+    assert accuracy_measures(found[:1])[0].u_k2 == pytest.approx(4 / 5)  # of one question, as of two
+    assert accuracy_measures([replace(found[0], correct=0.5)])[0].u_k2 is None
     ways = {one.name: one.u_k2 for one in accuracy_measures(found, {"tokens": [right] * 10}) if "_per_" in one.name}
     assert ways == {"accuracy_per_token": accuracy.u_k2}
 

@@ -17,10 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import meltbench
 from meltbench import catalog, workload
+from meltbench.cli import measure
 from meltbench.errors import DefinitionError, FetchError, UserError
 from meltbench.questions import RECIPES, Data, load_set
 from meltbench.questions.rows import Lacking, read_rows
+from meltbench.spec import Spec
 
 ROWS: dict[str, dict[str, Any]] = {
     "hellaswag": {
@@ -369,6 +372,21 @@ def test_a_download_that_is_larger_than_is_read_is_refused_and_nothing_of_it_kep
     assert [path for path in (endless / "questions").rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 
+@pytest.mark.parametrize("by", ["command", "library"])
+def test_a_download_is_told_of_while_the_plan_is_made(
+    endless: Path, capsys: pytest.CaptureFixture[str], by: str
+) -> None:
+    said: list[str] = []
+    asked = {"workload": "gsm8k", "runner": "openai", "model": "m", "engine": "http://127.0.0.1:8000"}
+    with pytest.raises(UserError, match="not a Parquet file"):  # what this server sends is none
+        if by == "command":
+            measure._measure(Spec(**asked), None, dry_run=True, as_markdown=False, as_json=False)
+        else:
+            meltbench.run(**asked, progress=said.append)
+    told = capsys.readouterr().err.splitlines() if by == "command" else said
+    assert told == ["fetching openai/gsm8k: main/test-00000-of-00001.parquet"]
+
+
 def test_a_file_that_is_not_there_or_is_a_folder_is_told(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.jsonl", tmp_path):
         with pytest.raises(UserError, match=r"cannot read|is no file"):
@@ -501,12 +519,23 @@ def test_a_file_of_ones_own_is_scored_where_it_says_what_is_right(tmp_path: Path
     )
     answered = workload.load(written(tmp_path / "a.jsonl", [{"prompt": "Sky?", "answer": "blue"}]))
     assert (answered.workload.kind, answered.workload.score) == ("generate", "match")
-    plain = workload.load(written(tmp_path / "p.jsonl", [{"prompt": "Sky?"}]))
-    assert plain.workload.score is None
+    for without in ({"prompt": "Sky?"}, {"prompt": "Sky?", "answer": None}):
+        plain = workload.load(written(tmp_path / "p.jsonl", [without]))
+        assert (plain.workload.score, "answer" in plain.items[0]) == (None, False)
+    rows = [{"prompt": "Sky?", "answer": None}, {"prompt": "b", "answer": 0}]
+    assert workload.load(written(tmp_path / "some.jsonl", rows)).workload.score == "match"
+    with pytest.raises(DefinitionError, match=r"row 2: 'answer' is empty \(recipe fields\)"):
+        load_set(
+            Data("fields"), "own", written(tmp_path / "e.jsonl", [rows[1], rows[1] | {"answer": ""}]), None, 0, None
+        )
     for rows, said in (
         ([{"prompt": "a", "choices": ["x"], "answer": 0}], "two texts or more"),
         ([{"prompt": "a", "choices": ["x", "y"], "answer": 2}], "none of the choices"),
-        ([{"prompt": "a", "choices": ["x", "y"]}], "none of the choices"),
+        ([{"prompt": "a", "choices": ["x", "y"], "answer": "z"}], "none of the choices"),
+        ([{"prompt": "a", "choices": ["x", "y"]}], "bad.jsonl:1: choices without an answer"),
+        ([{"prompt": "a", "choices": ["x", "y"], "answer": None}], "bad.jsonl:1: choices without an answer"),
+        ([{"prompt": "a", "answer": "x"}, {"prompt": "b", "answer": ""}], "bad.jsonl:2: answer is empty"),
+        ([{"prompt": "a", "answer": " \n"}], "bad.jsonl:1: answer is empty"),
         ([{"prompt": "a", "answer": ["x"]}], "neither a text nor a number"),
         ([{"prompt": "a", "answer": "x", "stop": "y"}], "stop is not a list"),
         ([{"prompt": "a", "choices": ["x", "y"], "answer": 0}, {"prompt": "b"}], "some items have choices"),
