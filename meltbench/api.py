@@ -86,9 +86,9 @@ def run(
     )
     if workload is not None:  # None: what the spec has without being asked
         spec = replace(spec, workload=workload)
-    planned = plan.make(spec)
-    inner = folders.open_store(data)
     watch: Watch = Quiet() if progress is False else Lines(to_stderr if progress is True else progress)
+    planned = plan.make(spec, watch)
+    inner = folders.open_store(data)
     spared: list[Cell] = []
     records = list(road.run(planned, inner, watch, spared))
     left = len(planned.cells) - len(records) - len(spared)

@@ -20,13 +20,14 @@ from meltbench.spec import Scalar, Spec, digest
 from meltbench.targets import inventory, profile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from meltbench.hub import Hub
     from meltbench.models import Model
     from meltbench.runners import Engine, Recipe
     from meltbench.targets.inventory import Known
     from meltbench.targets.profile import Profile
+    from meltbench.watch import Watch
 
 # Grows when the same spec would be measured in another way: figures of two protocols are never compared.
 PROTOCOL = 1
@@ -116,22 +117,14 @@ class Plan:
         }
 
 
-def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
+def make(spec: Spec, watch: Watch | None = None) -> Plan:
     """Look everything up. Raises UserError with the nearest valid name for whatever is not known.
 
-    A set of questions that is not on this machine yet is fetched, and ``say`` told so: what is asked is of the plan.
+    A set of questions that is not on this machine yet is fetched, which ``watch`` is told of: what is asked is of the
+    plan.
     """
-    known = inventory.resolve(spec.device)
-    device, device_definition = profile.load(known.profile_name)
-    if device.target == "log":
-        raise UserError(
-            f"{spec.device} cannot be run on: the probe is for Linux and Android",
-            hint=f"record its readings there, then: meltbench read LOG --device {spec.device}",
-        )
-    if not spec.prepare:
-        device = replace(device, setting=())
-    if spec.unplug is not None:
-        device = replace(device, setting=(*device.setting, _hub(spec, known).setting()))
+    place = inventory.kind_of(spec.device)
+    plan_checks.check_device(spec, place)
     if spec.workload is None:
         spec = replace(spec, workload=runners.load(spec.runner)[0].workload)
     assert spec.workload is not None
@@ -142,7 +135,14 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
     if kind in ASKED:
         recipe, definition = runners.load(spec.runner)
         plan_checks.check_kind(spec.runner, recipe, work)
-        plan_checks.check_place(spec, recipe, known.place.kind)
+        plan_checks.check_place(spec, recipe, place)
+    known = inventory.resolve(spec.device)  # which may look for it: what cannot be is said before
+    device, device_definition = profile.load(known.profile_name)
+    if not spec.prepare:
+        device = replace(device, setting=())
+    if spec.unplug is not None:
+        device = replace(device, setting=(*device.setting, _hub(spec, known).setting()))
+    if recipe is not None and definition is not None:
         here = known.place.kind == "local"
         engine = runners.engine(spec.runner, recipe, definition.path.parent, spec.engine, here=here)
         model = models.resolve(spec.model, recipe.models)
@@ -152,7 +152,7 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
     if CHARGE_LIMIT in given and device.gate.soc_percent is None:
         said = f"{CHARGE_LIMIT}: {spec.device} has no window of charge that could be waited for"
         raise UserError(said, hint="leave it out; a profile wants one by soc_percent of its [gate]")
-    work, knobs = _settings(given, work, recipe, [*device.factor, *factors.PROCESS], say, spec)
+    work, knobs = _settings(given, work, recipe, [*device.factor, *factors.PROCESS])
     knobs |= process | ({} if spec.unplug is None else {"unplug": spec.unplug})
     if recipe is not None and engine is not None:
         plan_checks.check_asked(spec.runner, recipe, work)
@@ -160,6 +160,9 @@ def make(spec: Spec, say: Callable[[str], None] | None = None) -> Plan:
         if engine.url:
             plan_checks.check_running(spec.runner, recipe, engine, knobs, process)
     reference = _reference(recipe, work)
+    work = _filled(work, spec, watch)  # which may fetch its questions: what cannot be asked is said before
+    if recipe is not None:
+        plan_checks.check_items(spec.runner, recipe, work)
     if _swept(spec):
         del knobs["threads"]  # which each cell has of its own
     cells = tuple(_cells(spec, len(work.items)))
@@ -245,8 +248,6 @@ def _settings(
     work: workload.Loaded,
     recipe: Recipe | None,
     others: list[str],
-    say: Callable[[str], None] | None,
-    spec: Spec,
 ) -> tuple[workload.Loaded, dict[str, Scalar]]:
     """Sort ``--set`` into the workload's settings and the engine's knobs; ``others`` could have been given as well."""
     knobs: dict[str, Scalar] = {} if recipe is None else {name: knob.default for name, knob in recipe.knobs.items()}
@@ -269,10 +270,16 @@ def _settings(
             raise UnknownName(f"key of workload {work.name}", key, [*knobs, *work.workload.knobs, *others])
     work = replace(work, workload=replace(work.workload, **changed))
     work.workload.check("--set")
-    work = workload.filled(work, say)
-    work.check("--set")
+    return work, knobs
+
+
+def _filled(work: workload.Loaded, spec: Spec, watch: Watch | None) -> workload.Loaded:
+    """The workload with its items, those that a run of it asks."""
     if spec.resume:
         plan_checks.check_resume(work)
+    work = workload.filled(work, watch)
+    work.check("--set")
+    if spec.resume:
         work = replace(work, left=work.items[: spec.piece])
     if work.workload.kind == "grid":
         # One spelling of a point, so that the same work has the same hash.
@@ -282,7 +289,7 @@ def _settings(
             f"{work.name} asks {work.n_requests} requests in one run, at most {MAX_REQUESTS} can be",
             hint="ask fewer items or passes; --reps makes runs of passes, --resume --piece 500 of scored items",
         )
-    return work, knobs
+    return work
 
 
 def _coerced(key: str, text: str) -> Any:

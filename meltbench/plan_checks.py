@@ -5,7 +5,7 @@ Each check raises UserError with what to ask for instead.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from meltbench import serving
 from meltbench.definition import BY_TOKEN, OF_LANGUAGE, Workload
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
     from meltbench import workload
     from meltbench.runners import Engine, Recipe
+
+
+def check_device(spec: Spec, kind: str) -> None:
+    """The device must be one that a run can be on."""
+    if kind == "log":
+        raise UserError(
+            f"{spec.device} cannot be run on: the probe is for Linux and Android",
+            hint=f"record its readings there, then: meltbench read LOG --device {spec.device}",
+        )
 
 
 def check_command(spec: Spec, kind: str) -> None:
@@ -74,35 +83,39 @@ def check_resume(work: workload.Loaded) -> None:
 
 
 def check_asked(name: str, recipe: Recipe, work: workload.Loaded) -> None:
-    """The runner must be able to ask as the workload wants it."""
-    if work.workload.reference is not None and not recipe.takes("logits"):
+    """The runner must be able to ask as the workload wants it, whatever its items are."""
+    asked = work.workload
+    if asked.reference is not None and not recipe.takes("logits"):
         said = f"runner {name} holds no text against a model of reference"
         raise UserError(said, hint="--runner llama-perplexity --engine PATH")
     if work.slots > 1 and not (recipe.takes("parallel") or recipe.at_once):
-        raise UserError(f"runner {name} answers one request at a time", hint="leave out concurrency")
+        several = "samples" if max(asked.samples) > 1 else "concurrency"
+        raise UserError(f"runner {name} answers one request at a time", hint=f"--set {several}=1")
     speak = protocol(recipe.protocol, recipe.asks)
     if isinstance(speak, openai.OpenAI):
-        speak.check(_wanted(work.workload))
-    if recipe.mode == "in-process" and (work.workload.pause_s or work.workload.sampling):
+        speak.check(_wanted(asked))
+    if recipe.mode == "in-process" and (drawn := [*(["pause_s"] if asked.pause_s else []), *asked.sampling]):
         raise UserError(
-            f"runner {name} asks without a pause and takes the best token, {work.name} wants it otherwise",
-            hint="--runner llamacpp, or leave out pause_s, temperature and repeat_penalty",
+            f"runner {name} asks without a pause and takes the best token, {work.name} has {drawn[0]} set",
+            hint=f"--runner llamacpp, or leave out {' and '.join(drawn)}",
         )
-    if recipe.mode == "in-process" and (held := _held(work)):
-        said = f"runner {name} lets a model say what it likes, {work.name} has {held}"
-        raise UserError(said, hint="--runner llamacpp, or leave that out")
-    if recipe.mode == "bench" and work.workload.normalise == "mass":
+    if recipe.mode == "in-process" and asked.thinking is not None:
+        _lets_say(name, work, "thinking switched", "--runner llamacpp, or leave out thinking")
+    if recipe.mode == "in-process" and asked.score == "letter":
+        _lets_say(name, work, "answers that can be nothing but a letter", "--runner llamacpp")
+    if recipe.mode == "bench" and asked.normalise == "mass":
         said = f"runner {name} takes the likeliest choice by tokens, {work.name} wants a share of probability"
         raise UserError(said, hint="--runner llamacpp")
 
 
-def _held(work: workload.Loaded) -> str:
-    """What of a workload bounds an answer beside its length; empty where nothing does."""
-    if work.workload.thinking is not None:
-        return "thinking switched"
-    if work.workload.score == "letter":
-        return "answers that can be nothing but a letter"
-    return "answers that end at certain words" if any(item.get("stop") for item in work.items) else ""
+def check_items(name: str, recipe: Recipe, work: workload.Loaded) -> None:
+    """The runner must be able to ask the workload's items, which may have to be fetched to be known."""
+    if recipe.mode == "in-process" and any(item.get("stop") for item in work.items):
+        _lets_say(name, work, "answers that end at certain words", "--runner llamacpp")
+
+
+def _lets_say(name: str, work: workload.Loaded, held: str, hint: str) -> NoReturn:
+    raise UserError(f"runner {name} lets a model say what it likes, {work.name} has {held}", hint=hint)
 
 
 def _wanted(work: Workload) -> set[str]:

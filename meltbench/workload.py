@@ -19,10 +19,9 @@ from meltbench.spec import digest
 from meltbench.tables import read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from meltbench.engines.prompts import Ask
     from meltbench.measure.answers import Method
+    from meltbench.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Loaded:
         return [ask for play in self.plays(n_vocab, seed) for ask in play.asks]
 
 
-def filled(loaded: Loaded, say: Callable[[str], None] | None = None) -> Loaded:
+def filled(loaded: Loaded, watch: Watch | None = None) -> Loaded:
     """The workload with the items of its set of questions, read or fetched; as it is where it has items of its own.
 
     Raises what ``load_set`` does.
@@ -137,7 +136,7 @@ def filled(loaded: Loaded, say: Callable[[str], None] | None = None) -> Loaded:
         return replace(loaded, items=items, sha256=digest([loaded.sha256, [one.get("sha256") for one in items]]))
     if work.questions is None:
         return replace(loaded, items=subset(loaded.items[: work.n_items], work.subset, loaded.name))
-    found = load_set(work.questions, loaded.name, work.data, work.n_items, work.shots, work.examples, say)
+    found = load_set(work.questions, loaded.name, work.data, work.n_items, work.shots, work.examples, watch)
     items = subset(found.items, work.subset, loaded.name)
     return replace(loaded, items=items, sha256=digest([loaded.sha256, *found.sha256]))
 

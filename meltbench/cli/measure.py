@@ -159,12 +159,14 @@ def _measure(spec: Spec, data: str | None, *, dry_run: bool, as_markdown: bool, 
     check_format(as_json=as_json, as_markdown=as_markdown)
     if dry_run and as_markdown:
         raise UserError("a plan has no tables for --markdown", hint="leave one out")
-    planned = choosing(lambda device: plan.make(replace(spec, device=device)), spec.device)
+    from meltbench.cli.watching import Terminal
+
+    with Terminal() as watch:
+        planned = choosing(lambda device: plan.make(replace(spec, device=device), watch), spec.device)
     if dry_run:
         _print_plan(planned, as_json=as_json)
         return
     from meltbench import road
-    from meltbench.cli.watching import Terminal
     from meltbench.store import open_store
 
     store = open_store(data)

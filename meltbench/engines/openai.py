@@ -79,7 +79,7 @@ class OpenAI:
             known.update(_PENALTIES)
         if unknown := sorted(set(wanted) - known):
             what = _WORDS.get(unknown[0], unknown[0])
-            hint = "--runner llamacpp" if unknown[0] in (TOKEN_IDS, LOGPROB) else "leave it out"
+            hint = "--runner llamacpp" if unknown[0] in (TOKEN_IDS, LOGPROB, ALLOWED) else "leave it out"
             raise UserError(f"this server is not known to take {what}", hint=f"{hint}, or say so in its recipe")
 
     def request(self, ask: Ask) -> bytes:

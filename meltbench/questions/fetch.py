@@ -16,8 +16,9 @@ from meltbench.paths import alone, cache_dir, sha256_of
 from meltbench.questions.rows import MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
+
+    from meltbench.watch import Watch
 
 _FILE = re.compile(r"(?!.*\.\.)[\w.+-]+(/[\w.+-]+)*\Z", re.ASCII)
 
@@ -38,13 +39,13 @@ class HubFile:
         return f"hub:datasets/{self.repo}@{self.revision}:{self.file}"
 
 
-def fetched(wanted: HubFile, option: str, say: Callable[[str], None] | None = None) -> Path:
-    """Where the file lies on this machine; ``option`` says how it could be given instead.
+def fetched(wanted: HubFile, option: str, watch: Watch | None = None) -> Path:
+    """Where the file lies on this machine; ``option`` says how it could be given instead. ``watch`` is told of a
+    download.
 
     What was fetched once is used without asking the hub. Raises FetchError with the address to download from and what
     to do with it, ModelDamaged where the file changed since it was pinned.
     """
-    say = say or (lambda _: None)
     source, name = str(wanted), PurePosixPath(wanted.file).name
     folder = cache_dir() / "questions"
     if (path := _kept(folder, source, name)) is not None:
@@ -52,15 +53,23 @@ def fetched(wanted: HubFile, option: str, say: Callable[[str], None] | None = No
     partial = folder / "partial"
     partial.mkdir(parents=True, exist_ok=True)
     part = partial / f"{hashlib.sha256(source.encode()).hexdigest()[:24]}-{name}"
-    with alone(part.with_name(part.name + ".lock"), lambda: say(f"another process is fetching {name}; waiting for it")):
+
+    def waits() -> None:
+        if watch is not None:
+            watch.say(f"another process is fetching {name}; waiting for it")
+
+    def progress(done: int, total: int | None) -> None:
+        if watch is not None:
+            watch.fetched(done, total, f"fetching {wanted.repo}: {wanted.file}")
+
+    with alone(part.with_name(part.name + ".lock"), waits):
         if (path := _kept(folder, source, name)) is not None:
             return path
         # What is larger is not read either, and nothing has said how large a file of data may be.
         remote = hub.remote(f"datasets/{wanted.repo}", wanted.revision, wanted.file, None)
         remote = replace(remote, most_bytes=MAX_BYTES)
-        say(f"fetching {wanted.repo}: {wanted.file}")
         try:
-            download(remote, part, lambda _done, _all: None, Patience())
+            download(remote, part, progress, Patience())
         except FetchError as error:
             if large := isinstance(error, TooLarge):
                 drop(part)  # no more of it will ever be wanted

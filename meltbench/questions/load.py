@@ -17,6 +17,8 @@ from meltbench.records import SPANS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meltbench.watch import Watch
+
     Item = dict[str, Any]
 
 MAX_ITEMS = 100_000
@@ -64,18 +66,18 @@ def load_set(
     n_items: int | None,
     shots: int,
     shots_path: str | None,
-    say: Callable[[str], None] | None = None,
+    watch: Watch | None = None,
 ) -> Set:
     """The first ``n_items`` items of a set, ``shots`` solved ones before each.
 
     ``path`` and ``shots_path`` are files of the user's; without them the hub's are fetched once. Raises UserError,
     FetchError where the hub is out of reach, DefinitionError that names the row that lacks something.
     """
-    found = _found(data, data.file, path, f"--set data=FILE, a file of {name}", say)
+    found = _found(data, data.file, path, f"--set data=FILE, a file of {name}", watch)
     items, files = _joined(data, _items(data, found, n_items)), [found]
     if not shots:
         return Set(_unlike([_whole(item, "", n) for n, item in enumerate(items, 1)], found), (file_sha256(found),))
-    solved = _found(data, data.examples, shots_path, "--set examples=FILE, or --set shots=0", say)
+    solved = _found(data, data.examples, shots_path, "--set examples=FILE, or --set shots=0", watch)
     files.append(solved)
     before = _examples(_items(data, solved, None), solved, shots)
     made = [_whole(item, before(str(item.get("group", ""))), n) for n, item in enumerate(items, 1)]
@@ -105,12 +107,12 @@ def _examples(solved: list[Item], path: Path, shots: int) -> Callable[[str], str
     return before
 
 
-def _found(data: Data, file: str | None, path: str | None, option: str, say: Callable[[str], None] | None) -> Path:
+def _found(data: Data, file: str | None, path: str | None, option: str, watch: Watch | None) -> Path:
     if path is not None:
         return Path(path).expanduser()
     if data.hub is None or file is None:
         raise UserError("this workload has no file of its own to read", hint=f"give {option}")
-    return fetched(HubFile(data.hub, data.revision, file), option, say)
+    return fetched(HubFile(data.hub, data.revision, file), option, watch)
 
 
 def _items(data: Data, path: Path, most: int | None) -> list[Item]:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from meltbench.targets.facts import Facts
+    from meltbench.targets.profile import Profile
 
 LOCAL = "local"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,59}", re.ASCII)
@@ -145,8 +146,6 @@ def resolve(name: str) -> Known:
     Raises UserError for the profile of a device that is reached and is nowhere to be found, ManyDevices for that of
     several; UnknownName, with the nearest names, for what is neither.
     """
-    from meltbench.targets import profile
-
     known = load()
     serial = name.removeprefix("adb:")
     if serial != name:
@@ -159,13 +158,34 @@ def resolve(name: str) -> Known:
         return Known(name, profile_name, Place("adb", serial))
     if name in known:
         return of_entry(name, known[name])
-    profiles = catalog.find("devices")
-    if name not in profiles:
-        raise UnknownName("device", name, [*known, *profiles])
-    found, _ = profile.load(name)
+    found = _profile(name, known)
     if found.target in ("ssh", "adb"):
         return _only(name, known, found.target)
     return Known(name, name, Place(found.target), None, found.workdir)
+
+
+def kind_of(name: str) -> str:
+    """How the device that a name stands for is reached (Profile.target), from its profile and the inventory alone:
+    nothing is looked for. "log": it cannot be. Raises UnknownName as ``resolve`` does."""
+    from meltbench.targets import profile
+
+    known = load()
+    profile_name, at, _ = name.partition("@")
+    if name.startswith("adb:") or (at and profile_name in catalog.find("devices")):
+        return "adb"
+    if name not in known:
+        return _profile(name, known).target
+    found = of_entry(name, known[name])
+    return "log" if profile.load(found.profile_name)[0].target == "log" else found.place.kind
+
+
+def _profile(name: str, known: dict[str, Entry]) -> Profile:
+    from meltbench.targets import profile
+
+    profiles = catalog.find("devices")
+    if name not in profiles:
+        raise UnknownName("device", name, [*known, *profiles])
+    return profile.load(name)[0]
 
 
 def _only(profile_name: str, known: dict[str, Entry], way: str) -> Known:

@@ -194,6 +194,17 @@ def test_a_profile_stands_for_its_only_device(file: Path) -> None:
         inventory.resolve("rpi5")
 
 
+def test_the_kind_of_a_device_is_known_without_looking_for_it(file: Path) -> None:
+    inventory.put("pi5", PI)
+    inventory.put("phone", Entry("pixel6", adb="SERIAL"))
+    inventory.put("mac", Entry("macbook", "me@10.0.0.5"))
+    names = ("local", "pi5", "rpi5", "phone", "pixel6", "pixel6@OTHER", "adb:OTHER", "macbook", "mac")
+    kinds = ["local", "ssh", "ssh", "adb", "adb", "adb", "adb", "log", "log"]
+    assert [inventory.kind_of(name) for name in names] == kinds
+    with pytest.raises(UnknownName, match="unknown device 'pixle6'"):
+        inventory.kind_of("pixle6")
+
+
 def test_what_nobody_knows_names_the_nearest_of_both(file: Path) -> None:
     inventory.put("bench-pi", PI)
     with pytest.raises(UnknownName, match="did you mean bench-pi"):

@@ -14,21 +14,28 @@ from meltbench.errors import UserError
 def check(runner: str, name: str, **more: Any) -> None:
     work = workload.load(name)
     work = replace(work, items=more.pop("items", work.items), workload=replace(work.workload, **more))
-    plan_checks.check_asked(runner, runners.load(runner)[0], work)
+    recipe = runners.load(runner)[0]
+    plan_checks.check_asked(runner, recipe, work)
+    plan_checks.check_items(runner, recipe, work)
 
 
 @pytest.mark.parametrize("runner", ["mlc-tvm", "llama-cpp-python"])
 @pytest.mark.parametrize(
     ("name", "more", "said"),
     [
-        ("mmlu", {}, "answers that can be nothing but a letter"),
-        ("smoke", {"thinking": "off"}, "thinking switched"),
+        ("mmlu", {}, "answers that can be nothing but a letter; --runner llamacpp$"),
+        ("smoke", {"thinking": "off"}, "thinking switched; --runner llamacpp, or leave out thinking$"),
         (
             "gsm8k",
             {"items": ({"id": "a", "prompt": "3?", "stop": ["Question:"]},)},
-            "answers that end at certain words",
+            "answers that end at certain words; --runner llamacpp$",
         ),
-        ("smoke", {"temperature": 0.7}, "takes the best token"),
+        ("smoke", {"temperature": 0.7}, "has temperature set; --runner llamacpp, or leave out temperature$"),
+        (
+            "smoke",
+            {"pause_s": 1.0, "top_k": 4, "temperature": 1.0},
+            "has pause_s set; .* pause_s and temperature and top_",
+        ),
     ],
 )
 def test_an_engine_in_a_process_is_asked_nothing_that_it_would_drop(
@@ -38,6 +45,20 @@ def test_an_engine_in_a_process_is_asked_nothing_that_it_would_drop(
         check(runner, name, **more)
     check(runner, "quick")
     check("llamacpp", name, **more)
+
+
+@pytest.mark.parametrize(
+    ("more", "hint"),
+    [
+        ({"samples": (1, 4), "temperature": 0.7}, "--set samples=1"),
+        ({"concurrency": (1, 2)}, "--set concurrency=1"),
+    ],
+)
+@pytest.mark.parametrize("runner", ["onnx", "mlc-tvm"])
+def test_what_asks_for_several_at_a_time_is_named(runner: str, more: dict[str, Any], hint: str) -> None:
+    with pytest.raises(UserError, match=f"runner {runner} answers one request at a time") as refused:
+        check(runner, "smoke", **more)
+    assert refused.value.hint == hint
 
 
 def test_a_share_of_probability_is_not_taken_for_the_likeliest_choice() -> None:

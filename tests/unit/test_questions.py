@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import re
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -372,19 +373,16 @@ def test_a_download_that_is_larger_than_is_read_is_refused_and_nothing_of_it_kep
     assert [path for path in (endless / "questions").rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 
-@pytest.mark.parametrize("by", ["command", "library"])
-def test_a_download_is_told_of_while_the_plan_is_made(
-    endless: Path, capsys: pytest.CaptureFixture[str], by: str
-) -> None:
-    said: list[str] = []
+def test_a_download_is_told_of_while_the_plan_is_made(endless: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = {"workload": "gsm8k", "runner": "openai", "model": "m", "engine": "http://127.0.0.1:8000"}
+    said: list[str] = []
     with pytest.raises(UserError, match="not a Parquet file"):  # what this server sends is none
-        if by == "command":
-            measure._measure(Spec(**asked), None, dry_run=True, as_markdown=False, as_json=False)
-        else:
-            meltbench.run(**asked, progress=said.append)
-    told = capsys.readouterr().err.splitlines() if by == "command" else said
-    assert told == ["fetching openai/gsm8k: main/test-00000-of-00001.parquet"]
+        meltbench.run(**asked, progress=said.append)
+    assert said == ["fetching openai/gsm8k: main/test-00000-of-00001.parquet"]
+    shutil.rmtree(endless)
+    with pytest.raises(UserError, match="not a Parquet file"):
+        measure._measure(Spec(**asked), None, dry_run=True, as_markdown=False, as_json=False)
+    assert capsys.readouterr().err.splitlines() == said
 
 
 def test_a_file_that_is_not_there_or_is_a_folder_is_told(tmp_path: Path) -> None:

@@ -102,6 +102,36 @@ def test_what_such_a_server_cannot_be_asked_is_said_first(sets: list[str], more:
         planned(*sets, **more)
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"workload": "mmlu"}, r"not known to take the only answers that it may give; --runner llamacpp"),
+        ({"workload": "wikitext-2"}, "a question about a token's log-probability; --runner llamacpp"),
+        (
+            {"workload": "wikitext-2", "resume": True, "runner": "llamacpp", "engine": None, "model": Spec.model},
+            "--resume is for questions with right answers",
+        ),
+    ],
+)
+def test_no_questions_are_fetched_for_what_cannot_be_asked(
+    more: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meltbench.questions.load.fetched", pytest.fail)
+    with pytest.raises(UserError, match=said):
+        planned(**more)
+
+
+@pytest.mark.parametrize("device", ["pixel6", "pixel6@SERIAL", "adb:SERIAL", "macbook"])
+def test_a_device_is_not_looked_for_where_its_kind_says_that_it_cannot_be(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meltbench.targets.adb.attached.of_profile", pytest.fail)
+    monkeypatch.setattr("meltbench.targets.adb.attached.of_serial", pytest.fail)
+    why = "cannot be run on" if device == "macbook" else f"runner onnx does not run on {device}: Android has no Python"
+    with pytest.raises(UserError, match=why):
+        make(Spec(device=device, runner="onnx"))
+
+
 def test_a_named_source_is_the_total_of_a_server() -> None:
     assert [one.source for one in planned("energy_source=rapl").profile.total] == ["rapl"]
     name = next(one.name for one in planned().profile.source if one.name != "rapl")
