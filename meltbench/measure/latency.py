@@ -32,7 +32,9 @@ _FIELDS = (
     ("engine_prefill_tps", "tok/s"),
     ("engine_decode_tps", "tok/s"),
 )
-# What every rate and latency of a request is called in each mode: figures of two modes are never in one column.
+_BY_COUNT = ("tpot_s", "decode_tps", "itl_s")  # what takes a count of an answer's tokens, and two of them
+_SINGLE = "no_reading: one token has no rate"
+_UNCOUNTED = "no_token_count: nobody counted the tokens of"
 _LINEAR = "linear interpolation"
 _GAP = "gap between chunks / tokens of the chunk"
 LONG_GAPS = 255
@@ -68,10 +70,11 @@ def count_measures(requests: Sequence[Request]) -> list[Measure]:
         Measure("requests_timed", float(len(timed)), "1", "count", n=len(timed)),
         Measure("requests_failed", float(len(timed) - len(good)), "1", "count", n=len(timed)),
     ]
-    for name in ("n_in", "n_out"):
+    for name, of in (("n_in", "prompts"), ("n_out", "answers")):
         counts = [count for request in good if (count := getattr(request, name)) is not None]
         whole = good and len(counts) == len(good)
-        reason = None if whole else _why(len(good), "its count of tokens")
+        some = f"{len(good) - len(counts)} of {len(good)}" if counts else "the"
+        reason = None if whole else f"{_UNCOUNTED} {some} {of}" if good else _why(0, name)
         out.append(Measure(name, float(sum(counts)) if whole else None, "tok", "sum", n=len(counts), reason=reason))
     return out
 
@@ -90,7 +93,7 @@ def latency_measures(requests: Sequence[Request], without: Sequence[str] = ()) -
         values = [value for request in good if (value := getattr(request, name)) is not None]
         out += _of_requests(name, unit, values, good)
     gaps = [gap for request in good for gap in itl_s(request)]
-    return out + distribution("itl_s", "s", gaps, len(good), _GAP) + _by_depth(good)
+    return out + distribution("itl_s", "s", gaps, len(good), _GAP, _lacking("itl_s", good)) + _by_depth(good)
 
 
 def _by_depth(good: Sequence[Request]) -> list[Measure]:
@@ -129,8 +132,7 @@ def point_measures(requests: Sequence[Request], mode: str = "server") -> list[Me
         if gaps := [gap for request in mine for gap in itl_s(request)]:
             out += [replace(m, phase=item) for m in distribution("itl_s", "s", gaps, len(mine), _GAP)]
         if mode != "bench" and not fills and not generates and mine:
-            why = "no_reading: one token has no rate"
-            out.append(Measure("decode_tps", None, "tok/s", "median", item, n=len(mine), reason=why))
+            out.append(Measure("decode_tps", None, "tok/s", "median", item, n=len(mine), reason=_SINGLE))
         if not mine:
             out.append(Measure("e2e_s", None, "s", "median", item, n=0, reason=_why(0, "")))
     return out
@@ -159,7 +161,16 @@ def _of_requests(name: str, unit: str, values: Sequence[float], good: Sequence[R
     if not values and name == "prefill_tps" and _reused(good):
         why = f"{CACHE_UNKNOWN}: prompts began as earlier ones, and the server does not say what it kept of these"
         return [Measure(name, None, unit, "median", n=0, reason=why)]
-    return distribution(name, unit, values, len(good), _method(name, good))
+    return distribution(name, unit, values, len(good), _method(name, good), _lacking(name, good))
+
+
+def _lacking(name: str, good: Sequence[Request]) -> str:
+    """Why none of these requests can have what is computed from its count of tokens; empty where one could."""
+    if name == "prefill_tps":
+        return f"{_UNCOUNTED} the prompts" if good and all(one.n_in is None for one in good) else ""
+    if name not in _BY_COUNT or not good or any((one.n_out or 0) > 1 for one in good):
+        return ""
+    return f"{_UNCOUNTED} the answers" if any(one.n_out is None for one in good) else _SINGLE
 
 
 def _reused(requests: Sequence[Request]) -> int:
@@ -182,11 +193,12 @@ def _why(good: int, what: str) -> str:
     return "no_timed_request: none succeeded" if good == 0 else f"no_reading: no timed request has {what}"
 
 
-def distribution(name: str, unit: str, values: Sequence[float], good: int, method: str) -> list[Measure]:
-    """Median, p90, p99, mean, min and max of what ``good`` requests gave; a missing median where there is no value."""
+def distribution(name: str, unit: str, values: Sequence[float], good: int, method: str, why: str = "") -> list[Measure]:
+    """Median, p90, p99, mean, min and max of what ``good`` requests gave; a missing median where there is no value,
+    for the reason ``why`` where something is known of it."""
     n = len(values)
     if n == 0:
-        return [Measure(name, None, unit, "median", n=0, reason=_why(good, name))]
+        return [Measure(name, None, unit, "median", n=0, reason=why or _why(good, name))]
     x = np.asarray(values, dtype=np.float64)
     how = f"{method}; {_LINEAR}"
     u = t95(n - 1) * float(x.std(ddof=1)) / math.sqrt(n) if n >= 2 and name != "itl_s" else None

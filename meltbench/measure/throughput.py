@@ -37,7 +37,7 @@ def throughput(phase: str, requests: Sequence[Request], *, among: bool = False, 
     made: list[Measure] = []
     tokens = [request.n_out for request in timed if request.n_out is not None]
     if len(tokens) < len(timed):
-        why = "no_reading: an answer has no count of tokens"
+        why = "no_token_count: nobody counted the tokens of an answer"
         made.append(Measure("output_tps", None, "tok/s", phase=phase, n=len(timed), reason=why))
     else:
         made.append(Measure("output_tps", sum(tokens) / seconds, "tok/s", phase=phase, n=len(timed), method=method))

@@ -1,5 +1,7 @@
 """Latency and throughput of the timed requests."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from evidence_kit import request
@@ -25,6 +27,24 @@ def test_distributions_of_timed_requests_alone():
     assert got["requests_timed", "count"].value == 5
     assert (got["load_s", "value"].value, got["load_s", "value"].method) == (2.5, "cold page cache")
     assert got["engine_decode_tps", "median"].reason == "no_reading: no timed request has engine_decode_tps"
+
+
+def test_answers_that_nobody_counted_say_so_and_not_that_a_rate_is_missing():
+    bare = {"n_in": None, "n_out": None, "tpot_s": None, "decode_tps": None, "prefill_tps": None, "token_n": (0, 0)}
+    one, two = (replace(request(n, n, n + 1), **bare, token_t_ns=(1, 2)) for n in range(2))
+    got = by([*count_measures([one, two]), *latency_measures([one, two])])
+    for name in ("decode_tps", "tpot_s", "itl_s"):
+        assert got[name, "median"].reason == "no_token_count: nobody counted the tokens of the answers"
+    assert got["n_out", "sum"].reason == "no_token_count: nobody counted the tokens of the answers"
+    assert got["prefill_tps", "median"].reason == "no_token_count: nobody counted the tokens of the prompts"
+    assert got["n_in", "sum"].reason == "no_token_count: nobody counted the tokens of the prompts"
+    assert got["engine_decode_tps", "median"].reason == "no_reading: no timed request has engine_decode_tps"
+    some = by(count_measures([one, two, request(2, 2, 3)]))
+    assert some["n_out", "sum"].reason == "no_token_count: nobody counted the tokens of 2 of 3 answers"
+    short = request(0, 0, 1, n_out=1, tpot_s=None, decode_tps=None)
+    assert by(latency_measures([short]))["decode_tps", "median"].reason == "no_reading: one token has no rate"
+    odd = request(0, 0, 1, n_out=8, decode_tps=None)
+    assert by(latency_measures([odd]))["decode_tps", "median"].reason == "no_reading: no timed request has decode_tps"
 
 
 def test_trap_44_no_success_is_none_and_not_zero():

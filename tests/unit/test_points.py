@@ -169,7 +169,7 @@ def test_throughput_of_nothing_is_a_reason():
     assert [m.reason for m in throughput("run", [])] == ["no_timed_request: no timed request was sent"] * 2
     unknown = [replace(request(0, 0, 1), n_out=None)]
     output, per_s = throughput("run", unknown)
-    assert (output.value, output.reason) == (None, "no_reading: an answer has no count of tokens")
+    assert (output.value, output.reason) == (None, "no_token_count: nobody counted the tokens of an answer")
     assert per_s.value == 1
     assert throughput("run", [request(0, 1, 1, ttft_s=1)])[0].reason == "no_reading: the requests took no time"
 
