@@ -23,6 +23,8 @@ MIN_SLOPE_SAMPLES = 10
 # Two counters of 10 ms ticks, the machine's and the engine's, are each off by up to one tick: 0.02 s / wall cores. That
 # is kept below half of the 0.1 core that counts as background load, so that ticks alone never make a reason.
 MIN_FOREIGN_S = 0.4
+# utime and stime of a process are each cut to whole ticks: what rose less than both together may not have risen.
+MIN_SAMPLED_S = 0.02
 NEAR_PEAK = 0.8  # of the peak RSS: Pss moves with RSS, so a reading there is within a fifth of the peak Pss
 _LOAD = (
     *("process.cpu_s", "process.major_faults", "cpu.busy_s", "cpu.steal_s"),
@@ -204,14 +206,17 @@ def load_measures(
     ``foreign_cores`` = (busy + stolen - own) / wall: steal counts, for a core the host gave to somebody else is
     lost to the engine like any other. Ticks of 10 ms make it slightly negative on an idle machine; it is not clipped.
     It is None for a run that is too short for such ticks. ``wall_s`` and ``cpu_s`` of a grid are of the whole window,
-    the prefills that set points up included. ``known_s``: processor seconds under test where something better than
-    sampling knows them, ``known_by`` it. ``no_run``: why there is no run window, where there is none.
+    the prefills that set points up included. A sampled ``cpu_s`` of less than two ticks is None: 0 would say that the
+    process did nothing, and it may have worked all of that time. ``known_s``: processor seconds under test where
+    something better than sampling knows them, ``known_by`` it. ``no_run``: why there is no run window, where there is
+    none.
     """
     found: dict[str, float | str] = {name: no_run if run is None else _rise(signals, name, run) for name in _LOAD}
     own: float | str = found["process.cpu_s"] if known_s is None else known_s
     wall = run.duration_s if run is not None else no_run
+    sampled = _of("cpu_s", _seen(own), "s", "process", "sampled")
     out = [
-        _of("cpu_s", own, "s", "process", known_by if known_s is not None else "sampled"),
+        sampled if known_s is None else _of("cpu_s", known_s, "s", "process", known_by),
         _of("wall_s", wall, "s"),
         _of(
             "major_faults", found["process.major_faults"], "1", "process", "pages read from a disk or a swap in the run"
@@ -223,6 +228,13 @@ def load_measures(
         share = stalled if isinstance(stalled, str) or isinstance(wall, str) else stalled / wall
         out.append(_of(f"pressure_{what}_some", share, "1", "system", method="stalled time / wall time"))
     return out
+
+
+def _seen(sampled: float | str) -> float | str:
+    """Processor seconds by samples, where they are enough for ticks to tell them."""
+    if isinstance(sampled, str) or sampled >= MIN_SAMPLED_S:
+        return sampled
+    return f"low_coverage: less than {MIN_SAMPLED_S:g} s, ticks of 10 ms tell no less"
 
 
 def _foreign(busy: float | str, steal: float | str, own: float | str, wall: float | str) -> float | str:

@@ -225,6 +225,17 @@ def test_of_a_process_started_twice_the_stream_that_encloses_the_run_counts():
     assert got["cpu_s"].value == pytest.approx(30)
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.001])
+def test_trap_44_a_process_that_used_less_than_ticks_tell_did_not_use_nothing(rate):
+    parts = [rising("process.cpu_s", rate), rising("cpu.busy_s", 2.4)]
+    got = {m.name: m for m in load_measures(parts, RUN)}
+    assert got["cpu_s"].value is None
+    assert got["cpu_s"].reason == "low_coverage: less than 0.02 s, ticks of 10 ms tell no less"
+    assert got["foreign_cores"].value == pytest.approx(2.4 - rate)  # which so little does not change
+    idle = {m.name: m for m in load_measures(parts, RUN, 0.0, "nothing is under test")}
+    assert idle["cpu_s"].value == 0.0
+
+
 def test_what_rusage_knows_of_a_command_stands_before_what_was_sampled():
     got = {m.name: m for m in load_measures([rising("cpu.busy_s", 3)], RUN, 2.0, "by rusage")}
     assert (got["cpu_s"].value, got["cpu_s"].method) == (2.0, "by rusage")
