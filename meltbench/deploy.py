@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from meltbench import builds, catalog, packages, serving
+from meltbench import builds, catalog, packages, serving, tensors
 from meltbench.builds.gpus import accelerators, no_gpu_warning
 from meltbench.builds.on_device import installed
 from meltbench.builds.smoke import Smoke, remembered, smoke, smoked
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from meltbench.targets.profile import Profile
     from meltbench.ticket import LocalModel
     from meltbench.watch import Watch
+    from meltbench.workload import Loaded
 
 _ASK_S, _SMOKE_S, _HASH_S, _LOCAL_S = 30.0, 60.0, 300.0, 5.0
 _PACKAGES = "import importlib.util, sys; print(*(n for n in sys.argv[1:] if importlib.util.find_spec(n)))"
@@ -47,12 +48,13 @@ _BESIDE = {"nvml": "pynvml"}  # what a helper needs, and is one file of Python t
 
 @dataclass(frozen=True)
 class There:
-    """What lies on the target: the engine and the model by their paths there, the helper programs, and what of it was
-    pushed and how that was checked, for the ticket."""
+    """What lies on the target: the engine, the model and what it is given by their paths there, the helper programs,
+    and what of it was pushed and how that was checked, for the ticket."""
 
     engine: Engine | None
     model: LocalModel | None
     scripts: Scripts | None
+    work: Loaded
     reference: LocalModel | None = None
     told: dict[str, Any] = field(default_factory=dict)
 
@@ -117,7 +119,7 @@ def put(plan: Plan, site: Site, model: LocalModel | None, watch: Watch, referenc
     if engine is not None and engine.url:
         _check_running(plan, engine, site)
     if plan.known.place.kind == "local" or not (engine or model):
-        return There(engine, model, scripts, reference)
+        return There(engine, model, scripts, plan.work, reference)
     where, folder, model_at = files_there(plan, site, model, watch, reference)
     embedded = None if plan.recipe is None else plan.recipe.embedded
     if engine is not None and engine.origin == "package" and embedded is not None:
@@ -131,19 +133,24 @@ def put(plan: Plan, site: Site, model: LocalModel | None, watch: Watch, referenc
     if reference is not None:
         reference = replace(reference, there=where[reference.files[0]])
     told = {"check": _policy(plan), "files": {path.name: file_sha256(path) for path in where}}
-    return There(engine, model, scripts, reference, told)
+    work = plan.work
+    if work.workload.kind == "infer":
+        work = replace(work, items=tensors.elsewhere(work.items, where))
+    return There(engine, model, scripts, work, reference, told)
 
 
 def files_there(
     plan: Plan, site: Site, model: LocalModel | None, watch: Watch, reference: LocalModel | None = None
 ) -> tuple[dict[Path, str], str, str]:
-    """See that engine and models are whole on another target, by the plan's policy, and push what of them is not.
+    """See that engine, models and what a plain one is given are whole on another target, by the plan's policy, and push
+    what of them is not.
 
     Returns where each file lies there, the folder that the engine runs from, and where the model is. To be asked before
     every run.
     """
     engine = plan.engine.files if plan.engine is not None else ()
-    files = [*engine, *(path for one in (model, reference) if one is not None for path in one.files)]
+    given = tensors.files(plan.work.items) if plan.work.workload.kind == "infer" else ()
+    files = [*engine, *(path for one in (model, reference) if one is not None for path in one.files), *given]
     if plan.known.place.kind == "local" or not files:
         return {}, "", "" if model is None else model.at
     cache = PushCache.beside(site.probe)

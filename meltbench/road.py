@@ -96,8 +96,9 @@ def _at(site: Site, plan: Plan, store: Store, watch: Watch, spared: list[Cell]) 
         there = deploy.put(plan, site, model, watch, reference)
         plan = replace(plan, engine=there.engine)
         ready = Prepared(
-            plan, site, there.model, knobs, recorder, there.scripts, there.told, lease, tokens, there.reference
-        )
+            replace(plan, work=there.work), site, there.model, knobs, recorder, there.scripts, there.told, lease,
+            tokens, there.reference,
+        )  # fmt: skip
         took_s: dict[object, float] = {}  # the last run of the same knobs
         gates = Gates(plan, site)
         with Interrupts(watch) as interrupts:

@@ -14,7 +14,7 @@ from meltbench.errors import UserError
 from meltbench.models.hashes import file_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from meltbench.definition import Workload
     from meltbench.records import Role
@@ -58,6 +58,24 @@ def items(work: Workload) -> tuple[dict[str, Any], ...]:
     return tuple(
         {"id": one.name, "prompt": json.dumps({"path": str(one)}), "sha256": file_sha256(one)} for one in files
     )
+
+
+def files(found: Sequence[dict[str, Any]]) -> tuple[Path, ...]:
+    """The files of arrays that these items are."""
+    return tuple(path for item in found if (path := _path(item)) is not None)
+
+
+def elsewhere(found: Sequence[dict[str, Any]], where: Mapping[Path, str]) -> tuple[dict[str, Any], ...]:
+    """The items with their files as they lie on another target."""
+    return tuple(
+        item if (path := _path(item)) is None else item | {"prompt": json.dumps({"path": where[path]})}
+        for item in found
+    )
+
+
+def _path(item: Mapping[str, Any]) -> Path | None:
+    path = json.loads(item["prompt"]).get("path")
+    return None if path is None else Path(path)
 
 
 def asks(found: Sequence[dict[str, Any]], work: Workload, seed: int) -> list[Ask]:

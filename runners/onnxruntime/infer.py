@@ -76,9 +76,9 @@ class Inputs:
         if odd := sorted(set(names) - set(self.wanted)):
             refuse(f"the model has no input {odd[0]!r}; it has {', '.join(self.wanted)}")
 
-    def feeds(self, item, seed):
+    def feeds(self, item, given, seed):
         """The arrays of an item, and what is worth telling of them."""
-        return self.read(item["path"]) if "path" in item else self.made(item["shapes"], seed)
+        return self.read(item, given["path"]) if "path" in given else self.made(given["shapes"], seed)
 
     def made(self, shapes, seed):
         """Arrays drawn to the model's shapes; of a dimension that nobody gives there is one."""
@@ -97,22 +97,22 @@ class Inputs:
             told.append(words(name, feeds[name]) + (f" ({', '.join(free)} not given: 1)" if free else ""))
         return feeds, f"made: {', '.join(told)}"
 
-    def read(self, path):
-        """The arrays of a file, as the model wants them."""
+    def read(self, item, path):
+        """The arrays of a file, as the model wants them. It may lie by another name than the item's."""
         found = numpy.load(path, allow_pickle=False)  # never what could run code
         if isinstance(found, numpy.ndarray):
             if len(self.wanted) != 1:
-                refuse(f"{path} is one array, the model has the inputs {', '.join(self.wanted)}: give a .npz of them")
+                refuse(f"{item} is one array, the model has the inputs {', '.join(self.wanted)}: give a .npz of them")
             feeds = dict.fromkeys(self.wanted, found)
         else:
             with found:
                 feeds = {name: found[name] for name in found.files}
         self.known(feeds)
         if lacking := [name for name in self.wanted if name not in feeds]:
-            refuse(f"{path} has no array {lacking[0]!r}, which the model wants")
+            refuse(f"{item} has no array {lacking[0]!r}, which the model wants")
         for name, one in self.wanted.items():
             if str(feeds[name].dtype) != self.dtype(one):
-                refuse(f"{path}: {name} is {feeds[name].dtype}, the model wants {self.dtype(one)}")
+                refuse(f"{item}: {name} is {feeds[name].dtype}, the model wants {self.dtype(one)}")
             self.check(one, feeds[name].shape)
         return feeds, ", ".join(words(name, value) for name, value in feeds.items())
 
@@ -141,7 +141,7 @@ def words(name, value):
 
 def infer(session, asks):
     inputs = Inputs(session)
-    feeds = {item: inputs.feeds(given, asks["seed"]) for item, given in asks["items"].items()}
+    feeds = {item: inputs.feeds(item, given, asks["seed"]) for item, given in asks["items"].items()}
     names = [one.name for one in session.get_outputs()]
     say({"event": "loaded"})
     told = set()

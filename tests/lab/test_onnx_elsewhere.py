@@ -1,4 +1,4 @@
-"""The ONNX runner on another target: a real sshd of this machine, whose user has a home of his own and a Python that
+"""The ONNX runners on another target: a real sshd of this machine, whose user has a home of his own and a Python that
 lacks the package, or has it, or is not there at all."""
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from cli import QUICK, Bench
 from onnx_kit import TINY, need_runtime
 from sshd_kit import PROGRAMS, Sshd, folder_for_all, lab_user, start_sshd
+from test_onnxruntime import FAST, detector
 
 ONNX = ("--runner", "onnx", "--model", str(TINY))
 
@@ -90,8 +93,8 @@ def python_minor(sshd: Sshd) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def test_a_python_that_has_the_package_is_used_as_it_is(lab: Bench, sshd: Sshd) -> None:
-    # Its packages are copied where the user there may read them, as if he had installed them.
+def python_with_packages(sshd: Sshd) -> None:
+    """A Python there with our packages, copied where its user may read them, as if he had installed them."""
     python_there(sshd)
     if python_minor(sshd) != sys.version_info[:2]:
         pytest.skip("the other Python of this machine cannot load the packages of this one")
@@ -107,6 +110,56 @@ def test_a_python_that_has_the_package_is_used_as_it_is(lab: Bench, sshd: Sshd) 
     real = os.path.realpath(sshd.folder / "bin" / "python3")
     (sshd.folder / "bin" / "python3").unlink()
     python_there(sshd, f'#!/bin/sh\nPYTHONPATH={packages} exec {real} "$@"\n')
+
+
+def plain(bench: Bench) -> tuple[str, ...]:
+    """A run of a plain model whose weights lie beside its graph, given the arrays of two files."""
+    model = onnx.load(detector(bench.home / "detector.onnx", ["batch", 3, 9, 9]))
+    weights = "detector.onnx.data"
+    onnx.save(model, bench.home / "detector.onnx", save_as_external_data=True, location=weights, size_threshold=0)
+    assert (bench.home / weights).stat().st_size > 0
+    (bench.home / "in").mkdir()
+    for n, name in enumerate(("one.npy", "another one.npy"), 1):
+        np.save(bench.home / "in" / name, np.ones((n, 3, 9, 9), np.float32))
+    return ("--runner", "onnxruntime", "--model", str(bench.home / "detector.onnx"), *FAST, "--set", "inputs=in")
+
+
+def test_a_plain_model_its_weights_and_what_it_is_given_are_pushed_once(lab: Bench, sshd: Sshd) -> None:
+    python_with_packages(sshd)
+    words = plain(lab)
+    (run,) = lab.json("run", *words, "--device", "box")
+    assert run["outcome"] == "done"
+    assert not (sshd.home / ".meltbench/cache/venvs").exists()
+    timed = [one for one in run["requests"] if one["role"] == "timed"]
+    assert sorted(one["item"] for one in timed) == ["another one.npy"] * 20 + ["one.npy"] * 20
+    told = {one["item"]: (one["detail"], one["answer"]) for one in run["requests"] if one["detail"]}
+    assert told["another one.npy"] == ("images float32 2x3x9x9", "scores float32 2x8")
+    assert set(told) == {"one.npy", "another one.npy"}
+    again = lab.run("run", *words, "--device", "box", "--reps", "2")
+    assert again.returncode == 0, again.stderr
+    assert "pushing" not in again.stderr
+    # What is given is a part of the same work, wherever it lies.
+    (here,) = lab.json("run", *words)
+    assert here["workload"]["sha256"] == run["workload"]["sha256"]
+    assert here["runner"]["sha256"] == run["runner"]["sha256"]
+    # Another array of the same name is another one.
+    np.save(lab.home / "in" / "one.npy", np.ones((1, 3, 9, 8), np.float32))
+    refused = lab.run("run", *words, "--device", "box")
+    assert "input images is batchx3x9x9, 1x3x9x8 is given" in refused.stderr + refused.stdout
+
+
+@pytest.mark.slow
+def test_a_plain_model_runs_in_an_environment_of_wheels(lab: Bench, sshd: Sshd) -> None:
+    python_there(sshd)
+    process = lab.start("run", "--json", *plain(lab), "--device", "box")
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err + out
+    assert "making a virtual environment with onnxruntime on box: once" in err
+    assert json.loads(out)[0]["outcome"] == "done"
+
+
+def test_a_python_that_has_the_package_is_used_as_it_is(lab: Bench, sshd: Sshd) -> None:
+    python_with_packages(sshd)
     (run,), said = run_there(lab)
     assert run["outcome"] == "done"
     assert "virtual environment" not in said

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from meltbench import deploy
+from meltbench import deploy, workload
 from meltbench.report.progress import Quiet
 from meltbench.targets.cache import PushCache
 
@@ -33,6 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, *, rehash: bool, kind: str = "ssh") -
         engine=SimpleNamespace(files=(ENGINE,)),
         spec=SimpleNamespace(rehash=rehash),
         known=SimpleNamespace(name="pi", place=SimpleNamespace(kind=kind)),
+        work=workload.load("quick"),
     )
     site: Any = SimpleNamespace(probe=SimpleNamespace(name="pi", root="/there/runs"))
     model: Any = SimpleNamespace(path=str(MODEL), files=(MODEL,), at=str(MODEL))
