@@ -146,6 +146,7 @@ def make(spec: Spec, watch: Watch | None = None) -> Plan:
         here = known.place.kind == "local"
         engine = runners.engine(spec.runner, recipe, definition.path.parent, spec.engine, here=here)
         model = models.resolve(spec.model, recipe.models)
+        plan_checks.check_built(spec, recipe, model)
     given = dict(spec.knobs) | ({"threads": str(spec.threads[0])} if spec.threads else {})
     device, given = factors.of_device(device, given)
     process, given = factors.of_process(device, given) if kind != "idle" else ({}, given)

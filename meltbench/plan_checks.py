@@ -11,6 +11,7 @@ from meltbench import serving
 from meltbench.definition import BY_TOKEN, OF_LANGUAGE, Workload
 from meltbench.engines import openai, protocol
 from meltbench.errors import UserError
+from meltbench.models.names import FileSource, how_to_build
 from meltbench.probe.job import MAX_REQUESTS
 from meltbench.spec import Scalar, Spec
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from meltbench import workload
+    from meltbench.models import Model
     from meltbench.runners import Engine, Recipe
+
+LIBRARY = "library"  # the knob that names what a model was compiled to, where it lies elsewhere
 
 
 def check_device(spec: Spec, kind: str) -> None:
@@ -50,7 +54,24 @@ def check_place(spec: Spec, recipe: Recipe, kind: str) -> None:
     if why := recipe.refusal(kind):
         raise UserError(f"runner {spec.runner} does not run on {spec.device}: {why}", hint="meltbench runners")
     if "served" in recipe.models and spec.model == Spec.model:
-        raise UserError(f"runner {spec.runner} takes what its server has", hint="--model NAME, as the server calls it")
+        if recipe.models == ("served",):
+            said, hint = f"runner {spec.runner} takes what its server has", "--model NAME, as the server calls it"
+        else:
+            said, hint = f"runner {spec.runner} must be told its model", f"--model NAME, {in_words(recipe.models)}"
+        raise UserError(said, hint=hint)
+
+
+def check_built(spec: Spec, recipe: Recipe, model: Model) -> None:
+    """A model that is compiled for a machine must have been: what is fetched was not for this one."""
+    if not recipe.built_by or dict(spec.knobs).get(LIBRARY, "none") != "none":
+        return
+    if not isinstance(model.source, FileSource):
+        said = f"{model.name} would be fetched, runner {spec.runner} takes what was compiled on this machine"
+    elif next(model.source.path.glob("*.so"), None) is None:
+        said = f"{model.source} holds no library (*.so), runner {spec.runner} takes what was compiled on this machine"
+    else:
+        return
+    raise UserError(said, hint=how_to_build(spec.model, recipe.built_by))
 
 
 def check_running(
