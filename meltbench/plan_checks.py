@@ -11,6 +11,7 @@ from meltbench import serving
 from meltbench.definition import BY_TOKEN, OF_LANGUAGE, Workload
 from meltbench.engines import openai, protocol
 from meltbench.errors import UserError
+from meltbench.models.header import in_words
 from meltbench.models.names import FileSource, how_to_build
 from meltbench.probe.job import MAX_REQUESTS
 from meltbench.spec import Scalar, Spec
@@ -57,7 +58,8 @@ def check_place(spec: Spec, recipe: Recipe, kind: str) -> None:
         if recipe.models == ("served",):
             said, hint = f"runner {spec.runner} takes what its server has", "--model NAME, as the server calls it"
         else:
-            said, hint = f"runner {spec.runner} must be told its model", f"--model NAME, {in_words(recipe.models)}"
+            said, kinds = f"runner {spec.runner} must be told its model", in_words(recipe.models)
+            hint = f"--model NAME: of the catalogue (meltbench models), {kinds}"
         raise UserError(said, hint=hint)
 
 

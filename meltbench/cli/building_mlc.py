@@ -42,7 +42,7 @@ def build_mlc(
         if (given / "config.json").is_file():
             path = given
         else:
-            path = models.ensure(models.resolve(model), watch.fetched, watch.say)
+            path = models.ensure(models.resolve(model, taker="models build-mlc"), watch.fetched, watch.say)
         made = build(path, out.expanduser(), quantisation, watch, tokenizer)
     if as_json:
         print_json(asdict(made))

@@ -81,7 +81,7 @@ def pull(
     from meltbench.cli.watching import Terminal
     from meltbench.report import models as report
 
-    model = models.resolve(name, _formats(form))
+    model = models.resolve(name, _formats(form), f"--format {form}")
     with Terminal() as watch:
         if model.stands_for:
             watch.say(model.stands_for)
@@ -113,7 +113,7 @@ def add(
     from meltbench.models import own
 
     own.check_name(name)
-    model = models.resolve(what, _formats(form))
+    model = models.resolve(what, _formats(form), f"--format {form}")
     where = own.add(own.entry_of(name, model))
     if as_json:
         told = {"name": name, "format": model.format, "source": str(model.source), "catalogue": str(where)}
@@ -144,7 +144,7 @@ def quantize(
 
     wanted = [one.strip() for one in types.split(",")]
     with Terminal() as watch:
-        rungs = ladder.climb(models.resolve(name), wanted, Path(out) if out else None, watch)
+        rungs = ladder.climb(models.resolve(name, taker="models quantize"), wanted, Path(out) if out else None, watch)
     if as_json:
         print_json([report.rung_json(rung) for rung in rungs])
         return

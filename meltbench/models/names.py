@@ -120,29 +120,29 @@ class Model:
         return f"{self.asked} stands for {self.name}{weight}" if is_other else None
 
 
-def resolve(text: str, formats: tuple[Format, ...] = ("gguf",)) -> Model:
+def resolve(text: str, formats: tuple[Format, ...] = ("gguf",), taker: str = "this engine") -> Model:
     """Return the model that ``text`` names: in the catalogue, a path to a file or a folder, "owner/repo:file.gguf",
     "owner/repo:folder" or "owner/repo" (may ask the hub). Of an engine that takes only what is served any name is one;
     of one that also takes what lies here, what is neither in the catalogue nor a path.
 
     A model of the catalogue has artifacts: its name stands for the first in one of the ``formats``. A catalogue name
     wins over a file of that name. UnknownName knows the nearest names; UserError: a path that is not there, not a
-    model, or one that is in none of the ``formats``; FetchError: the hub cannot be reached.
+    model, or one that is in none of the ``formats``, which ``taker`` takes; FetchError: the hub cannot be reached.
     """
     if formats == ("served",):
         return _served(text)
     entries = catalogue()
-    if found := _in_catalogue(text, entries, formats):
+    if found := _in_catalogue(text, entries, formats, taker):
         return of_artifact(text, *found)
     if "served" in formats:
         path = Path(os.path.expanduser(text))
         if not _is_path(text, path):
             return _served(text)
         if not _is_model(path):
-            raise _no_model(path)
-    model = _elsewhere(text, formats, entries)
+            raise _no_model(text, path)
+    model = _elsewhere(text, formats, entries, taker)
     if model.format not in formats:
-        raise UserError(f"{text} is {in_words((model.format,))}", hint=f"this engine takes {in_words(formats)}")
+        raise UserError(f"{text} is {in_words((model.format,))}", hint=f"{taker} takes {in_words(formats)}")
     return model
 
 
@@ -194,14 +194,16 @@ def target(text: str, entries: dict[str, Entry]) -> str:
     return name
 
 
-def _in_catalogue(text: str, entries: dict[str, Entry], formats: tuple[Format, ...]) -> tuple[Entry, Artifact] | None:
+def _in_catalogue(
+    text: str, entries: dict[str, Entry], formats: tuple[Format, ...], taker: str
+) -> tuple[Entry, Artifact] | None:
     """The artifact that ``text`` stands for; None: the catalogue does not know it."""
     if (meant := _meant(text, entries)) is None:
         return None
     entry, asked = meant
     taken = next((one for one in asked if one.format in formats), None)
     if taken is None:
-        raise _in_no_format(text, entry, asked, formats)
+        raise _in_no_format(text, entry, asked, formats, taker)
     return entry, taken
 
 
@@ -231,31 +233,35 @@ def _has_gguf(them: tuple[Artifact, ...]) -> bool:
     return any(one.format == "gguf" for one in them)
 
 
-def _in_no_format(text: str, entry: Entry, asked: tuple[Artifact, ...], formats: tuple[Format, ...]) -> UserError:
+def _in_no_format(
+    text: str, entry: Entry, asked: tuple[Artifact, ...], formats: tuple[Format, ...], taker: str
+) -> UserError:
     """None of the artifacts that were meant is in a format that is taken: what there is instead."""
     others = [entry.name_of(one) for one in entry.artifact if one.format in formats]
     if others:
-        said = f"{text} is {in_words((asked[0].format,))}, this engine takes {in_words(formats)}"
+        said = f"{text} is {in_words((asked[0].format,))}, {taker} takes {in_words(formats)}"
         return UserError(said, hint=f"of the same model: {', '.join(others)}")
     has = ", ".join(dict.fromkeys(SHORT[one.format] for one in entry.artifact))
     wanted = " or ".join(SHORT[one] for one in formats if one != "served")
     # What serves models itself wants more of a library than what is built here has.
     builds = [_BUILT_BY[one] for one in formats if one in _BUILT_BY and "served" not in formats]
     can_be = builds and _has_gguf(entry.artifact)
-    hint = f"build one: {how_to_build(text, builds[0])}" if can_be else f"this engine takes {in_words(formats)}"
+    hint = f"build one: {how_to_build(text, builds[0])}" if can_be else f"{taker} takes {in_words(formats)}"
     return UserError(f"{entry.name} has no {wanted} artifact (it has {has})", hint=hint)
 
 
-def _elsewhere(text: str, formats: tuple[Format, ...], entries: dict[str, Entry]) -> Model:
+def _elsewhere(text: str, formats: tuple[Format, ...], entries: dict[str, Entry], taker: str) -> Model:
     """A path, or a name on the hub."""
     path = Path(os.path.expanduser(text))  # Path.expanduser raises where there is no such user
     if _is_model(path) and (path.suffix in _SUFFIXES or os.path.isdir(path) or os.sep in text):
+        if "gguf" not in formats and path.suffix not in _SUFFIXES and os.path.isfile(path):
+            raise UserError(f"{text} is not {in_words(formats)}", hint=f"{taker} takes nothing else")
         return _from_file(text, path)
     repo, _, inside = text.partition(":")
     if inside and hub.NAME.match(repo):
         return _from_hub(text, repo, inside, formats)
-    if path.suffix in _SUFFIXES or text.startswith(_STARTS):
-        raise _no_model(path)
+    if path.suffix in _SUFFIXES or text.startswith(_STARTS) or "://" in text:
+        raise _no_model(text, path)
     if hub.NAME.match(text):
         return _from_hub(text, text, _only_gguf(text, formats), formats)
     raise UnknownName("model", text, [*entries, *artifacts(entries)])
@@ -269,11 +275,17 @@ def _is_model(path: Path) -> bool:
 def _is_path(text: str, path: Path) -> bool:
     """Whether a text that could be a server's name is a path: by its look, or by what is there."""
     looks = path.suffix in _SUFFIXES or text.startswith(_STARTS)
-    return looks or (_is_model(path) if os.sep not in text else os.path.isdir(path.parent))
+    if os.sep in text:
+        return looks or os.path.isdir(path.parent)
+    return looks or (os.path.isdir(path) and format_of(path) is not None)  # a file may have the name of anything
 
 
-def _no_model(path: Path) -> UserError:
+def _no_model(text: str, path: Path) -> UserError:
     """The error for a path that is no model, with the nearest that is one."""
+    scheme, is_address, _ = text.partition("://")
+    if is_address:
+        hint = "name what is on the hub as owner/repo:file.gguf or owner/repo:folder; or download it, and give its path"
+        return UserError(f"models are not fetched from an address ({scheme[:_MAX_NAME]}://)", hint=hint)
     hint = "check the path"
     if os.path.isdir(path):
         hint = "name the .gguf in it; a folder is a model with genai_config.json or mlc-chat-config.json in it"

@@ -96,7 +96,8 @@ def ensure(
 def adopt(model: Model, path: Path, say: Say | None = None) -> Path:
     """Take a model that was brought here by hand into the cache, checked like one that was fetched.
 
-    UserError: ``path`` cannot be read, or the model is no fetched one. ModelDamaged: it is not what was promised.
+    UserError: ``path`` cannot be read or is of no such format, or the model is no fetched one. ModelDamaged: it is not
+    what was promised.
     """
     if isinstance(model.source, FileSource | ServedSource):
         raise UserError(f"{model.name} is not fetched from anywhere", hint="leave --from out")
@@ -106,11 +107,11 @@ def adopt(model: Model, path: Path, say: Say | None = None) -> Path:
     if is_folder != path.is_dir():
         wanted = "a folder" if is_folder else "a file"
         raise UserError(f"{model.name} is {wanted}, {path} is none", hint="give what was downloaded")
+    files = _of_hand(model, path)
     call = _Call(lambda _, __: None, say or (lambda _: None), Patience())
     with _cache_errors(), _locked(model, call.say) as scratch:
         copy = scratch.with_name(scratch.name + ".hand")
         _remove(copy)
-        files = files_of(path)
         check_space(copy.parent, sum(one.stat().st_size for one in files))
         try:
             if is_folder:
@@ -118,11 +119,23 @@ def adopt(model: Model, path: Path, say: Say | None = None) -> Path:
             for one in files:
                 shutil.copyfile(one, copy / one.name if is_folder else copy)
             _check_hash(model, copy)
-            _check_content(model, copy)
         except BaseException:  # also Ctrl-C: half a copy is of no use to anybody
             _remove(copy)
             raise
         return _keep(model, copy, call.say)
+
+
+def _of_hand(model: Model, path: Path) -> tuple[Path, ...]:
+    """The files of what was brought by hand. UserError where they cannot be read, or are not of the model's format."""
+    try:
+        files = files_of(path)
+        for one in files:
+            one.open("rb").close()
+        read_header(path, model.format)
+    except (OSError, UserError, ModelDamaged) as error:
+        why = error.message if isinstance(error, MeltbenchError) else f"cannot read {error.filename}: {error.strerror}"
+        raise UserError(f"{model.name}: {why}", hint="give what was downloaded, whole") from error
+    return files
 
 
 @contextlib.contextmanager

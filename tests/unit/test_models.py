@@ -2,7 +2,7 @@ import pytest
 from ggufmaker import LLAMA, gguf
 
 from meltbench.errors import DefinitionError, UnknownName, UserError
-from meltbench.models import artifacts, cached, catalogue, resolve
+from meltbench.models import adopt, artifacts, cached, catalogue, resolve
 from meltbench.models.header import LOCAL
 from meltbench.models.names import source_of
 
@@ -134,6 +134,10 @@ def test_what_an_engine_could_serve_is_first_sought_here(cwd):
         assert resolve(text, both).format == "mlc"
     for text in ("HF://o/smol-MLC", "o/smol-MLC", "smol-MLC", "llama3.2:1b", "models"):
         assert (resolve(text, both).format, resolve(text, both).name) == ("served", text)
+    (cwd / "tinyllama").write_text("")
+    assert resolve("tinyllama", both).format == "served"  # what lies here by that name is no model
+    folder_of_mlc(cwd / "phi")
+    assert resolve("phi", both).format == "mlc"
     for text in ("./models/nope-MLC", "t", "tiny-q4_k_m"):  # a server may know anything by any name
         assert resolve(text, ("served",)).name == text
 
@@ -160,6 +164,58 @@ def test_what_is_not_here_is_no_name_that_a_server_knows(cwd, text, words):
     (cwd / "mine.gguf").write_bytes(gguf())
     with pytest.raises(UserError, match=words):
         resolve(text, ("mlc", "served"))
+
+
+@pytest.mark.parametrize(
+    ("text", "formats", "taker", "words"),
+    [
+        (
+            "./bad.jsonl",
+            ("onnx",),
+            "this engine",
+            r"^\./bad\.jsonl is not an \.onnx file; this engine takes nothing else$",
+        ),
+        ("./bad.onnx", ("gguf",), "models quantize", r"is an \.onnx file; models quantize takes a GGUF file$"),
+        (
+            "./m",
+            ("onnx-genai",),
+            "--format onnx-genai",
+            "mlc-chat-config.json; --format onnx-genai takes a folder with g",
+        ),
+        (
+            "tiny-q4f16_1",
+            ("gguf",),
+            "models quantize",
+            "mlc-chat-config.json, models quantize takes a GGUF file; of the",
+        ),
+        ("tiny", ("onnx",), "--format onnx", r"\(it has GGUF, MLC\); --format onnx takes an \.onnx file$"),
+        ("http://foo/bar.gguf", LOCAL, "x", r"^models are not fetched from an address \(http://\); .* owner/repo:file"),
+        ("https://me:secret@foo/bar", ("gguf",), "x", r"^models are not fetched from an address \(https://\);"),
+        ("http://foo/bar.gguf", ("mlc", "served"), "x", "^models are not fetched from an address"),
+    ],
+)
+def test_what_is_not_taken_is_said_of_who_does_not_take_it(cwd, text, formats, taker, words):
+    write(cwd, TWO)
+    (cwd / "bad.jsonl").write_text("{}\n")
+    (cwd / "bad.onnx").write_text("")
+    folder_of_mlc(cwd / "m")
+    with pytest.raises(UserError, match=words):
+        resolve(text, formats, taker)
+
+
+def test_what_was_brought_by_hand_is_told_by_its_own_path(cwd):
+    (cwd / "bad.jsonl").write_text("{}\n")
+    with pytest.raises(UserError) as caught:
+        adopt(resolve("o/r:m.gguf"), cwd / "bad.jsonl")
+    path = cwd / "bad.jsonl"
+    why = f"{path} is not a GGUF file: it looks like a JSON answer; give what was downloaded, whole"
+    assert str(caught.value) == f"o/r:m.gguf: {why}"
+    (cwd / "m").mkdir()
+    (cwd / "m" / "mlc-chat-config.json").symlink_to(cwd / "nowhere")
+    with pytest.raises(UserError, match=r"^o/r: .*/m/mlc-chat-config\.json is no file"):
+        adopt(resolve("o/r", ("mlc",)), cwd / "m")
+    (cwd / "m.gguf").write_bytes(gguf())
+    assert adopt(resolve("o/r:m.gguf"), cwd / "m.gguf").read_bytes() == gguf()
 
 
 def test_the_nearest_model_of_a_folder_is_told(cwd):

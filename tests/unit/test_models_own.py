@@ -240,7 +240,7 @@ def test_a_file_that_has_no_name_gets_one_of_its_own(home: Path) -> None:
             r"'Q4_K_M' is no type that can be made here; one of Q8_0, .*llama-quantize",
         ),
         (("tiny.gguf", "--type", ""), "'' is no type"),
-        (("smollm2-135m-q0f16", "--type", "Q8_0"), "is a folder with mlc-chat-config.json, this engine takes a GGUF"),
+        (("smollm2-135m-q0f16", "--type", "Q8_0"), "mlc-chat-config.json, models quantize takes a GGUF file"),
         (("taken.gguf", "--type", "Q8_0"), "taken-q8_0 is in the catalogue already, at /taken-q8_0.gguf; leave --out"),
         (("q8.gguf", "--type", "Q8_0,Q4_0"), "q8 is Q8_0 already; leave that type out"),
         (("tiny.gguf", "--type", "Q8_0", "--out", "tiny.gguf"), "cannot write .*; give another --out"),

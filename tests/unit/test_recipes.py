@@ -87,6 +87,11 @@ def test_a_server_that_runs_already_is_asked_at_its_own_path() -> None:
     ("sets", "more", "said"),
     [
         ([], {"model": Spec.model}, "runner openai takes what its server has"),
+        (
+            [],
+            {"model": Spec.model, "runner": "mlc", "engine": None},
+            r"^runner mlc must be told its model; --model NAME: of the catalogue .*, a folder with mlc-chat-config",
+        ),
         ([], {"workload": "grid"}, "not known to take token ids, which a grid is made of"),
         (["repeat_penalty=1.1"], {}, "not known to take repeat_penalty"),
         (["load=cold"], {}, "load is of an engine that is started"),

@@ -114,7 +114,7 @@ def _source(text: str, watch: Watch) -> _Source:
         files = [*sorted(path.glob("*.json")), *weights]
         name = path.resolve().name
         return _Source(path.resolve(), name, digest([[one.name, file_sha256(one)] for one in files]))
-    model = models.resolve(text)
+    model = models.resolve(text, taker="models build-onnx")
     found = models.ensure(model, watch.fetched, watch.say)
     return _Source(found, model.name, file_sha256(found))
 
