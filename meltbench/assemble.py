@@ -143,7 +143,7 @@ def _inputs(
         maxrss_bytes=max((peak for one in ended if (peak := _max_rss(one)) is not None), default=None),
         life_cpu_s=(gone["utime_ns"] + gone["stime_ns"]) / 1e9 if "utime_ns" in gone and "stime_ns" in gone else None,
         lives=lives,
-        failure=(verdict.code, verdict.detail or "") if verdict.code else None,
+        failure=(verdict.code, verdict.detail or "", verdict.cause) if verdict.code else None,
         conditions=conditions(ticket, journal, events_of(journal, "spawn"), engine, made),
         boot_ids=[
             str(found["boot_id"])

@@ -63,8 +63,8 @@ class RunInputs:
     or in-process, of whose figures none stands under the name of another's. ``load_label``: cold,
     warm or mixed page cache. ``maxrss_bytes`` and ``life_cpu_s``: of the process under test, by rusage at its exit.
     ``lives``: the processes of an engine that is several, one after the other.
-    ``failure``: code and detail of a run that is not done. ``conditions``: codes and details the conductor of the run
-    already knows (not_gated, warm_start, settings_not_applied ...). ``clocks``: (boot, mono, wall) in ns in order.
+    ``failure``: code, detail and cause of a run that is not done (outcome.py). ``conditions``: codes and details that
+    the conductor of the run already knows (not_gated, warm_start, settings_not_applied ...). ``clocks``: (boot, mono, wall) in ns in order.
     ``boot_ids``: boot ids seen, of the facts before the run and of the probe's begin event.
     ``asked``: exact number of tokens by request index, where the engine was made to produce so many.
     ``totals``: what the profile names as the total, in order of preference. ``gpus``: those outside of the processor's
@@ -86,7 +86,7 @@ class RunInputs:
     maxrss_bytes: int | None = None
     life_cpu_s: float | None = None
     lives: Sequence[Life] = ()
-    failure: tuple[str, str] | None = None
+    failure: tuple[str, str] | tuple[str, str, str] | None = None
     conditions: Sequence[tuple[str, str]] = ()
     clocks: Sequence[tuple[int, int, int]] = ()
     boot_ids: Sequence[str] = ()
@@ -167,9 +167,9 @@ def measure_run(inputs: RunInputs) -> tuple[list[Measure], list[Reason], State]:
     measures = [in_mode([one], inputs.mode)[0] if one.name in of_mode else one for one in measures]
     checked, disagreements = cross_check(inputs.signals, run)
     measures = without_refuted([*measures, *checked], inputs.screened)
-    told = [inputs.failure, *inputs.conditions] if inputs.failure else list(inputs.conditions)
     found = [
-        *(reason(code, detail) for code, detail in told if code),
+        *([reason(*inputs.failure)] if inputs.failure else []),
+        *(reason(code, detail) for code, detail in inputs.conditions if code),
         *clock_reasons(inputs.clocks, inputs.boot_ids),
         *request_reasons(inputs.requests, inputs.asked),
         *sampler_reasons(inputs.streams),

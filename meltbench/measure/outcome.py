@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from meltbench.measure.validity import NOT_STARTED
 from meltbench.readings import lowmemory
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ _LOADER = (
     ),
 )
 _CODES = {126: "it may not be executed", 127: "it, or something that it starts, was not found"}
+_NO_START = "cannot start: "
 _STARTS = {
     "Exec format error": "it is no program for this machine",
     "No such file or directory": "it, or the loader that it names, is not there",
@@ -55,11 +57,16 @@ _STARTS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """``done``, ``failed`` or ``stopped`` (by the user); ``code`` is the validity reason of a run that is not done."""
+    """``done``, ``failed`` or ``stopped`` (by the user); ``code`` is the validity reason of a run that is not done.
+
+    ``cause``: what of an engine that did not die by itself made it so: the status of the first request that failed, or
+    "not_started"; empty where it is neither.
+    """
 
     outcome: Literal["done", "failed", "stopped"]
     code: str | None = None
     detail: str | None = None
+    cause: str = ""
 
 
 def outcome(
@@ -104,7 +111,10 @@ def outcome(
         how,
     ]
     detail = "; ".join(part for part in said if part) or f"{good} of {asked} requests were answered"
-    return Outcome("failed", "probe_killed" if reason == "probe_killed" else code, detail)
+    if reason == "probe_killed":
+        return Outcome("failed", "probe_killed", detail)
+    cause = "" if how else NOT_STARTED if reason.startswith(_NO_START) else bad.status if bad is not None else ""
+    return Outcome("failed", code, detail, cause)
 
 
 def _probe(events: Sequence[Event]) -> Event:
@@ -141,7 +151,7 @@ def _failed_step(events: Sequence[Event], end: Event, what: str, kills: bytes) -
     failed = next((e for e in events if e["event"] == "step" and e.get("state") == "end" and _ended_it(e)), None)
     step = f"{failed.get('op')} {failed.get('name')}" if failed else f"step {end.get('step')}"
     said = str(end.get("reason"))
-    words = next((f" ({meant})" for why, meant in _STARTS.items() if said == f"cannot start: {why}"), "")
+    words = next((f" ({meant})" for why, meant in _STARTS.items() if said == f"{_NO_START}{why}"), "")
     return f"{what if failed and failed.get('op') == 'exec' else step}: {said}{words}"
 
 

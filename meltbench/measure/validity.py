@@ -278,17 +278,34 @@ _TABLE: dict[str, tuple[str, State, str]] = {
         "Look at conditions.settings: a path may be read-only or need root; --no-prepare leaves the device as it is.",
     ),
 }
+# What to do where an engine failed and did not die: by how its first request failed. Its own words are in the detail.
+NOT_STARTED = "not_started"
+_BY_CAUSE = {
+    NOT_STARTED: "The program cannot be started: give a build for this target, and a folder that it may be run from.",
+    "http_4": "Change what the server's words name, such as the model's name, a key, the context or a field.",
+    "http_5": "Read the server's words and its own log; a smaller context or fewer requests at a time may help.",
+    "http_": "Look whether a server of the runner's protocol answers there, and what its log says.",
+    "engine_error": "Read the engine's words; where it is short of memory, take a smaller context or model.",
+    "miscounted": "The server contradicts itself: look for another version of it.",
+    "garbage": "The answer is not of the runner's protocol: look whether runner and version are the right ones.",
+    "not_streamed": "The server must stream its answers: look for its setting, or take another runner.",
+    "wrong_": "The server took another prompt or cache than it was asked to: look for another version of it.",
+    "timeout": "Give it more time (--set timeout_s=600), shorter answers, or a smaller model.",
+    "refused": "Nobody listens there: look whether the server runs, and at which port.",
+}
 TABLE: dict[str, Rule] = {code: Rule(*row) for code, row in _TABLE.items()}
 
 _RANK: dict[State, int] = {"valid": 0, "degraded": 1, "invalid": 2}
 
 
-def reason(code: str, detail: str) -> Reason:
-    """The reason of that name with what was seen. Raises InternalError for a code that is not in the table."""
+def reason(code: str, detail: str, cause: str = "") -> Reason:
+    """The reason of that name with what was seen, and the advice for its ``cause`` where there is one of its own.
+    Raises InternalError for a code that is not in the table."""
     rule = TABLE.get(code)
     if rule is None:
         raise InternalError(f"no rule for the validity reason {code!r}", hint="add it to meltbench.measure.validity")
-    return Reason(code, rule.state, detail, rule.advice)
+    by_cause = (advice for start, advice in _BY_CAUSE.items() if code == "engine_failed" and cause.startswith(start))
+    return Reason(code, rule.state, detail, next(by_cause, rule.advice))
 
 
 def state(reasons: Iterable[Reason]) -> State:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from meltbench.measure import RunInputs, measure_run
 from meltbench.measure.outcome import outcome
 from meltbench.measure.phases import phases
 from meltbench.postmortem import unexplained
@@ -111,6 +112,43 @@ def test_the_first_cause_wins(
     assert (got.outcome, got.code) == expected[:2]
     assert (expected[2] is None) == (got.detail is None)
     assert expected[2] is None or expected[2] in (got.detail or "")
+
+
+@pytest.mark.parametrize(
+    ("events", "status", "words"),
+    [
+        ([DONE], "http_400", "Change what the server's words name"),
+        ([DONE], "http_503", "Read the server's words and its own log"),
+        ([DONE], "http_garbage", "Look whether a server of the runner's protocol answers"),
+        ([DONE], "engine_error", "Read the engine's words"),
+        ([DONE], "miscounted", "The server contradicts itself"),
+        ([DONE], "garbage", "is not of the runner's protocol"),
+        ([DONE], "not_streamed", "must stream"),
+        ([DONE], "wrong_n_in", "took another prompt"),
+        ([DONE], "timeout", "more time"),
+        ([DONE], "refused", "Nobody listens"),
+        ([DONE], "truncated", "smaller context or model"),
+        ([event("exit", proc="engine", signal=11), DONE], "http_500", "smaller context or model"),
+        (
+            [event("exit", proc="engine", signal=15, by_us=True), DONE],
+            "http_400",
+            "Change what the server's words name",
+        ),
+        (
+            [BAD_STEP, event("end", result="failed", reason="cannot start: Exec format error")],
+            "ok",
+            "build for this target",
+        ),
+        ([BAD_STEP, FAILED], "ok", "smaller context or model"),
+    ],
+)
+def test_what_to_do_is_said_by_how_the_engine_failed(events: list[Event], status: str, words: str) -> None:
+    got = outcome(events, [request(status)], 1, "engine", "generate")
+    assert got.code == "engine_failed"
+    said = RunInputs("generate", [], [], [], failure=(got.code, got.detail or "", got.cause))
+    (found,) = [one for one in measure_run(said)[1] if one.code == "engine_failed"]
+    assert words in found.advice
+    assert status == "ok" or f"a: {status}: why" in found.detail  # what was said stands before
 
 
 @pytest.mark.parametrize(
