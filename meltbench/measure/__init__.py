@@ -64,7 +64,8 @@ class RunInputs:
     warm or mixed page cache. ``maxrss_bytes`` and ``life_cpu_s``: of the process under test, by rusage at its exit.
     ``lives``: the processes of an engine that is several, one after the other.
     ``failure``: code, detail and cause of a run that is not done (outcome.py). ``conditions``: codes and details that
-    the conductor of the run already knows (not_gated, warm_start, settings_not_applied ...). ``clocks``: (boot, mono, wall) in ns in order.
+    the conductor of the run already knows (not_gated, warm_start, settings_not_applied ...). ``clocks``: (boot, mono,
+    wall) in ns in order.
     ``boot_ids``: boot ids seen, of the facts before the run and of the probe's begin event.
     ``asked``: exact number of tokens by request index, where the engine was made to produce so many.
     ``totals``: what the profile names as the total, in order of preference. ``gpus``: those outside of the processor's
