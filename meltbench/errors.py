@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 12  # of the names that are known: an error is a line
+_NEAREST, _LEAST_PART = 3, 3
 
 
 class MeltbenchError(Exception):
@@ -64,7 +65,7 @@ class UnknownName(UserError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str | None = None) -> None:
         names = sorted(set(known))
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        near = _nearest(name, names)
         if hint is None:
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             all_known = f"known: {', '.join(names[:_SHOWN]) or 'none'}{more}"
@@ -72,6 +73,13 @@ class UnknownName(UserError):
         shown = name if len(name) <= 80 else f"{name[:79]}…"
         super().__init__(f"unknown {kind} {shown!r}", hint=hint)
         self.nearest = near
+
+
+def _nearest(name: str, names: list[str]) -> list[str]:
+    """Those that may have been meant: spelt nearly so, or with that as a part of a longer name."""
+    alike = difflib.get_close_matches(name, names, n=_NEAREST, cutoff=0.6)
+    longer = [one for one in names if len(name) >= _LEAST_PART and name in one]
+    return list(dict.fromkeys([*alike, *longer]))[:_NEAREST]
 
 
 class ManyDevices(UserError):

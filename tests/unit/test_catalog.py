@@ -63,6 +63,26 @@ def test_unknown_names_come_with_the_nearest(roots):
         catalog.load("devices", "locl")
 
 
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("nope", []),
+        ("foo", []),
+        ("pixle6", ["pixel6", "pixel"]),
+        ("jetson", ["jetson-xavier", "jetson-orin-nano"]),  # part of longer names, however much longer
+        ("xavier", ["jetson-xavier"]),
+        ("on", []),
+        ("", []),
+    ],
+)
+def test_no_name_is_suggested_that_is_far(name: str, nearest: list[str]) -> None:
+    known = ["jetson-orin-nano", "jetson-xavier", "macbook", "pixel", "pixel6"]
+    found = UnknownName("device", name, known)
+    assert found.nearest == nearest
+    hint = f"did you mean {', '.join(nearest)}?" if nearest else f"known: {', '.join(known)}"
+    assert found.hint == hint
+
+
 def test_one_broken_file_does_not_hide_the_others(roots):
     cwd, _ = roots
     put(cwd, "devices/broken.toml", "a = = 1")
