@@ -285,4 +285,4 @@ def test_what_was_brought_by_hand_is_checked_pinned_and_used(home: Path, monkeyp
             adopt(resolve(name, form), source)
     with pytest.raises(UserError, match="is not fetched from anywhere; leave --from out"):
         adopt(resolve(str(path)), home / "m.gguf")
-    assert [one.suffix for one in home.glob("cache/models/partial/*")] == [".lock"] * 3
+    assert [one.suffix for one in home.glob("cache/models/partial/*")] == [".lock"] * 2
