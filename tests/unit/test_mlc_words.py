@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from mlc_kit import asker
 from tokenizers import Tokenizer
 
 from meltbench.errors import ModelDamaged, UserError
-from meltbench.models.mlc import template
+from meltbench.models.mlc import render, template
 from meltbench.models.mlc.render import texts
 from meltbench.models.mlc.template import conv_template, takes_system, written
 from meltbench.models.mlc.tokenizer import tokenizer_json
@@ -194,6 +196,30 @@ def test_no_template_does_worse_than_none(jinja: str) -> None:
     loop = "{% for m in messages %}{{ m['content'] }}{{ '" + "|" + "' }}{% endfor %}"
     found = template.matching(texts(jinja + loop, conversations, "", ""), [], None)
     assert found is None or json.dumps(found)
+
+
+STUBBORN = """
+import resource, runpy, sys
+lower = resource.setrlimit
+def setrlimit(which, limits):
+    if which == getattr(resource, sys.argv[2]):
+        raise {error}("current limit exceeds maximum limit")
+    lower(which, limits)
+resource.setrlimit = setrlimit
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("error", ["ValueError", "OSError"])
+def test_a_host_that_bounds_no_memory_bounds_the_time_all_the_same(error: str) -> None:
+    ask = {"jinja": "{{ messages[0].content }}", "conversations": [[{"role": "user", "content": "a"}]]}
+    ask |= {"bos": "", "eos": "", "cpu_s": 10, "memory_bytes": 1 << 29}
+    done = {}
+    for limit in ("RLIMIT_AS", "RLIMIT_CPU"):
+        argv = [sys.executable, "-c", STUBBORN.format(error=error), render.__file__, limit]
+        done[limit] = subprocess.run(argv, input=json.dumps(ask), capture_output=True, text=True, check=False)
+    assert (done["RLIMIT_AS"].stdout, done["RLIMIT_AS"].stderr) == ('["a"]', "")
+    assert done["RLIMIT_CPU"].returncode == 1
 
 
 def test_a_template_without_a_place_for_a_system_message_refuses_one() -> None:
