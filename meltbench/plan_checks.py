@@ -118,10 +118,8 @@ def check_asked(name: str, recipe: Recipe, work: workload.Loaded) -> None:
     if isinstance(speak, openai.OpenAI):
         speak.check(_wanted(asked))
     if recipe.mode == "in-process" and (drawn := [*(["pause_s"] if asked.pause_s else []), *asked.sampling]):
-        raise UserError(
-            f"runner {name} asks without a pause and takes the best token, {work.name} has {drawn[0]} set",
-            hint=f"--runner llamacpp, or leave out {' and '.join(drawn)}",
-        )
+        said = f"runner {name} asks without a pause and takes the best token, {work.name} has {', '.join(drawn)} set"
+        raise UserError(said, hint="--runner llamacpp")
     if recipe.mode == "in-process" and asked.thinking is not None:
         _lets_say(name, work, "thinking switched", "--runner llamacpp, or leave out thinking")
     if recipe.mode == "in-process" and asked.score == "letter":

@@ -152,7 +152,7 @@ def test_an_engine_that_cannot_rest_or_draw_is_refused_before_anything_is_starte
     bench.env |= in_process_env()
     done = bench.run("run", "--runner", "llama-cpp-python", "--workload", "melt-conversation", "--dry-run")
     assert done.returncode == 2
-    assert "asks without a pause and takes the best token, melt-conversation wants it otherwise" in done.stderr
+    assert "asks without a pause and takes the best token, melt-conversation has pause_s, temperature," in done.stderr
 
 
 def test_melts_sustained_run_rests_in_its_circle(bench: Bench) -> None:

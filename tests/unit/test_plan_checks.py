@@ -30,11 +30,11 @@ def check(runner: str, name: str, **more: Any) -> None:
             {"items": ({"id": "a", "prompt": "3?", "stop": ["Question:"]},)},
             "answers that end at certain words; --runner llamacpp$",
         ),
-        ("smoke", {"temperature": 0.7}, "has temperature set; --runner llamacpp, or leave out temperature$"),
+        ("smoke", {"temperature": 0.7}, "takes the best token, smoke has temperature set; --runner llamacpp$"),
         (
             "smoke",
             {"pause_s": 1.0, "top_k": 4, "temperature": 1.0},
-            "has pause_s set; .* pause_s and temperature and top_",
+            "smoke has pause_s, temperature, top_k set;",
         ),
     ],
 )
