@@ -42,9 +42,9 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as opened:
         about = pq.read_metadata(opened)
         _check_claims(path, about)
-        file = pq.ParquetFile(opened, metadata=about, read_dictionary=_listed_texts(about))
+        file = pq.ParquetFile(opened, metadata=about, read_dictionary=_texts(about))
         held_bytes, first = 0, 1
-        for batch in file.iter_batches(batch_size=_batch_rows(about)):
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
             held_bytes += sum(_held_bytes(column) for column in batch.columns)
             if held_bytes > _MAX_UNPACKED_BYTES:
                 most = f"{_MAX_UNPACKED_BYTES >> 20} MiB"
@@ -63,19 +63,12 @@ def _check_claims(path: Path, about: pq.FileMetaData) -> None:
         raise UserError(f"{path} claims {unpacked >> 20} MiB once unpacked, {most}", hint=_SMALLER)
 
 
-def _batch_rows(about: pq.FileMetaData) -> int:
-    """How many rows are unpacked at a time: a text that is stored once may stand in each of them, and no text is longer
-    than all that its column has."""
-    groups = map(about.row_group, range(about.num_row_groups))
-    widest = max((g.column(n).total_uncompressed_size for g in groups for n in range(g.num_columns)), default=0)
-    return max(1, min(_BATCH_ROWS, _MAX_UNPACKED_BYTES // max(widest, 1)))
-
-
-def _listed_texts(about: pq.FileMetaData) -> list[str]:
-    """The columns of texts in lists. One row may have any number of them, so a text is kept once until they are
-    counted; of other columns that would be done for nothing, and takes long."""
+def _texts(about: pq.FileMetaData) -> list[str]:
+    """The columns of texts: one that the file has once may stand in every row, or any number of times in one, so each
+    is kept once until they are counted. That takes longer than to unpack them; what the file says of their size cannot
+    be trusted."""
     columns = map(about.schema.column, range(len(about.schema)))
-    return [one.path for one in columns if one.max_repetition_level and one.physical_type == "BYTE_ARRAY"]
+    return [one.path for one in columns if one.physical_type == "BYTE_ARRAY"]
 
 
 def _held_bytes(column: pa.Array) -> int:
