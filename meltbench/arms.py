@@ -8,6 +8,7 @@ its own, and the commonest is taken.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     Way = tuple[str, int | None, int]  # its point, its budget of tokens, answers at a time
 
 _SOFT = " Think for maximum {} tokens."
-ROUND = 16  # questions
+ROUND = 16  # questions at most
 SOFT_ROOM = 4  # a soft budget is a wish: the answer is cut off at so many times it
 
 
@@ -50,9 +51,9 @@ def plain(work: Workload) -> bool:
 def groups(asks: Sequence[Ask], work: Workload, seed: int) -> list[tuple[list[Ask], int]]:
     """The requests of every arm, those of one question in an arm together: requests, and how many at a time.
 
-    ``asks``: one of each item. Of ROUND questions each is asked in every arm before the next ones, in an order of arms
-    of its own: what drifts in a run falls on all arms alike, a run that is cut off has whole questions, and a server
-    that keeps its last prompt does not find the next one in it. Each answer to a question has a seed of its own.
+    ``asks``: one of each item. Of ROUND questions at most each is asked in every arm before the next ones, in an order
+    of arms of its own: what drifts in a run falls on all arms alike, a run that is cut off has whole questions, and a
+    server that keeps its last prompt does not find the next one in it. Each answer to a question has a seed of its own.
     """
     rng = random.Random(seed)  # noqa: S311  (a workload must repeat; nothing here is secret)
     out: list[tuple[list[Ask], int]] = []
@@ -68,8 +69,9 @@ def groups(asks: Sequence[Ask], work: Workload, seed: int) -> list[tuple[list[As
 
 def _turns(order: Sequence[Ask], ways: Sequence[Way], rng: random.Random) -> Iterator[tuple[Ask, Way]]:
     """Every question in every way, a round of questions after the other."""
-    for at in range(0, len(order), ROUND):
-        asks = order[at : at + ROUND]
+    size = math.ceil(len(order) / max(math.ceil(len(order) / ROUND), 1))  # rounds are as long as one another
+    for at in range(0, len(order), size or 1):
+        asks = order[at : at + size]
         squares: list[list[Way]] = []
         while len(squares) < len(asks):  # Latin squares, so that in each turn each way is asked as often
             row = rng.sample(ways, len(ways))

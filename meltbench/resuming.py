@@ -28,10 +28,12 @@ WHERE cell_key IN (SELECT unnest(?)) AND (correct IS NOT NULL OR detail = ?) GRO
 
 @dataclass(frozen=True)
 class Before:
-    """What earlier runs of a cell have scored: ids of whole items, and the runs, oldest first."""
+    """What earlier runs of a cell have scored: ids of whole items, and the runs, oldest first; ``n_runs``: how many
+    scored anything, be it of no whole item."""
 
     items: frozenset[str]
     runs: tuple[str, ...]
+    n_runs: int
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Piece:
     items: tuple[dict[str, Any], ...]
     of: int
     before: Before
+
+    def seed(self, first: int) -> int:
+        """The seed of this run, where the first of its cell had ``first``: what one that was cut off has asked is not
+        asked again in the same order, which would be cut off there again, nor drawn again with the same chance."""
+        return (first + self.before.n_runs) % 2**31
 
     def told(self) -> dict[str, Any]:
         """As JSON-ready data."""
@@ -65,7 +72,7 @@ def scored_before(work: Loaded, key: str, store: Store, watch: Watch) -> Before:
     wanted = _wanted(work)
     lacking = {item for (item, point), n in wanted.items() if found[item, point] < n}
     whole = frozenset(item for item, _ in wanted if item not in lacking)
-    return Before(whole, tuple(sorted({row[0] for row in rows if row[2] in whole})))
+    return Before(whole, tuple(sorted({row[0] for row in rows if row[2] in whole})), len({row[0] for row in rows}))
 
 
 def _wanted(work: Loaded) -> Counter[tuple[str, str]]:

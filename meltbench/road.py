@@ -200,6 +200,7 @@ def _one(
 ) -> tuple[RunRecord, float]:
     """One run, and how long it took; ``took_s``: one like it before."""
     looking_on = {"controller": this_process()}
+    asked = cell if ready.piece is None else replace(cell, seed=ready.piece.seed(ready.plan.spec.seed))
     folder = store.new_run({"plan_hash": ready.plan.hash} | looking_on)
     probe, where = ready.site.probe, ready.site.probe.folder(folder.run_id)
     profile, facts, lease = ready.plan.profile, ready.site.facts, ready.lease
@@ -207,7 +208,7 @@ def _one(
         todo = settings.plan(profile, probe.transport, facts.programs)
         switches.check_cut(todo)
         job, ticket = compose(
-            ready.plan, cell, folder.run_id, facts, ready.knobs[cell], ready.model, where, todo, ready.scripts,
+            ready.plan, asked, folder.run_id, facts, ready.knobs[cell], ready.model, where, todo, ready.scripts,
             ready.tokens, ready.reference,
         )  # fmt: skip
         ticket |= {"folder": where, **gated, "lease": lease.told(), "pushed": ready.pushed}

@@ -14,6 +14,7 @@ from store_kit import manifest_of, open_run, store_at
 
 from meltbench import workload
 from meltbench.account import conditions
+from meltbench.asks import item_plays
 from meltbench.errors import UserError
 from meltbench.measure.answers import NO_GOLD
 from meltbench.plan import Plan, make
@@ -130,6 +131,25 @@ def test_an_item_is_whole_once_every_way_of_asking_it_is_scored(tmp_path: Path) 
     levels = planned(None, "concurrency=1,2")
     stored(store, [mark(b, point="c1"), mark(b, point="c2"), mark(c, point="c1")], key="levels")
     assert scored_before(levels.work, "levels", store, watch()).items == {b}
+
+
+def test_runs_that_are_cut_off_before_any_question_is_whole_come_to_an_end(tmp_path: Path) -> None:
+    store, plan = store_at(tmp_path, runs=0), planned(None, "budget=8,16,32", "temperature=0.7")
+    drawn = set()
+    for number in range(60):
+        left = piece(plan, KEY, store, watch())
+        if left is None:
+            break
+        seed = left.seed(plan.spec.seed)
+        asked = [
+            play.asks[0] for play in item_plays(left.items, plan.work.workload, seed) if play.asks[0].role == "timed"
+        ]
+        assert not drawn & {(ask.item, ask.point, ask.seed) for ask in asked}
+        drawn |= {(ask.item, ask.point, ask.seed) for ask in asked[:20]}
+        if number == 0:
+            assert len({ask.item for ask in asked[:20]} & {ask.item for ask in asked[20:]}) > 10
+        stored(store, [mark(ask.item, point=ask.point) for ask in asked[:20]])
+    assert piece(plan, KEY, store, watch()) is None
 
 
 def test_of_runs_on_two_accelerators_those_like_the_newest_count(tmp_path: Path) -> None:
