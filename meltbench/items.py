@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MAX_ITEMS_BYTES = 64 << 20
+_MAX_STOPS = 64
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,60}")
 _ITEM_KEYS = {"id", "prompt", "messages", "max_tokens", "answer", "choices", "group", "stop", "point"}
 
@@ -111,6 +112,8 @@ def _check_names(item: dict[str, Any], where: str) -> None:
             raise DefinitionError(f"{where}: {key} {item[key]!r} is the name of a phase", hint="take another name")
     if "stop" in item and not _are_texts(item["stop"]):
         raise DefinitionError(f"{where}: stop is not a list of texts", hint='write "stop": ["\\n\\n"]')
+    if len(item.get("stop", ())) > _MAX_STOPS:
+        raise DefinitionError(f"{where}: stop has {len(item['stop'])} texts, at most {_MAX_STOPS}", hint="give fewer")
 
 
 def _are_texts(value: object) -> bool:

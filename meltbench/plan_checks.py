@@ -133,6 +133,10 @@ def check_items(name: str, recipe: Recipe, work: workload.Loaded) -> None:
     """The runner must be able to ask the workload's items, which may have to be fetched to be known."""
     if recipe.mode == "in-process" and any(item.get("stop") for item in work.items):
         _lets_say(name, work, "answers that end at certain words", "--runner llamacpp")
+    asked = work.workload
+    if asked.thinking is not None and not asked.chat and not all(item.get("messages") for item in work.items):
+        said = f"thinking = {asked.thinking} is of messages, {work.name} asks prompts as they are"
+        raise UserError(said, hint="--set chat=true, or leave out thinking")
 
 
 def _lets_say(name: str, work: workload.Loaded, held: str, hint: str) -> NoReturn:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 16 << 20
 MAX_CONNECTIONS = 32
-MAX_STOPS, MAX_STOP_CHARS = 4, 1000
+MAX_STOPS, MAX_STOP_CHARS = 64, 1000
 SILENCE_S = 30.0  # of a client that is waited for
 MOST = (1 << 31) - 1  # GenAI's seeds and counts have 32 bits
 FLAGS = ("ignore_eos", "cache_prompt", "stream", "include_usage", "return_token_ids")

@@ -251,7 +251,7 @@ BAD: dict[str, Any] = {
     "top_p must be a number from 0 to 1": {"prompt": "a", "top_p": float("nan")},
     "seed must be a number from 0 to 4611686018427387904": {"prompt": "a", "seed": -1},
     "ignore_eos must be true or false": {"prompt": "a", "ignore_eos": "yes"},
-    "stop must be up to 4 texts of 1 to 1000 characters": {"prompt": "a", "stop": list("abcde")},
+    "stop must be up to 64 texts of 1 to 1000 characters": {"prompt": "a", "stop": ["a"] * 65},
     "this server does not know n": {"prompt": "a", "n": 2},
 }
 
@@ -266,7 +266,7 @@ def test_what_cannot_be_answered_is_refused_in_one_line(server: Server, why: str
 @pytest.mark.parametrize("stop", ["", [""], [1], 1, {"a": 1}, "x" * 1001, [["a"]], False])
 def test_what_ends_an_answer_is_a_few_texts(server: Server, stop: Any) -> None:
     refused = server.complete("a", stop=stop)
-    assert (refused.status, refused.error) == (400, "stop must be up to 4 texts of 1 to 1000 characters")
+    assert (refused.status, refused.error) == (400, "stop must be up to 64 texts of 1 to 1000 characters")
 
 
 @pytest.mark.parametrize("messages", [None, [], "hi", [1], [{"role": "user"}], [{"role": 1, "content": "a"}]])

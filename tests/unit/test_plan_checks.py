@@ -80,3 +80,12 @@ def test_where_a_file_lies_is_no_part_of_what_was_asked() -> None:
     assert moved.identity() == work.identity()
     assert moved.told()["data"] == "/elsewhere/test.jsonl"
     assert replace(work, shots=0).identity() != work.identity()
+
+
+def test_thinking_is_switched_in_messages_alone() -> None:
+    with pytest.raises(UserError, match="thinking = on is of messages, smoke asks prompts") as refused:
+        check("llamacpp", "smoke", thinking="on", chat=False)
+    assert refused.value.hint == "--set chat=true, or leave out thinking"
+    check("llamacpp", "smoke", thinking="on")
+    talk = {"id": "a", "messages": [{"role": "user", "content": "3?"}]}
+    check("llamacpp", "smoke", thinking="on", chat=False, items=(talk,))

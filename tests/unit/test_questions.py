@@ -536,6 +536,7 @@ def test_a_file_of_ones_own_is_scored_where_it_says_what_is_right(tmp_path: Path
         ([{"prompt": "a", "answer": " \n"}], "bad.jsonl:1: answer is empty"),
         ([{"prompt": "a", "answer": ["x"]}], "neither a text nor a number"),
         ([{"prompt": "a", "answer": "x", "stop": "y"}], "stop is not a list"),
+        ([{"prompt": "a", "answer": "x", "stop": ["y"] * 65}], "stop has 65 texts, at most 64"),
         ([{"prompt": "a", "choices": ["x", "y"], "answer": 0}, {"prompt": "b"}], "some items have choices"),
     ):
         with pytest.raises(DefinitionError, match=said):
