@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 Origin = Literal["generated", "loglik", "inherited"]
 
 
+NOT_POSITIVE = "not_positive: the mean cost cannot be told from zero"
+
+
 @dataclass(frozen=True)
 class Query:
     """One question as it was answered once.
@@ -185,8 +188,11 @@ def _cost(
     made = []
     for values, seconds in (([energy / s for energy, s in found], 1.0), ([energy for energy, _ in found], duration_s)):
         mean = _by_items(values, [one.item for one in queries])
-        parts = _systematic(meter, mean.value, baseline_u_w, seconds), _between_runs(queries, values)
-        made.append((_widened(mean, *parts), _widened(ratio(values, mean), *parts)))
+        shared, between = _systematic(meter, mean.value, baseline_u_w, seconds), _between_runs(queries, values)
+        if shared < 1:
+            made.append((_widened(mean, shared, between), _widened(ratio(values, mean), shared, between)))
+        else:  # what all energies may be off by is more than the mean: a net cost that is next to nothing
+            made.append((_down_to_zero(mean, shared), missing(NOT_POSITIVE, n)))
     (power, per_w), (energy, per_j) = made
     return Cost(power, energy, per_w, per_j)
 
@@ -252,6 +258,13 @@ def _widened(found: Estimate, *parts: float) -> Estimate:
     up = math.hypot(math.log(found.hi / found.value), *parts)
     down = math.hypot(math.log(found.value / found.lo), *parts) if found.lo > 0 else math.inf
     return replace(found, lo=found.value * math.exp(-down), hi=found.value * math.exp(up))
+
+
+def _down_to_zero(mean: Estimate, relative: float) -> Estimate:
+    """A mean whose interval, as large as itself and more, has no log scale."""
+    if mean.value is None or mean.hi is None:
+        return mean
+    return replace(mean, lo=0.0, hi=mean.hi + mean.value * relative)
 
 
 def _of_accuracy(accuracy: Accuracy) -> list[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from meltbench.analysis import stats
-from meltbench.analysis.intelligence import Cost, Query, costs_of, flags_of
+from meltbench.analysis.intelligence import NOT_POSITIVE, Cost, Query, costs_of, flags_of
 from meltbench.analysis.stats import Estimate, missing
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def text_intelligence(chunks: Sequence[Chunk], meter: Meter) -> TextIntelligence
 
     def ratio(values: Sequence[float], mean: Estimate) -> Estimate:
         if mean.value is None or mean.value <= 0 or (mean.lo is not None and mean.lo <= 0):
-            return missing("not_positive: the mean cost cannot be told from zero", len(values))
+            return missing(NOT_POSITIVE, len(values))
         return _inverse(stats.cluster_sums([*of_text, values, [1.0] * len(values)], items))
 
     gross, net = costs_of(queries, meter, ratio)
@@ -104,5 +104,5 @@ def _few(value: float, shares: stats.Array) -> Estimate:
     if k == 1:
         return Estimate(value, n=1, clusters=1, method="one chunk")
     se = math.sqrt(k / (k - 1) * float(shares @ shares))
-    factor = math.exp(stats.t_quantile(k - 1) * se)
+    factor = math.exp(min(stats.t_quantile(k - 1) * se, 300))  # of chunks that a broken model makes nothing of
     return Estimate(value, value / factor, value * factor, value * se, k, k, "t on the log")

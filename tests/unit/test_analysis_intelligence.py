@@ -98,6 +98,18 @@ def test_a_query_without_an_energy_leaves_no_number_and_is_counted():
     assert found.accuracy.estimate.value is not None
 
 
+@pytest.mark.parametrize("share", [1.01, 30.0, 1e6])
+def test_a_net_cost_that_its_baseline_may_be_all_of_is_not_told_from_zero(share):
+    queries = [replace(one, net_energy_j=one.latency_s * 1e-3) for one in asked(20)]
+    found = intelligence(queries, replace(EXACT, baseline_u_w=share * 0.5e-3)).net
+    for mean in (found.mean_power_w, found.mean_energy_j):
+        assert mean.lo == 0
+        assert 0.999 * mean.value * (1 + share) < mean.hi < mean.value * (2 + share)
+    for one in (found.per_w, found.per_j):
+        assert (one.value, one.reason) == (None, "not_positive: the mean cost cannot be told from zero")
+    assert intelligence(queries, replace(EXACT, baseline_u_w=0.4e-3)).net.per_w.value is not None
+
+
 def test_a_query_without_a_score_is_left_out_and_told():
     queries = [*asked(20), Query("open", None, None, 1.0)]
     found = intelligence(queries, METER)
