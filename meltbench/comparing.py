@@ -17,7 +17,7 @@ from meltbench import factors
 from meltbench.analysis.sameness import workload_settings
 from meltbench.analysis.stats import Estimate, missing, paired_accuracy, paired_mean, ratio_of_medians
 from meltbench.errors import UserError
-from meltbench.parity import parity
+from meltbench.parity import parity, workload_of
 from meltbench.records import bare
 from meltbench.report.summary import usable
 
@@ -93,7 +93,7 @@ def _arms(records: Sequence[RunRecord]) -> list[Arm]:
     rows = [_about(record) | more for record, more in zip(records, unlike, strict=True)]
     # A setting is told of the workload that it is of; runs of all others stay together.
     of_set = {
-        _workload(r) for r, more in zip(records, unlike, strict=True) if more.keys() & workload_settings(r.manifest)
+        workload_of(r) for r, more in zip(records, unlike, strict=True) if more.keys() & workload_settings(r.manifest)
     }
     for row in rows:
         row[_WORKLOAD] = row[_WORKLOAD] if row[_WORKLOAD] in of_set else ""
@@ -108,7 +108,7 @@ def _arms(records: Sequence[RunRecord]) -> list[Arm]:
 def _whole(about: tuple[tuple[str, str], ...], records: Sequence[RunRecord]) -> Iterator[tuple[str, str]]:
     """What names an arm, with the workloads that its runs are of, and settings of theirs that are alike in it."""
     for name, value in about:
-        own = (_workload(r) if name == _WORKLOAD else workload_settings(r.manifest).get(name, "") for r in records)
+        own = (workload_of(r) if name == _WORKLOAD else workload_settings(r.manifest).get(name, "") for r in records)
         yield name, value or " and ".join(filter(None, dict.fromkeys(map(str, own))))
 
 
@@ -130,12 +130,8 @@ def _unlike_settings(records: Sequence[RunRecord]) -> list[dict[str, str]]:
     return out
 
 
-def _workload(record: RunRecord) -> str:
-    return str(record.manifest["workload"]["name"])
-
-
 def _workload_part(record: RunRecord) -> tuple[str, dict[str, Any]]:
-    return _workload(record), workload_settings(record.manifest)
+    return workload_of(record), workload_settings(record.manifest)
 
 
 def _device_part(record: RunRecord) -> tuple[str, dict[str, Any]]:
@@ -165,7 +161,7 @@ def _about(record: RunRecord) -> dict[str, str]:
         "runner": str(runner.get("name")),
         "engine": f"{runner.get('engine')} {runner.get('version')}",
         "accelerator": str(runner.get("accelerator")),
-        _WORKLOAD: _workload(record),
+        _WORKLOAD: workload_of(record),
     }
     row |= dict.fromkeys(factors.PROCESS, "none")  # of any engine, and not told of a run that has them not
     return row | {name: str(value) for name, value in sorted(knobs.items()) if name not in _FREE}
@@ -182,7 +178,7 @@ def _columns(arms: Sequence[Arm]) -> list[Column]:
         for arm in arms:
             for record in arm.records:
                 for mode in _MODES:
-                    column = (_workload(record), mode, name)
+                    column = (workload_of(record), mode, name)
                     if _mode(record) == mode and any(m.value is not None for m in _of(record, column)):
                         there[column] = None
     # An energy that none has is told as well: a dash with its reason, not a column that is not there.
@@ -205,7 +201,7 @@ def _mode(record: RunRecord) -> str:
 
 def _of(record: RunRecord, column: Column) -> list[Measure]:
     workload, mode, name = column
-    if _workload(record) != workload or _mode(record) != mode:
+    if workload_of(record) != workload or _mode(record) != mode:
         return []
     stat = next(stat for known, stat, _ in MEASURES if known == name)
     total = ("", "total", "process") if name.startswith(("j_", "ip", "energy_")) else None

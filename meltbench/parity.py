@@ -26,14 +26,19 @@ def called(about: Mapping[str, str]) -> str:
     return " ".join(named) or f"without {', '.join(about)}"
 
 
+def workload_of(record: RunRecord) -> str:
+    """The name of a run's workload."""
+    return str(record.manifest["workload"]["name"])
+
+
 def parity(arms: Sequence[Arm]) -> list[str]:
     """What is other of arms than of the first: items, counts of the same prompt's tokens, loads, meters."""
     first = arms[0]
     found: dict[tuple[str, str], list[str]] = {}
     for arm in arms[1:]:
         about = dict(arm.about)
-        for name in dict.fromkeys(str(r.manifest["workload"]["name"]) for r in arm.records):
-            pairs = [[r for r in one.records if r.manifest["workload"]["name"] == name] for one in (arm, first)]
+        for name in dict.fromkeys(map(workload_of, arm.records)):
+            pairs = [[r for r in one.records if workload_of(r) == name] for one in (arm, first)]
             asked = "" if about.get("workload") == name else f", {name}"
             for line in _unlike(pairs[0][0], pairs[1][0]) if all(pairs) else ():
                 found.setdefault((asked, line), []).append(called(about))

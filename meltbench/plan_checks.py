@@ -12,6 +12,7 @@ from meltbench.definition import BY_TOKEN, OF_LANGUAGE, Workload
 from meltbench.engines import openai, protocol
 from meltbench.errors import UserError
 from meltbench.models.header import in_words
+from meltbench.models.mlc.cache import libraries_of
 from meltbench.models.names import FileSource, how_to_build
 from meltbench.probe.job import MAX_REQUESTS
 from meltbench.spec import Scalar, Spec
@@ -69,7 +70,7 @@ def check_built(spec: Spec, recipe: Recipe, model: Model) -> None:
         return
     if not isinstance(model.source, FileSource):
         said = f"{model.name} would be fetched, runner {spec.runner} takes what was compiled on this machine"
-    elif next(model.source.path.glob("*.so"), None) is None:
+    elif not libraries_of(model.source.path):
         said = f"{model.source} holds no library (*.so), runner {spec.runner} takes what was compiled on this machine"
     else:
         return

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meltbench.probe.client import Probe
-    from meltbench.targets.cache import Dropped, Holding
+    from meltbench.targets.cache import Dropped, Holding, PushCache
     from meltbench.targets.venvs import Venv
     from meltbench.watch import Watch
 
@@ -59,7 +59,7 @@ def show(probe: Probe, drop: list[str], watch: Watch, *, drop_all: bool, as_json
     if drop or drop_all:
         names = {b.sha256: b.names for b in holding.blobs} | {one.key: one.packages for one in environments}
         chosen = set(names if drop_all else _chosen(names, drop))
-        dropped = _dropped(probe, None if drop_all else [b.sha256 for b in holding.blobs if b.sha256 in chosen],
+        dropped = _dropped(cache, probe, None if drop_all else [b.sha256 for b in holding.blobs if b.sha256 in chosen],
                            [one for one in environments if one.key in chosen], watch)  # fmt: skip
         holding, environments = _named(cache.holding()), venvs.listed(probe)
     if as_json:
@@ -70,12 +70,14 @@ def show(probe: Probe, drop: list[str], watch: Watch, *, drop_all: bool, as_json
         raise typer.Exit(1)
 
 
-def _dropped(probe: Probe, shas: list[str] | None, environments: Sequence[Venv], watch: Watch) -> Dropped:
+def _dropped(
+    cache: PushCache, probe: Probe, shas: list[str] | None, environments: Sequence[Venv], watch: Watch
+) -> Dropped:
     """What was removed of these files, None for all of them, and of these environments."""
     from meltbench.targets import venvs
-    from meltbench.targets.cache import Dropped, PushCache
+    from meltbench.targets.cache import Dropped
 
-    of_files = Dropped((), (), 0) if shas == [] else PushCache.beside(probe).drop(shas)
+    of_files = Dropped((), (), 0) if shas == [] else cache.drop(shas)
     gone = venvs.drop(probe, environments, watch)
     return Dropped(
         (*of_files.dropped, *(one.key for one in gone)),

@@ -43,7 +43,7 @@ _TITLES: dict[Format, str] = {
     "onnx": "an .onnx file",
     "served": "the name by which a server knows it",
 }
-_MAX_CONFIG_BYTES = 8 << 20
+MAX_CONFIG_BYTES = 8 << 20
 MAX_FILES = 1000
 _MAX_COUNT = 1 << 40
 _MAX_SAID = 500
@@ -174,7 +174,7 @@ def built_from(path: Path) -> tuple[str | None, str | None]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    return read_object(path, _MAX_CONFIG_BYTES)
+    return read_object(path, MAX_CONFIG_BYTES)
 
 
 def _of_genai(config: Mapping[str, Any], path: Path) -> Said:

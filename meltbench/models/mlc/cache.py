@@ -37,9 +37,14 @@ def check_whole(cache: Path, table: Mapping[str, Any]) -> None:
             raise ModelDamaged(f"{file} {is_}, {cache.name} says {said}", hint="fetch or build the model again")
 
 
+def libraries_of(folder: Path) -> list[Path]:
+    """The compiled libraries in a model's folder, by their names."""
+    return sorted(folder.glob("*.so"))
+
+
 def check_libraries(folder: Path) -> None:
     """Raise ModelDamaged for a compiled library that is none, or of which a part is missing: to load it would crash."""
-    for library in sorted(folder.glob("*.so")):
+    for library in libraries_of(folder):
         try:
             machine_of(library)
         except UserError as error:

@@ -23,7 +23,7 @@ from meltbench.deadline import Deadline
 from meltbench.errors import BuildFailed, MissingExtra, ModelDamaged, UserError
 from meltbench.installed import version_of
 from meltbench.models.hashes import file_sha256
-from meltbench.models.header import BUILT
+from meltbench.models.header import BUILT, MAX_CONFIG_BYTES
 from meltbench.models.jsonfile import read_object
 from meltbench.models.safetensors import read_head
 from meltbench.spec import digest
@@ -38,7 +38,6 @@ PROVIDERS = ("cpu", "cuda", "dml", "webgpu", "NvTensorRtRtx")
 _NEEDS = ("torch", "transformers", "accelerate", "onnxruntime_genai", "onnx_ir", "gguf", "tokenizers", "safetensors")
 _DEADLINE_S = 6 * 3600.0
 _LAYER = re.compile(r"Reading (?:decoder )?layer (\d{1,4})")
-_MAX_CONFIG_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def _build(source: _Source, work: Path, precision: str, provider: str, watch: Wa
         if source.is_gguf:
             files = work / "source"
             steps.run("dequantise", ["-m", module, "weights", str(source.path), str(files)])
-        layers = read_object(files / "config.json", _MAX_CONFIG_BYTES).get("num_hidden_layers")
+        layers = read_object(files / "config.json", MAX_CONFIG_BYTES).get("num_hidden_layers")
         n_params = _elements(files)
         words = ["-i", str(files), "-o", str(made), "-p", precision, "-e", provider, "-c", str(work / "cache")]
         argv = ["-m", "onnxruntime_genai.models.builder", *words, "--extra_options", "hf_remote=false"]
