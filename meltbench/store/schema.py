@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-INDEX_VERSION = 6
+INDEX_VERSION = 7
 
 SqlType = Literal["VARCHAR", "BIGINT", "INTEGER", "DOUBLE", "TIMESTAMP"]
 
@@ -92,6 +92,12 @@ RUNS = Table(
         Column("workload", "VARCHAR", "Name of the workload.", ("workload", "name")),
         Column("workload_version", "VARCHAR", "Version of the workload.", ("workload", "version")),
         Column("workload_sha256", "VARCHAR", "SHA-256 of the workload.", ("workload", "sha256")),
+        Column(
+            "origin",
+            "VARCHAR",
+            "The tool that measured it, where its records were imported; null: meltbench itself.",
+            ("imported", "from"),
+        ),
         Column("meltbench_version", "VARCHAR", "Version of meltbench.", ("versions", "meltbench")),
         Column("probe_version", "VARCHAR", "Version of the probe.", ("versions", "probe")),
         Column("protocol_version", "VARCHAR", "Version of the measuring protocol.", ("versions", "protocol")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meltbench.measure.validity import TABLE as RULES
+from meltbench.records import MODE_PREFIX, SPANS
 from meltbench.store.schema import INDEX_VERSION, RUN_ID, RUNS, TABLES, index_columns
 
 # runs_wide takes each of these from the measure of that name and stat, phase run.
@@ -30,6 +31,34 @@ WIDE = {
     "wall_s": "value",
     "accuracy": "mean",
     "perplexity": "value",
+}
+# results takes each of these as runs_wide does, whatever the mode's prefix: its column mode tells them apart.
+RESULTS_OF = {
+    "ttft_s": "median",
+    "tpot_s": "median",
+    "e2e_s": "median",
+    "prefill_tps": "median",
+    "decode_tps": "median",
+    "output_tps": "value",
+    "inference_s": "median",
+    "question_latency_s": "mean",
+    "load_s": "value",
+    "wall_s": "value",
+    "energy_j": "value",
+    "net_energy_j": "value",
+    "mean_power_w": "value",
+    "j_per_output_token": "ratio_of_sums",
+    "j_per_request": "ratio_of_sums",
+    "j_per_question": "mean",
+    "peak_rss_bytes": "max",
+    "peak_pss_bytes": "max",
+    "start_temp_c": "value",
+    "max_temp_c": "max",
+    "throttle_retention": "value",
+    "accuracy": "mean",
+    "perplexity": "value",
+    "ipw_per_w": "ratio_of_means",
+    "ipj_per_j": "ratio_of_means",
 }
 # Parts are never summed into a total: of these, only the row of the designated total counts.
 TOTAL_ONLY = ("energy_j", "net_energy_j", "j_per_output_token", "inprocess_j_per_output_token")
@@ -98,6 +127,63 @@ RUNS_WIDE = View(
     "One row per run: what it was and its headline numbers.",
     _wide_sql(),
     tuple((name, _WIDE_MEANINGS[name]) for name in WIDE_COLUMNS),
+)
+
+_ABOUT = (
+    *("started_at", "device", "device_identity", "model", "model_sha256", "model_bytes", "n_params", "bits_per_weight"),
+    *("quantisation", "runner", "engine", "engine_version", "engine_sha256", "accelerator", "mode", "workload"),
+    *("workload_sha256", "rep", "outcome", "validity", "cell_key", "plan_hash"),
+)
+
+
+def _results_cell(name: str, stat: str) -> str:
+    names = ", ".join(f"'{prefix}{name}'" for prefix in MODE_PREFIX.values())
+    where = f"name IN ({names}) AND stat = '{stat}'"
+    if name.startswith(("j_per_", "ip")) or name in ("energy_j", "net_energy_j", "mean_power_w"):
+        where += f" AND source = '{TOTAL_SOURCE}'"
+    value = "max(value)" if stat == "max" else "first(value ORDER BY seq)"
+    return f"{value} FILTER (WHERE {where}) AS {name}"
+
+
+def _results_sql() -> str:
+    cells = ",\n        ".join(_results_cell(name, stat) for name, stat in RESULTS_OF.items())
+    named = ", ".join(f"'{prefix}{name}'" for name in RESULTS_OF for prefix in MODE_PREFIX.values())
+    spans = ", ".join(f"'{phase}'" for phase in SPANS if phase != "run")
+    total = f"FILTER (WHERE name = 'energy_j' AND source = '{TOTAL_SOURCE}')"
+    return f"""
+    SELECT r.run_id, coalesce(m.point, '') AS point, {", ".join(f"r.{name}" for name in _ABOUT)},
+        coalesce(r.origin, 'meltbench') AS origin, strftime(r.started_at - INTERVAL 12 HOUR, '%Y-%m-%d') AS night,
+        {", ".join(f"m.{name}" for name in RESULTS_OF)},
+        m.energy_scope, m.energy_class, m.energy_reason
+    FROM runs r
+    LEFT JOIN (SELECT run_id, CASE WHEN phase = 'run' THEN '' ELSE phase END AS point,
+        {cells},
+        first(scope ORDER BY seq) {total} AS energy_scope,
+        first(klass ORDER BY seq) {total} AS energy_class,
+        first(reason ORDER BY seq) {total} AS energy_reason
+        FROM measures WHERE phase NOT IN ({spans}) AND name IN ({named})
+        GROUP BY run_id, point) m ON m.run_id = r.run_id"""
+
+
+RESULTS = View(
+    "results",
+    "One row per run, and one more per point of it: what was measured on what, and the numbers that runs are compared "
+    "by, under the same names in every mode. Rows of two modes, points, workloads or origins are not to be pooled.",
+    _results_sql(),
+    (
+        ("run_id", RUN_ID.comment),
+        ("point", "Empty: of the whole run; else a point of a grid, a level of concurrency or a kind of turn."),
+        *((name, _MEANINGS[name]) for name in _ABOUT),
+        ("origin", "The tool that measured it: meltbench, or the one whose records were imported."),
+        ("night", "Noon to noon UTC, by the date on which it begins."),
+        *(
+            (name, f"{stat}{f', source {TOTAL_SOURCE}' if TOTAL_SOURCE in _results_cell(name, stat) else ''}.")
+            for name, stat in RESULTS_OF.items()
+        ),
+        ("energy_scope", "What the designated total covers: wall > battery > module > soc > rail."),
+        ("energy_class", "Error class A to E of the designated total."),
+        ("energy_reason", "Why there is no energy_j."),
+    ),
 )
 
 ENERGY = View(
@@ -175,7 +261,7 @@ RUN_REASONS = View(
     ),
 )
 
-VIEWS = (RUNS_WIDE, RUN_REASONS, ENERGY, LATENCY)
+VIEWS = (RUNS_WIDE, RESULTS, RUN_REASONS, ENERGY, LATENCY)
 
 
 def _quoted(text: str) -> str:
