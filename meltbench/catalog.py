@@ -1,4 +1,4 @@
-"""Finds definitions on a search path: devices, workloads and runners, one TOML file each.
+"""Finds definitions on a search path: devices, workloads, runners and pages of the dashboard, one TOML file each.
 
     ./<kind>/                              of the working directory    origin "cwd"
     $XDG_CONFIG_HOME/meltbench/<kind>/     of the user                 origin "user"
@@ -34,10 +34,10 @@ __all__ = [
     "search_path",
 ]
 
-Kind = Literal["devices", "workloads", "runners"]
+Kind = Literal["devices", "workloads", "runners", "dashboards"]
 Origin = Literal["cwd", "user", "built-in", "package"]
 
-_SINGULAR = {"devices": "device", "workloads": "workload", "runners": "runner"}
+_SINGULAR = {"devices": "device", "workloads": "workload", "runners": "runner", "dashboards": "page"}
 _MERGED_BY_NAME = ("source", "setting")
 
 

@@ -1,4 +1,4 @@
-"""Power, temperature and token rate over the time of a run, in at most so many buckets.
+"""Power, temperature, token rate, frequency and memory over the time of a run, in at most so many buckets.
 
 The samples are condensed by DuckDB inside their Parquet files, so a run of ten million of them costs no more memory
 than a short one. Values of a bucket are its mean and the range of what was seen in it; a bucket of which nothing is
@@ -18,6 +18,7 @@ from meltbench.report.power import power
 from meltbench.store import schema, tables
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import duckdb
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
 MAX_BUCKETS = 4096
 _TOKENS_A_BUCKET = 8  # fewer, and a steady rate looks like a picket fence
 _WORDS = {"power": "W", "temperature": "°C", "token rate": "tok/s"}
+# Drawn where there is room for more: of each the first that is there. A frequency is the highest of all cores.
+_BESIDE = (
+    ("frequency", "GHz", 1e-9, "unit = 'Hz' AND kind = 'gauge'"),
+    ("memory", "MiB", 2**-20, "name = 'process.rss_bytes'"),
+    ("memory", "MiB", 2**-20, "name = 'process.pss_total_bytes'"),
+    ("memory", "MiB", 2**-20, "name = 'memory.available_bytes'"),
+)
+_MARKS = 2000
 _SPAN_NS = 1 << 62  # two's complement ends at 2^63: hostile times must not overflow a difference
 
 
@@ -49,12 +58,19 @@ class Trace:
 
 @dataclass(frozen=True)
 class Traces:
-    """The three signals of a run that took ``seconds``, and its phases as (name, from, to) in seconds of the run."""
+    """The three signals of a run that took ``seconds``, and its phases as (name, from, to) in seconds of the run.
+
+    ``beside``: frequency and memory, where there are any. ``throttled``: as (cause, from, to). ``requests``: the first
+    so many as (index, role, sent, first token, end).
+    """
 
     run_id: str
     seconds: float
     signals: tuple[Trace, ...]
     phases: tuple[tuple[str, float, float], ...] = field(default=())
+    beside: tuple[Trace, ...] = ()
+    throttled: tuple[tuple[str, float, float], ...] = ()
+    requests: tuple[tuple[int, str, float, float | None, float], ...] = ()
 
 
 def read_traces(folder: Path, record: RunRecord, buckets: int = 400) -> Traces:
@@ -95,7 +111,36 @@ def _traces(connection: duckdb.DuckDBPyConnection, record: RunRecord, buckets: i
     span = Span(*edges, buckets)
     signals = [make(connection, span, record) for make in (_power, _temperature, _rate)]
     named = [(p.name, span.second(p.t0_ns), span.second(p.t1_ns)) for p in record.phases]
-    return Traces(record.run_id, span.second(span.end), tuple(signals), tuple(named))
+    slow = [(r.cause, span.second(r.t0_ns), span.second(r.t1_ns)) for r in record.regimes if r.name == "throttled"]
+    asked = [
+        (r.index, r.role, span.second(r.t_send_ns), _second(span, r.t_first_ns), span.second(r.t_end_ns))
+        for r in record.requests[:_MARKS]
+    ]
+    beside = tuple(_beside(connection, span))
+    return Traces(record.run_id, span.second(span.end), tuple(signals), tuple(named), beside, tuple(slow), tuple(asked))
+
+
+def _second(span: Span, t_ns: int | None) -> float | None:
+    return None if t_ns is None else span.second(t_ns)
+
+
+def _beside(connection: duckdb.DuckDBPyConnection, span: Span) -> Iterator[Trace]:
+    told: set[str] = set()
+    for name, unit, scale, where in _BESIDE:
+        if name in told:
+            continue
+        wide, found = gauges(connection, span, where)
+        if not found:
+            continue
+        told.add(name)
+        highest: Values = {}
+        for values in found.values():
+            for k, one in values.items():
+                mean, low, high = (part * scale for part in one)
+                if k not in highest or mean > highest[k][0]:
+                    highest[k] = (mean, low, high)
+        of = _name(connection, min(found)) if len(found) == 1 else f"highest of {len(found)}"
+        yield Trace(name, unit, of, **filled(wide, highest))
 
 
 def _edges(connection: duckdb.DuckDBPyConnection, record: RunRecord) -> tuple[int, int] | None:

@@ -90,11 +90,12 @@ def csv_text(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(content.column_names)
     for row in content.to_pylist():
-        writer.writerow([_cell(value) for value in row.values()])
+        writer.writerow([harmless_cell(value) for value in row.values()])
     return text.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def harmless_cell(value: Any) -> Any:
+    """A value for a CSV file, in which no text is a formula."""
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return value

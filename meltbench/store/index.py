@@ -175,14 +175,31 @@ def attached(path: Path, *, write: bool = False) -> Iterator[duckdb.DuckDBPyConn
     Attaching, unlike connecting to a path, never hands out a cached older version of a replaced file. Raises
     Unusable for an index that must be made again, StoreError for one that is newer or locked.
     """
+    connection = _opened(path, write=write)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def open_published(store: Store) -> duckdb.DuckDBPyConnection:
+    """Return a private DuckDB with the index as it was last published attached as ``idx``, read-only.
+
+    Raises as ``attached`` does. It is the caller's to close.
+    """
+    return _opened(store.index, write=False)
+
+
+def _opened(path: Path, *, write: bool) -> duckdb.DuckDBPyConnection:
     if not path.exists():
         raise Unusable("there is no index")
     connection = open_memory()
     try:
         _attach(connection, path, write=write)
-        yield connection
-    finally:
+    except BaseException:
         connection.close()
+        raise
+    return connection
 
 
 def open_memory() -> duckdb.DuckDBPyConnection:

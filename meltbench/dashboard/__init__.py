@@ -1,0 +1,1 @@
+"""The live dashboard: pages in a browser, by Dash, over the published index."""

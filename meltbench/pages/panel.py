@@ -1,0 +1,103 @@
+"""A panel's question asked, and its rows drawn by its kind; whatever is wrong with one panel, the others are drawn."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meltbench.errors import MeltbenchError, UserError
+from meltbench.pages.drawn import Drawn
+from meltbench.pages.metrics import metric
+from meltbench.pages.published import Answer, QueryRefused
+
+if TYPE_CHECKING:
+    from meltbench.pages.address import Address
+    from meltbench.pages.page import Page, PageFile, Panel
+    from meltbench.pages.published import Asking
+    from meltbench.store import Store
+
+_BRACED = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+_DOLLAR = re.compile(r"\$([a-z][a-z0-9_]*)")
+MAX_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that a panel is drawn from. ``choices``: what is chosen of the page, by name."""
+
+    store: Store
+    asking: Asking
+    address: Address
+    choices: dict[str, str]
+    panel: Panel
+
+    def sql(self) -> str:
+        """The panel's query with the metrics that were chosen in the place of their braces."""
+        return _BRACED.sub(lambda found: f'"{metric(self.choices.get(found[1], found[1])).name}"', self.panel.sql)
+
+    def params(self) -> dict[str, object]:
+        """What a query may name with a dollar: every choice, and the run."""
+        return {**self.choices, "run": self.address.run}
+
+    def answer(self, limit: int = MAX_ROWS) -> Answer:
+        """The rows of the panel's query."""
+        return self.asking.ask(self.sql(), self.params(), limit)
+
+    def field(self, key: str) -> str:
+        """A column that the panel names, by itself or by a choice."""
+        said: str = getattr(self.panel, key)
+        return self.choices[said.strip("{}")] if said.startswith("{") else said
+
+
+def contexts(store: Store, asking: Asking, address: Address, page: Page) -> list[Context]:
+    """One context a panel of the page."""
+    choices = address.choices(page)
+    return [Context(store, asking, address, choices, panel) for panel in page.panel]
+
+
+def draw(context: Context, file: PageFile, number: int) -> Drawn:
+    """What a panel comes to; what is wrong with it, in which line of which file, is told in its place."""
+    try:
+        return _drawn(context)
+    except QueryRefused as error:
+        line = file.lines[number] + error.line - 1 if number < len(file.lines) else 0
+        return Drawn(f"{file.path}, line {line}: {error}", troubled=True)
+    except UserError as error:
+        line = file.lines[number] if number < len(file.lines) else 0
+        return Drawn(f"{file.path}, panel in line {line}: {error}", troubled=True)
+    except MeltbenchError as error:
+        return Drawn(str(error), troubled=True)
+
+
+def rows_of(context: Context, limit: int = MAX_ROWS) -> Answer:
+    """All rows behind a panel: those of its query, else those that it was drawn from."""
+    if context.panel.sql:
+        return context.answer(limit)
+    drawn = _drawn(context)
+    return drawn.answer or Answer((), [])
+
+
+def statement(context: Context) -> str:
+    """The panel's query as one can ask it oneself, with the filter and what was chosen written out."""
+    if not context.panel.sql:
+        return f"{_drawn(context).sql};\n"
+    made = []
+    for name, pooled in (("selected", True), ("listed", False)):
+        where, values = context.asking.selection.sql(pooled=pooled)
+        parts = where.split("?")  # a condition has no text of its own with a question mark in it
+        filled = parts[0] + "".join(_literal(value) + part for value, part in zip(values, parts[1:], strict=True))
+        made.append(f"CREATE TEMP TABLE {name} AS SELECT * FROM results WHERE {filled};")
+    params = context.params()
+    sql = _DOLLAR.sub(lambda found: _literal(str(params.get(found[1], ""))), context.sql().strip())
+    return "\n".join([*made, f"{sql};", ""])
+
+
+def _drawn(context: Context) -> Drawn:
+    from meltbench.pages.kinds import KINDS
+
+    return KINDS[context.panel.kind](context)
+
+
+def _literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,168 @@
+"""The published index as readers of pages see it: one version at a time, in memory what every page asks for.
+
+The file is opened read-only and is replaced as a whole by every ingest (meltbench.store.index), so that nobody who
+reads it ever holds up one who writes. A snapshot keeps the version it opened until the next one is ready.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from meltbench.errors import StoreError, UserError
+from meltbench.store import index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import duckdb
+
+    from meltbench.selecting import Selection
+    from meltbench.store import Store
+
+MEMORY_LIMIT = "192MB"
+PATIENCE_S = 20.0
+_AT = re.compile(r"LINE (\d+):")
+
+
+class QueryRefused(UserError):
+    """DuckDB does not understand a query; ``line`` of it is what it means."""
+
+    def __init__(self, message: str, line: int, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.line = line
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Rows of a query. ``more``: there were more than asked for."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    more: bool = False
+
+    def column(self, name: str) -> list[Any]:
+        """All values of a column. Raises UserError for one that the query does not give."""
+        if name not in self.columns:
+            raise UserError(f"the query gives no column {name!r}", hint=f"it gives {', '.join(self.columns)}")
+        at = self.columns.index(name)
+        return [row[at] for row in self.rows]
+
+
+class Asking:
+    """Questions of one page to one version of the index, under one filter.
+
+    Queries see every table and view of docs/store.md, and two more with the columns of ``results``: ``selected``, the
+    rows under the filter that may be pooled, and ``listed``, those with invalid, failed and imported ones.
+    """
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, selection: Selection) -> None:
+        self._cursor = cursor
+        self.selection = selection
+        for name, pooled in (("selected", True), ("listed", False)):
+            where, params = selection.sql(pooled=pooled)
+            cursor.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM results WHERE {where}", params)
+
+    def ask(self, sql: str, params: Mapping[str, object] | None = None, limit: int = 1_000_000) -> Answer:
+        """The rows of one SELECT, at most ``limit``. Of ``params`` the query gets those that it names.
+
+        Raises UserError for a query that DuckDB refuses, with the line in it, or that takes longer than PATIENCE_S.
+        """
+        import duckdb
+
+        alarm = threading.Timer(PATIENCE_S, self._cursor.interrupt)
+        try:
+            statements = self._cursor.extract_statements(sql)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise UserError("a page asks with one SELECT", hint="begin with SELECT, FROM or WITH")
+            wanted = statements[0].named_parameters
+            known = params or {}
+            if lacking := sorted(wanted - known.keys()):
+                hint = f"known are {', '.join(f'${name}' for name in sorted(known)) or 'none: the page has no choice'}"
+                raise UserError(f"the query wants ${lacking[0]}, which is no choice of the page", hint=hint)
+            alarm.start()
+            self._cursor.execute(statements[0], {name: known[name] for name in wanted})
+            columns = tuple(part[0] for part in self._cursor.description or ())
+            rows = self._cursor.fetchmany(limit + 1)
+        except duckdb.InterruptException as error:
+            raise UserError(f"the query took longer than {PATIENCE_S:g} s", hint="ask for less") from error
+        except duckdb.Error as error:
+            raise _refused(error) from error
+        finally:
+            alarm.cancel()
+        return Answer(columns, rows[:limit], more=len(rows) > limit)
+
+
+def _refused(error: duckdb.Error) -> QueryRefused:
+    text = str(error)
+    line = int(found[1]) if (found := _AT.search(text)) else 1
+    told = " ".join(text.split("LINE ", 1)[0].split())[:400]
+    return QueryRefused(told, line, hint="docs/store.md has the tables and columns")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version of the index, open. ``version`` tells it from every other."""
+
+    version: str
+    connection: duckdb.DuckDBPyConnection
+
+    @contextmanager
+    def asking(self, selection: Selection) -> Iterator[Asking]:
+        """Questions under this filter."""
+        cursor = self.connection.cursor()
+        try:
+            cursor.execute("SET search_path = 'memory,idx'")
+            yield Asking(cursor, selection)
+        finally:
+            cursor.close()
+
+
+class Published:
+    """The index of a store, whichever version of it is the newest."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._lock = threading.Lock()
+        self._held: Snapshot | None = None
+
+    def version(self) -> str:
+        """What the file is now, without opening it; empty where there is none."""
+        try:
+            found = self.store.index.stat()
+        except FileNotFoundError:
+            return ""
+        return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+
+    def snapshot(self) -> Snapshot:
+        """The newest version, opened if it is not the one that is held. Raises StoreError where it cannot be read."""
+        with self._lock:
+            version = self.version()
+            if self._held is None or self._held.version != version:
+                # Who still asks the old one has its connection; it is closed when the last of them lets go.
+                self._held = Snapshot(version, self._open())
+            return self._held
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        import duckdb
+
+        try:
+            connection = index.open_published(self.store)
+        except index.Unusable as why:
+            hint = self.store.command("rebuild")
+            raise StoreError(f"{self.store.index} cannot be read: {why}", hint=hint) from why
+        try:
+            connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+            connection.execute("CREATE TABLE memory.results AS FROM idx.results")
+            # Page files are the user's own, but a page copied from somewhere should not read his other files.
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+        except duckdb.Error as error:
+            connection.close()
+            said = str(error).splitlines()[0]
+            hint = self.store.command("rebuild")
+            raise StoreError(f"{self.store.index} cannot be read: {said}", hint=hint) from error
+        return connection
