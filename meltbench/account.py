@@ -51,8 +51,16 @@ def conditions(
         found.append(("settings_not_applied", "; ".join(against)))
     visits = (journal.end or {}).get("visits") if ticket["device"]["target"] != "local" else 0
     asked = [(ticket.get("looks"), "looks"), (visits, "visits of others")]
-    if words := [f"{n} {what}" for n, what in asked if isinstance(n, int) and n]:
+    words = [f"{n} {what}" for n, what in asked if isinstance(n, int) and n]
+    live = ticket.get("live") or {}
+    if live and live["link"] != "local":
+        words.append(_watched(live, "--live"))
+    if words:
         found.append(("link_traffic", f"{' and '.join(words)} over the link"))
+    watched = [_watched(live, "--live")] if live and live["link"] == "local" else []
+    watched += [_watched(ticket["top"], "meltbench top")] if ticket.get("top") else []
+    if watched:
+        found.append(("watched", " and ".join(watched)))
     if remote(ticket):
         found.append(("remote_engine", f"the server was at {ticket['runner']['url']}: latencies include the network"))
     there = accelerator(gpus(ticket), map(str, ticket["conditions"].get("compatible") or ()))
@@ -63,6 +71,13 @@ def conditions(
     if part := _piece(ticket.get("piece") or {}):
         found.append(("piece", part))
     return found
+
+
+def _watched(took: dict[str, Any], by: str) -> str:
+    """Who looked at the journal of a run while it was measured, how often, and what that took."""
+    if took.get("looks") is None:  # whoever looked is gone
+        return f"looks of {by}"
+    return f"{took['looks']} looks of {by} at {took['bytes']} bytes, in {took['cpu_s']:.2f} s of a processor"
 
 
 def _piece(piece: dict[str, Any]) -> str:
@@ -122,6 +137,8 @@ def manifest(
             "lease": ticket.get("lease"),
             "pushed": ticket.get("pushed") or None,
             "piece": ticket.get("piece"),
+            "live": ticket.get("live"),
+            "top": ticket.get("top"),
         },
     }
 

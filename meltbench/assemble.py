@@ -161,7 +161,7 @@ def _inputs(
         scores=told.scores,
         by_way=told.by_way,
         gpus=_outside(ticket, engine),
-        totals=_totals(ticket),
+        totals=totals(ticket),
         max_power_w=ticket.get("max_power_w"),
         battery=Stated(**battery) if (battery := ticket.get("battery")) else None,
         unseen=(ticket["runner"] or {}).get("unseen", ""),
@@ -170,7 +170,7 @@ def _inputs(
     )
 
 
-def _totals(ticket: dict[str, Any]) -> list[Designation]:
+def totals(ticket: dict[str, Any]) -> list[Designation]:
     """What the profile named as the total. Before it could name rails, one of its sources was marked."""
     marked = [{"source": source["name"]} for source in ticket["sources"] if source.get("total")]
     return [Designation(**(one | {"rails": tuple(one.get("rails", ()))})) for one in ticket.get("totals", marked)]

@@ -20,6 +20,7 @@ from meltbench.controller import is_alive
 from meltbench.deadline import Deadline, patiently
 from meltbench.errors import DeviceError, MeltbenchError, StoreError, UserError
 from meltbench.follow import Lengths, follow
+from meltbench.live import notes
 from meltbench.probe.client import TICKET, Probe
 from meltbench.probe.journal import read_journal
 from meltbench.site import facts_of, meet, reach
@@ -60,6 +61,9 @@ def bring_in(
     ticket = folder.ticket()
     if looks:
         ticket["looks"] = looks + int(ticket.get("looks") or 0)
+        folder.write_ticket(ticket)
+    if (watched := notes.gathered(run_id)) is not None:
+        ticket["top"] = watched
         folder.write_ticket(ticket)
     told = ticket.get("host")
     try:

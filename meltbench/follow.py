@@ -19,6 +19,7 @@ from meltbench.errors import DeadlineExceeded, DeviceError, HostKeyError, LinkLo
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from meltbench.live.looking import Live
     from meltbench.probe.client import Probe
     from meltbench.targets import Place
     from meltbench.watch import Interrupts, Watch
@@ -83,23 +84,28 @@ def follow(
     watch: Watch,
     interrupts: Interrupts,
     plug_in: Callable[[], object] | None = None,
+    live: Live | None = None,
 ) -> Ended:
     """Look on until the job has ended, however it ends; what a killed probe left is mended then.
+
+    ``live`` looks at its journal meanwhile, over the link too.
 
     ``plug_in`` gives a device back the cable that was taken from it for the run, where that is the way to it.
     Raises DeviceError when the target stays out of reach; the job goes on without anybody who looks on.
     """
     if place.kind == "local":
-        ended = Ended(_watched(probe, folder, watch, interrupts, lengths.last_s))
+        ended = Ended(_watched(probe, folder, watch, interrupts, lengths.last_s, live))
     else:
-        silence = Silence(probe, folder, lengths, plug_in)
+        silence = Silence(probe, folder, lengths, plug_in, live)
         ended = Ended(silence.wait(watch, interrupts), silence.looks)
     if ended.killed:
         probe.recover()
     return ended
 
 
-def _watched(probe: Probe, folder: str, watch: Watch, interrupts: Interrupts, last_s: float) -> Mapping[str, Any]:
+def _watched(
+    probe: Probe, folder: str, watch: Watch, interrupts: Interrupts, last_s: float, live: Live | None
+) -> Mapping[str, Any]:
     """Look again and again. ``last_s``: length of the idle window that ends the job."""
     stopped, missed, pauses = False, 0, Pauses(last_s)
     while True:
@@ -111,6 +117,8 @@ def _watched(probe: Probe, folder: str, watch: Watch, interrupts: Interrupts, la
             if missed > _PATIENCE:
                 raise
             continue
+        if live is not None:
+            live.look()
         watch.step(status)
         if status.get("state") == "ended" or not status.get("alive"):
             return status
@@ -121,15 +129,20 @@ def _watched(probe: Probe, folder: str, watch: Watch, interrupts: Interrupts, la
 
 
 class Silence:
-    """Waits for the end of a job and sends nothing meanwhile.
+    """Waits for the end of a job and sends nothing meanwhile, but for what ``live`` asks.
 
     ``looks``: how often the target was asked and was still measuring.
     """
 
     def __init__(
-        self, probe: Probe, folder: str, lengths: Lengths, plug_in: Callable[[], object] | None = None
+        self,
+        probe: Probe,
+        folder: str,
+        lengths: Lengths,
+        plug_in: Callable[[], object] | None = None,
+        live: Live | None = None,
     ) -> None:
-        self._plug_in, self._back_s = plug_in, 0.0
+        self._plug_in, self._back_s, self._live = plug_in, 0.0, live
         self._probe, self._folder = probe, folder
         self._expected_s, self._longest_s = lengths.expected_s, lengths.longest_s
         self._answers: queue.Queue[dict[str, Any] | DeviceError] = queue.Queue()
@@ -196,7 +209,8 @@ class Silence:
                 return self._answers.get(timeout=_TICK_S)
             except queue.Empty:
                 pass
-            watch.step({"state": "running", "op": "wait", "name": "wait"})
+            seen = None if self._live is None else self._live.look()
+            watch.step({"state": "running", "op": "wait", "name": "wait"} if seen is None else dict(seen.status))
             if interrupts.abort and not self._stopped:
                 try:
                     self._probe.stop(self._folder)

@@ -21,17 +21,19 @@ from meltbench.controller import this_process
 from meltbench.conversing import check_thinking
 from meltbench.deadline import patiently
 from meltbench.definition import BY_TOKEN
-from meltbench.errors import DeadlineExceeded, DeviceError, LinkLost, MeltbenchError, ModelDamaged
+from meltbench.errors import DeadlineExceeded, DeviceError, LinkLost, MeltbenchError, ModelDamaged, UserError
 from meltbench.follow import follow
 from meltbench.gating import Gates
+from meltbench.live.looking import Live, intent
 from meltbench.site import visit
 from meltbench.targets.lease import Lease, holder_of
 from meltbench.ticket import LocalModel, cell_key, refused_ticket
 from meltbench.watch import Interrupts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from meltbench.live.picture import Sight
     from meltbench.models import Model
     from meltbench.plan import Cell, Plan
     from meltbench.probe.client import Probe
@@ -64,23 +66,41 @@ class Prepared:
     tokens: Tokenized | None = None
     reference: LocalModel | None = None
     piece: Piece | None = None
+    live: Callable[[Sight], None] | None = None
 
 
-def run(plan: Plan, store: Store, watch: Watch, spared: list[Cell] | None = None) -> Iterator[RunRecord]:
+def run(
+    plan: Plan,
+    store: Store,
+    watch: Watch,
+    spared: list[Cell] | None = None,
+    live: Callable[[Sight], None] | None = None,
+) -> Iterator[RunRecord]:
     """Make every run of a plan and yield each once it is stored; fewer when the user interrupted.
 
     Failed runs are stored and yielded like the others: their manifest says why. Cells in which no item is left to ask,
-    because earlier runs scored them all, are put into ``spared``.
+    because earlier runs scored them all, are put into ``spared``. ``live`` is shown what each run does meanwhile, which
+    is a condition of the run and none of its plan.
     """
+    if live is not None and plan.spec.unplug is not None:
+        raise UserError("--live looks over the link that --unplug cuts", hint="leave one out")
     store.check_writable()
     site = visit(plan, watch)
     try:
-        yield from _at(site, _calibrated(plan, site, store, watch), store, watch, [] if spared is None else spared)
+        left = [] if spared is None else spared
+        yield from _at(site, _calibrated(plan, site, store, watch), store, watch, left, live)
     finally:
         site.probe.transport.close()
 
 
-def _at(site: Site, plan: Plan, store: Store, watch: Watch, spared: list[Cell]) -> Iterator[RunRecord]:
+def _at(
+    site: Site,
+    plan: Plan,
+    store: Store,
+    watch: Watch,
+    spared: list[Cell],
+    live: Callable[[Sight], None] | None,
+) -> Iterator[RunRecord]:
     try:
         plan, model, knobs = prepare(plan, site, watch)
     except ModelDamaged as error:
@@ -97,7 +117,7 @@ def _at(site: Site, plan: Plan, store: Store, watch: Watch, spared: list[Cell]) 
         plan = replace(plan, engine=there.engine)
         ready = Prepared(
             replace(plan, work=there.work), site, there.model, knobs, recorder, there.scripts, there.told, lease,
-            tokens, there.reference,
+            tokens, there.reference, live=live,
         )  # fmt: skip
         took_s: dict[object, float] = {}  # the last run of the same knobs
         gates = Gates(plan, site)
@@ -214,6 +234,8 @@ def _one(
         ticket |= {"folder": where, **gated, "lease": lease.told(), "pushed": ready.pushed}
         if ready.piece is not None:
             ticket["piece"] = ready.piece.told()
+        if ready.live is not None:
+            ticket["live"] = intent(ready.plan.known.place.kind)
         if took_s is not None:
             ticket["expected_s"] = min(took_s + _ASIDE_S, ticket["longest_s"])
         if ready.recorder is not None:
@@ -228,6 +250,7 @@ def _one(
         if ready.plan.known.place.kind != "local":  # there nothing else is measured here, and no link can be cut
             folder.write_ticket(folder.ticket() | {"started": True})
         switches.make(folder, profile, started=True)
+        live = None if ready.live is None else Live(probe, folder.ticket(), ready.live, watch)
     except BaseException as error:
         lease.drop()  # a start that is on its way there still is refused from here on
         _give_up(store, folder.run_id, probe, profile, watch, error)
@@ -236,13 +259,15 @@ def _one(
         plug_in = None
         if switches.cut(folder.ticket()):
             plug_in = partial(switches.put_back, folder, profile, watch, once_started=True)
-        ended = follow(probe, ready.plan.known.place, where, lengths(ticket), watch, interrupts, plug_in)
+        ended = follow(probe, ready.plan.known.place, where, lengths(ticket), watch, interrupts, plug_in, live)
     except DeviceError as error:
         error.hint = f"the run goes on on its target; later: {store.command('collect', folder.run_id)}"
         raise
     finally:
         if switches.cut(folder.ticket()):
             switches.put_back(folder, profile, watch, once_started=True)
+        if live is not None:
+            folder.write_ticket(folder.ticket() | {"live": live.done()})
     took_s = time.monotonic() - began
     lease.resume()
     record = bring_in(store, folder.run_id, probe, watch, profile, looks + ended.looks)

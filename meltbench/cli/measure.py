@@ -29,6 +29,12 @@ Prepare = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="A device: meltbench devices.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for a device that another controller holds.")]
+Live = Annotated[
+    bool,
+    typer.Option(
+        "--live", help="Show token rate, power and temperature meanwhile; over a link too, which the record notes."
+    ),
+]
 Unplug = Annotated[
     str | None,
     typer.Option("--unplug", metavar="hub", help="Cut its USB power while it measures (devices add --hub)."),
@@ -90,6 +96,7 @@ def run(
     piece: Annotated[
         int | None, typer.Option("--piece", metavar="N", help="With --resume: in runs of N questions each.")
     ] = None,
+    live: Live = False,
     data: Data = None,
     dry_run: DryRun = False,
     as_markdown: Markdown = False,
@@ -116,7 +123,7 @@ def run(
         resume=resume,
         piece=piece,
     )
-    _measure(spec, data, dry_run=dry_run, as_markdown=as_markdown, as_json=as_json)
+    _measure(spec, data, live=live, dry_run=dry_run, as_markdown=as_markdown, as_json=as_json)
 
 
 def exec_(
@@ -130,6 +137,7 @@ def exec_(
     wait: Wait = False,
     steal: Steal = None,
     unplug: Unplug = None,
+    live: Live = False,
     data: Data = None,
     dry_run: DryRun = False,
     as_markdown: Markdown = False,
@@ -149,10 +157,10 @@ def exec_(
         steal=steal,
         unplug=unplug,
     )
-    _measure(spec, data, dry_run=dry_run, as_markdown=as_markdown, as_json=as_json)
+    _measure(spec, data, live=live, dry_run=dry_run, as_markdown=as_markdown, as_json=as_json)
 
 
-def _measure(spec: Spec, data: str | None, *, dry_run: bool, as_markdown: bool, as_json: bool) -> None:
+def _measure(spec: Spec, data: str | None, *, live: bool, dry_run: bool, as_markdown: bool, as_json: bool) -> None:
     from meltbench import plan
     from meltbench.errors import UserError
 
@@ -178,7 +186,7 @@ def _measure(spec: Spec, data: str | None, *, dry_run: bool, as_markdown: bool, 
         with Terminal(windows) as watch:
             if planned.model is not None and planned.model.stands_for:
                 watch.say(planned.model.stands_for)
-            for record in road.run(planned, store, watch, spared):
+            for record in road.run(planned, store, watch, spared, watch.live if live else None):
                 records.append(record)  # what is stored is shown also when a later run cannot be made
     finally:
         if records or len(spared) == len(planned.cells):

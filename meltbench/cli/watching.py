@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench.cli.common import console, plain
 from meltbench.errors import Interrupted
+from meltbench.report import living
 from meltbench.report.progress import Lines, Steps
+from meltbench.report.textplot import fits
 from meltbench.targets import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
+
+    from meltbench.cli.below import BarAndLine
+    from meltbench.live.picture import Sight
 
 
 class Terminal:
@@ -26,7 +31,9 @@ class Terminal:
         self._console = console(stderr=True)
         self._lines = Lines(self._say)
         self._steps = Steps(lengths)
-        self._progress: Progress | None = None
+        self._ticker: living.Ticker | None = None
+        self._sight: Sight | None = None
+        self._progress: BarAndLine | None = None
         self._task: TaskID | None = None
         self._last = ""
 
@@ -93,15 +100,26 @@ class Terminal:
         look = self._steps.look(status)
         # A bar without a total moves to and fro.
         total, done = (1.0, look.share) if look.share is not None else (None, 0.0)
+        if self._sight is not None:
+            self._progress.line = living.line(self._sight, bars=fits(self._console.encoding))
         self._progress.update(
             self._task, completed=done, total=total, description=printable(look.words), detail=look.detail
         )
 
+    def live(self, sight: Sight) -> None:
+        """Show token rate, power and temperature: below the bar, or as a line every few seconds."""
+        if self._console.is_terminal:
+            self._sight = sight  # drawn with the next step, which comes at once
+            return
+        if self._ticker is None:
+            self._ticker = living.Ticker(self._say)
+        self._ticker.show(sight)
+
     def _open(self, what: str, *columns: Any, **fields: Any) -> None:
-        from rich.progress import Progress
+        from meltbench.cli.below import BarAndLine
 
         self._close()
-        self._progress = Progress(*columns, console=self._console, transient=True)
+        self._progress = BarAndLine(*columns, console=self._console, transient=True)
         self._progress.start()
         self._task = self._progress.add_task("", total=None, **fields)
         self._last = what
@@ -109,4 +127,4 @@ class Terminal:
     def _close(self) -> None:
         if self._progress is not None:
             self._progress.stop()
-            self._progress = self._task = None
+            self._progress = self._task = self._sight = None

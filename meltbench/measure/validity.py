@@ -110,7 +110,12 @@ _TABLE: dict[str, tuple[str, State, str]] = {
     "link_traffic": (
         "the target was asked over its link while it measured",
         "degraded",
-        "Mend the link; a run that nobody asks about says nothing until it has ended.",
+        "Mend the link, or measure without --live: a run that nobody asks about says nothing until it has ended.",
+    ),
+    "watched": (
+        "somebody read the journal on the machine that was measured meanwhile (--live, meltbench top)",
+        "valid",
+        "What that took of a processor is in the detail; leave it out for the finest of differences.",
     ),
     "request_failed": (
         "a timed request did not end ok",

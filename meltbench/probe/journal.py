@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAGIC = b"MELTJNL1"
-_SYNC = 0x4A544C4D
-_HEADER = struct.Struct("<IHHII")
-_EVENT, _READINGS = 1, 2
+SYNC = 0x4A544C4D
+HEADER = struct.Struct("<IHHII")
+EVENT, READINGS = 1, 2
 _MAX_FRAME = 64 << 20
 _PIECE_BYTES = 1 << 20
 _STATUSES = ("ok", "denied", "absent", "error")
@@ -165,24 +165,29 @@ def frames(data: Evidence | Held) -> Iterator[tuple[int, bytes, int]]:
         return
     base, held, at = len(MAGIC), b"", 0  # ``held`` is a piece of the journal that begins at ``base``
     while True:
-        if at + _HEADER.size > len(held):
+        if at + HEADER.size > len(held):
             base, held, at = base + at, data.at(base + at, _PIECE_BYTES), 0
-            if len(held) < _HEADER.size:
+            if len(held) < HEADER.size:
                 return
-        sync, kind, _, length, crc = _HEADER.unpack_from(held, at)
-        end = at + _HEADER.size + length
-        if sync != _SYNC or length > _MAX_FRAME or base + end > data.size:
+        sync, kind, _, length, crc = HEADER.unpack_from(held, at)
+        end = at + HEADER.size + length
+        if sync != SYNC or length > _MAX_FRAME or base + end > data.size:
             return
         if end > len(held):
             base, held, at = base + at, data.at(base + at, max(_PIECE_BYTES, end - at)), 0
-            end = _HEADER.size + length
+            end = HEADER.size + length
             if end > len(held):  # the file was cut while it was read
                 return
-        payload = held[at + _HEADER.size : end]
-        if zlib.crc32(payload, zlib.crc32(held[at + 4 : at + 12])) != crc:
+        payload = held[at + HEADER.size : end]
+        if not checks(held[at + 4 : at + 12], payload, crc):
             return
         yield kind, payload, base + end
         at = end
+
+
+def checks(head: bytes, payload: bytes, crc: int) -> bool:
+    """Whether a frame is what was written: ``head`` is its kind, its zero and its length."""
+    return zlib.crc32(payload, zlib.crc32(head)) == crc
 
 
 def parse_event(payload: bytes) -> Event | None:
@@ -243,12 +248,12 @@ def _read(data: Evidence | Held) -> Journal:
     found: dict[int, _Frames] = {}
     good = 0
     for kind, payload, end in frames(data):
-        if kind == _EVENT:
+        if kind == EVENT:
             event = parse_event(payload)
             if event is None:
                 break
             events.append(event)
-        elif kind != _READINGS or not _note(found, payload, end - len(payload)):
+        elif kind != READINGS or not _note(found, payload, end - len(payload)):
             break
         good = end
     _settle_reboot(events)
@@ -259,7 +264,7 @@ def _read(data: Evidence | Held) -> Journal:
     for event in events:
         number = event.get("stream")
         if event["event"] == "stream" and isinstance(number, int):
-            heads[number] = _head(number, event, ends.get(number, {}))
+            heads[number] = head_of(number, event, ends.get(number, {}))
     return Journal(events, Streams(data, heads, found), data.size - good)
 
 
@@ -279,22 +284,40 @@ def _settle_reboot(events: list[Event]) -> None:
 
 def _note(found: dict[int, _Frames], payload: bytes, at: int) -> bool:
     """Note where a frame of readings lies; False when its counts contradict its length."""
-    import numpy as np
-
-    if len(payload) < 8:
+    shape = _shape(payload)
+    if shape is None:
         return False
-    number, n = struct.unpack_from("<II", payload)
-    size = len(payload) - 8
-    if n * 24 > size or int(np.frombuffer(payload, "<u4", n, 8 + n * 20).sum(dtype=np.int64)) != size - n * 24:
-        return False
+    number, n = shape
     place = found.setdefault(number, _Frames())
     place.at.append(at + 8)
     place.rows.append(n)
-    place.size.append(size)
+    place.size.append(len(payload) - 8)
     return True
 
 
-def _head(number: int, event: Event, end: Event) -> Stream:
+def _shape(payload: bytes) -> tuple[int, int] | None:
+    """Stream and rows of a frame of readings; None where its counts contradict its length."""
+    import numpy as np
+
+    if len(payload) < 8:
+        return None
+    number, n = struct.unpack_from("<II", payload)
+    size = len(payload) - 8
+    if n * 24 > size or int(np.frombuffer(payload, "<u4", n, 8 + n * 20).sum(dtype=np.int64)) != size - n * 24:
+        return None
+    return number, n
+
+
+def parse_readings(payload: bytes) -> tuple[int, Readings] | None:
+    """The stream and the readings of one frame of them, or None when its counts contradict its length."""
+    shape = _shape(payload)
+    if shape is None:
+        return None
+    return shape[0], _joined([_columns(Held(payload), 8, shape[1], len(payload) - 8)])
+
+
+def head_of(number: int, event: Event, end: Event) -> Stream:
+    """What the events of a stream's beginning and end say of it; it has no readings."""
     status = event.get("status")
     return Stream(
         number=number,

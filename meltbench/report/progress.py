@@ -78,19 +78,19 @@ class Steps:
             elapsed, limit = told / 1e3, told_limit / 1e3
         if op in ("gate", "lease") and limit:
             said = f"{status['said']}; " if status.get("said") else ""
-            return Look(words, f"{said}{_seconds(elapsed)} of at most {_seconds(limit)}", min(elapsed / limit, 1.0))
+            return Look(words, f"{said}{seconds(elapsed)} of at most {seconds(limit)}", min(elapsed / limit, 1.0))
         done, of = _number(status.get("done")) or 0, _number(status.get("of")) or 0
         if of and op == "http":
             at = min(int(done) + 1, int(of))
-            return Look(words, f"request {at} of {int(of)}, {_seconds(elapsed)}", min(done / of, 1.0))
+            return Look(words, f"request {at} of {int(of)}, {seconds(elapsed)}", min(done / of, 1.0))
         if of and op in _PARTS:
-            return Look(words, f"{int(done)} of {int(of)} {_PARTS[op]}, {_seconds(elapsed)}", min(done / of, 1.0))
+            return Look(words, f"{int(done)} of {int(of)} {_PARTS[op]}, {seconds(elapsed)}", min(done / of, 1.0))
         if limit:
             asked = f"{int(done)} requests, " if done and op == "http" else ""
             left = max(limit - elapsed, 0)
-            text = f"{asked}{_seconds(min(elapsed, limit))} of {_seconds(limit)}, {_seconds(left)} left"
+            text = f"{asked}{seconds(min(elapsed, limit))} of {seconds(limit)}, {seconds(left)} left"
             return Look(words, text, min(elapsed / limit, 1.0))
-        return Look(words, _seconds(elapsed), None)
+        return Look(words, seconds(elapsed), None)
 
 
 def _number(value: object) -> float | None:
@@ -100,10 +100,11 @@ def _number(value: object) -> float | None:
     return float(value) if 0 <= value < 1e15 else None
 
 
-def _seconds(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
+def seconds(lasted: float) -> str:
+    """A time in whole seconds, minutes or hours."""
+    if lasted < 60:
+        return f"{lasted:.0f} s"
+    minutes, rest = divmod(round(lasted), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 

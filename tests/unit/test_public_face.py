@@ -83,7 +83,7 @@ def test_the_options_of_run_are_those_of_the_command_line_with_its_defaults() ->
     from meltbench.spec import Spec
 
     ours, theirs = inspect.signature(meltbench.run).parameters, inspect.signature(command).parameters
-    only_there = {"set_", "dry_run", "as_json", "as_markdown"}
+    only_there = {"set_", "dry_run", "live", "as_json", "as_markdown"}
     assert set(ours) - {"settings", "progress"} == set(theirs) - only_there
     for name in set(ours) & set(Spec.__dataclass_fields__):
         assert ours[name].default == theirs[name].default == getattr(Spec, name), name

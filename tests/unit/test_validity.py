@@ -335,6 +335,7 @@ CASES = [
     ("piece", {"conditions": [("piece", "8 of 30 items; 3 were scored before in 1 run")]}),
     ("no_chat_template", {"conditions": [("no_chat_template", "base has none")]}),
     ("link_traffic", {"conditions": [("link_traffic", "1 looks over the link")]}),
+    ("watched", {"conditions": [("watched", "31 looks of --live at 80000 bytes, in 0.06 s of a processor")]}),
     ("settings_not_applied", {"conditions": [("settings_not_applied", "governor = performance: denied")]}),
 ]
 
