@@ -11,6 +11,7 @@ from dash import ALL, ClientsideFunction, Input, Output, State, no_update
 from meltbench.dashboard import cards, frame, guard, routes
 from meltbench.errors import MeltbenchError
 from meltbench.pages.address import Address
+from meltbench.pages.offline import BROWSER
 from meltbench.pages.page import pages
 from meltbench.pages.panel import contexts, draw
 
@@ -39,7 +40,8 @@ def make_app(published: Published, token: str | None = None) -> dash.Dash:
         "meltbench",
         title="meltbench",
         update_title="",
-        assets_folder=str(routes.ASSETS),
+        assets_folder=str(BROWSER),
+        assets_ignore="report.js",
         serve_locally=True,
         suppress_callback_exceptions=True,
         index_string=_INDEX,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meltbench.errors import MeltbenchError
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from meltbench.pages.panel import Context
     from meltbench.pages.published import Published
 
-ASSETS = Path(__file__).parent / "assets"
 _TABLE_ROWS = 2000
 
 

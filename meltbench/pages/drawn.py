@@ -70,7 +70,7 @@ class Drawn:
     """``says``: in a sentence what is to be seen. ``figure`` is Plotly's; ``facts`` are (label, text).
 
     ``answer`` holds the rows behind it, which can be taken away as CSV; ``sql`` asks for them, where that is not the
-    panel's own query. ``troubled``: ``says`` is why nothing is drawn.
+    panel's own query. ``told``: a figure as a table. ``troubled``: ``says`` is why nothing is drawn.
     """
 
     says: str
@@ -80,6 +80,7 @@ class Drawn:
     notes: tuple[str, ...] = ()
     answer: Answer | None = None
     sql: str = ""
+    told: Grid | None = None
     troubled: bool = False
     height_px: int = 360
 

@@ -24,13 +24,17 @@ MAX_ROWS = 200_000
 
 @dataclass(frozen=True)
 class Context:
-    """All that a panel is drawn from. ``choices``: what is chosen of the page, by name."""
+    """All that a panel is drawn from.
+
+    ``choices``: what is chosen of the page, by name; ``rows``: how many a table has at most.
+    """
 
     store: Store
     asking: Asking
     address: Address
     choices: dict[str, str]
     panel: Panel
+    rows: int
 
     def sql(self) -> str:
         """The panel's query with the metrics that were chosen in the place of their braces."""
@@ -50,10 +54,10 @@ class Context:
         return self.choices[said.strip("{}")] if said.startswith("{") else said
 
 
-def contexts(store: Store, asking: Asking, address: Address, page: Page) -> list[Context]:
-    """One context a panel of the page."""
+def contexts(store: Store, asking: Asking, address: Address, page: Page, rows: int | None = None) -> list[Context]:
+    """One context a panel of the page. ``rows``: of a table, where it is not to be what the panel says."""
     choices = address.choices(page)
-    return [Context(store, asking, address, choices, panel) for panel in page.panel]
+    return [Context(store, asking, address, choices, panel, rows or panel.limit) for panel in page.panel]
 
 
 def draw(context: Context, file: PageFile, number: int) -> Drawn:

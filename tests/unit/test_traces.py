@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from store_kit import open_run, record_of, store_at
 
 from meltbench.errors import StoreError
-from meltbench.records import Measure
-from meltbench.report.figure import figure
+from meltbench.records import Measure, Regime
+from meltbench.report.figure import figure, trace_figure
 from meltbench.report.textplot import fits, text_plot
 from meltbench.report.traces import read_traces
 from meltbench.store import read_record, schema
@@ -263,11 +263,32 @@ def test_a_terminal_without_blocks_gets_ascii(tmp_path):
 def test_a_figure_has_a_panel_a_signal_and_its_phases_and_is_json(tmp_path):
     made = json.loads(figure(full(tmp_path), "a & b").to_json())
     lines = [trace for trace in made["data"] if trace.get("hoverinfo") != "skip"]
-    assert [trace["name"].partition(" (")[0] for trace in lines] == ["power", "temperature", "token rate"]
+    names = [trace["name"].partition(" (")[0] for trace in lines]
+    assert names == ["power", "temperature", "token rate", "requests", "first tokens"]
     texts = [note["text"] for note in made["layout"]["annotations"]]
     assert set(texts) >= {"idle_before", "load", "run", "idle_after"}
     assert "<b>" not in json.dumps(made)
     assert made["layout"]["title"]["text"] == "a &amp; b"
+
+
+def test_a_figure_has_frequency_memory_and_throttling_where_they_are_known(tmp_path):
+    traces, _ = traced(
+        tmp_path,
+        series=[
+            series("cpu0.freq_hz", T, 1e9 + 0 * T, kind="gauge", unit="Hz"),
+            series("cpu1.freq_hz", T, 2e9 + 0 * T, kind="gauge", unit="Hz"),
+            series("process.rss_bytes", T, 2.0**30 + 0 * T, kind="gauge", unit="B"),
+            series("memory.available_bytes", T, 2.0**20 + 0 * T, kind="gauge", unit="B"),
+        ],
+        regimes=[Regime("burst", 0, 5 * SECOND), Regime("throttled", 5 * SECOND, 7 * SECOND, "cpu0 <x>")],
+    )
+    beside = {one.name: one for one in traces.beside}
+    assert set(beside) == {"frequency", "memory"}
+    assert {v for v in beside["frequency"].mean if v is not None} == {2.0}
+    assert {v for v in beside["memory"].mean if v is not None} == {1024.0}
+    assert [(cause, end - start) for cause, start, end in traces.throttled] == [("cpu0 <x>", 2.0)]
+    made = trace_figure(traces)
+    assert any(note["text"] == "throttled: cpu0 &lt;x>" for note in made["layout"]["annotations"])
 
 
 def test_a_figure_says_what_it_leaves_out(tmp_path):

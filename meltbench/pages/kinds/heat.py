@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meltbench.analysis.cells import grouped, median_of
-from meltbench.pages.drawn import SCALE, Drawn, nothing, safe, shown
+from meltbench.pages.drawn import SCALE, Drawn, Grid, GridColumn, nothing, safe, shown
 from meltbench.pages.metrics import METRICS, unit_of
 from meltbench.report.headline import natural
 
@@ -62,7 +62,19 @@ def heat(context: Context) -> Drawn:
         notes.append(f"{left_out} rows and columns are not shown; a filter narrows.")
     n = sum(one.n for one in cells.values())
     says = f"Median {_heading(value)} of {len(down)} by {len(across)}, {n} runs{_best(found, value, unit)}."
-    return Drawn(says, figure, notes=tuple(notes), answer=answer, height_px=_ROW_PX * len(down) + _REST_PX)
+    told = _table(found, across, down, y, unit)
+    height_px = _ROW_PX * len(down) + _REST_PX
+    return Drawn(says, figure, notes=tuple(notes), answer=answer, told=told, height_px=height_px)
+
+
+def _table(found: dict[tuple[str, str], Estimate], across: list[str], down: list[str], y: str, unit: str) -> Grid:
+    columns = [GridColumn("row", y), *(GridColumn(f"c{at}", name, right=True) for at, name in enumerate(across))]
+    rows, texts = [], []
+    for name in down:
+        cells = {f"c{at}": found.get((name, column)) for at, column in enumerate(across)}
+        rows.append({"row": name} | {key: _of(one) for key, one in cells.items()})
+        texts.append({"row": name} | {key: _cell(one, unit) for key, one in cells.items()})
+    return Grid(tuple(columns), rows, texts)
 
 
 def _best(found: dict[tuple[str, str], Estimate], value: str, unit: str) -> str:

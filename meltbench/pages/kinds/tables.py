@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def table(context: Context) -> Drawn:
     """Every column of the answer, headed by its name; units are those that the names say."""
-    limit = context.panel.limit
+    limit = context.rows
     answer = context.answer(limit)
     if not answer.rows:
         return nothing("There is nothing to list.", answer)
