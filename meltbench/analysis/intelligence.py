@@ -190,7 +190,7 @@ def _cost(
         mean = _by_items(values, [one.item for one in queries])
         shared, between = _systematic(meter, mean.value, baseline_u_w, seconds), _between_runs(queries, values)
         if shared < 1:
-            made.append((_widened(mean, shared, between), _widened(ratio(values, mean), shared, between)))
+            made.append((stats.widened(mean, shared, between), stats.widened(ratio(values, mean), shared, between)))
         else:  # what all energies may be off by is more than the mean: a net cost that is next to nothing
             made.append((_down_to_zero(mean, shared), missing(NOT_POSITIVE, n)))
     (power, per_w), (energy, per_j) = made
@@ -247,17 +247,6 @@ def _alike(queries: Sequence[Query]) -> bool:
         by_run.setdefault(one.run, []).append(one.item)
     asked = [sorted(items) for items in by_run.values()]
     return len(asked) > 1 and all(items == asked[0] for items in asked)
-
-
-def _widened(found: Estimate, *parts: float) -> Estimate:
-    """The interval with further relative half-widths added in quadrature on the log scale; a bound of 0 stays."""
-    if found.value is None or found.lo is None or found.hi is None:
-        return found
-    if found.value <= 0:
-        return replace(found, hi=found.hi * math.exp(math.hypot(*parts)))
-    up = math.hypot(math.log(found.hi / found.value), *parts)
-    down = math.hypot(math.log(found.value / found.lo), *parts) if found.lo > 0 else math.inf
-    return replace(found, lo=found.value * math.exp(-down), hi=found.value * math.exp(up))
 
 
 def _down_to_zero(mean: Estimate, relative: float) -> Estimate:

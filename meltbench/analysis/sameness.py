@@ -58,6 +58,16 @@ def differences(manifests: Sequence[Manifest], *, workload: bool) -> list[str]:
     return found
 
 
+def signature(manifest: Manifest) -> tuple[object, ...]:
+    """What two runs that were asked the same have in common exactly where ``differences`` finds nothing."""
+    held = [str(_at(manifest, path) or _at(manifest, label)) for _, path, label in (*_PARTS, *_OF_WORKLOAD)]
+    parts = []
+    for part in ("knobs", "settings", "workload"):
+        settings = _settings(manifest, part)
+        parts.append(tuple((name, str(settings[name])) for name in sorted(settings.keys() - {*_FREE_KNOBS})))
+    return (*held, *parts)
+
+
 def demand_same(manifests: Sequence[Manifest], *, workload: bool, hint: str) -> None:
     """Raise UserError, naming what differs, when these runs must not be taken together."""
     found = differences(manifests, workload=workload)

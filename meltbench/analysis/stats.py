@@ -239,6 +239,35 @@ def ratio_of_estimates(above: Estimate, below: Estimate) -> Estimate:
     return Estimate(value, max(lo, 0.0), limit(above.hi, below.lo, 1), None, n, k, "MOVER")
 
 
+def widened(found: Estimate, *parts: float) -> Estimate:
+    """The interval with further relative half-widths added in quadrature on the log scale; a bound of 0 stays."""
+    if found.value is None or found.lo is None or found.hi is None:
+        return found
+    if found.value <= 0:
+        return replace(found, hi=found.hi * math.exp(math.hypot(*parts)))
+    up = math.hypot(math.log(found.hi / found.value), *parts)
+    down = math.hypot(math.log(found.value / found.lo), *parts) if found.lo > 0 else math.inf
+    return replace(found, lo=found.value * math.exp(-down), hi=found.value * math.exp(up))
+
+
+def scaled(found: Estimate, factor: float) -> Estimate:
+    """The number in another unit: times a factor above zero that is exact."""
+    value, lo, hi, se = (None if one is None else one * factor for one in (found.value, found.lo, found.hi, found.se))
+    return replace(found, value=value, lo=lo, hi=hi, se=se)
+
+
+def inverted(found: Estimate, above: float = 1.0) -> Estimate:
+    """``above`` over the number. A lower bound of zero leaves the inverse without an upper one, and so without an
+    interval; of a number that is zero or less there is no inverse."""
+    if found.value is None:
+        return found
+    if found.value <= 0:
+        return missing(f"not_positive: the number below the line is {found.value:.3g}", found.n)
+    known = found.lo is not None and found.hi is not None and found.lo > 0
+    lo, hi = (above / found.hi, above / found.lo) if known and found.hi and found.lo else (None, None)
+    return replace(found, value=above / found.value, lo=lo, hi=hi, se=None)
+
+
 def cluster_sums(columns: Sequence[Sequence[float]], clusters: Sequence[Hashable] | None = None) -> Array:
     """Sums of each column over each cluster: a row a cluster, in order of appearance; without labels a row a value."""
     table = np.array(columns, dtype=float).T.reshape(-1, len(columns))

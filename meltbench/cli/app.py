@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from meltbench.cli import (
+    billing,
     building,
     building_mlc,
     cache,
@@ -48,6 +49,8 @@ commands: dict[Callable[..., None], str] = {
     runs.rebuild: "rm data/meltbench.duckdb && meltbench rebuild",
     comparing.compare: "meltbench compare --last 2",
     intelligence.intelligence: "meltbench intelligence last",
+    billing.cost: "meltbench cost model=qwen-1.5b-q4 --price 0.30/kWh --grid-region EU",
+    billing.battery: "meltbench battery device=laptop --battery-wh 57",
     predicting.predict: "meltbench predict --in 512 --out 1024 --model qwen",
     reading.read: "meltbench read powermetrics.log --device macbook",
 }

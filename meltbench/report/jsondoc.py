@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meltbench.report.jsonanalysis import COMPARE, INTELLIGENCE, PREDICT
+from meltbench.report.jsonbilling import BILLING
 from meltbench.report.jsoncache import CACHE
 from meltbench.report.jsoncalibration import CALIBRATION, SELFTEST
 from meltbench.report.jsondevices import DEVICE, DEVICES, READ
@@ -371,7 +372,7 @@ BUILD = Document(
 )
 DOCUMENTS = (
     *(RUN, RUNS, PLAN, VERIFY, REBUILD, *MODELS, DEVICES, INVENTORY, ADDED, DOCTOR, KNOWN, DEVICE, CACHE),
-    *(CALIBRATION, SELFTEST, READ, COMPARE, INTELLIGENCE, PREDICT, IMPORT, DEFINITIONS, RUNNERS, BUILD),
+    *(CALIBRATION, SELFTEST, READ, COMPARE, INTELLIGENCE, *BILLING, PREDICT, IMPORT, DEFINITIONS, RUNNERS, BUILD),
 )
 
 _HEAD = """# What --json prints
