@@ -120,26 +120,25 @@ def paired_mean(first: Sequence[float], second: Sequence[float]) -> Estimate:
 
 
 def paired_accuracy(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """Accuracy of ``second`` less that of ``first`` on the same items.
+    """Accuracy of ``second`` less that of ``first`` on the same items, marks being 0 to 1.
 
     Of right and wrong the standard error is McNemar's: from the items on which they disagree alone, b one way and c
     the other, sqrt(b + c - (b - c)^2 / n) / n. The interval is that of Bonett and Price (2012), which adds one item to
-    each of b and c: it covers at small n and has a width where nothing differs. Part marks get a t interval.
+    each of b and c: it covers at small n and has a width where nothing differs. So it does of part marks, such as
+    means over runs: t on their differences would have as good as no width where nearly all are alike.
     """
     if len(first) != len(second):
         raise InternalError(f"{len(first)} items against {len(second)}: these are no pairs")
-    if not {*first, *second} <= {0, 1}:
-        return paired_mean(first, second)
     n = len(first)
     if n == 0:
         return missing("no_items: no item was scored by both")
-    b = sum(y > x for x, y in zip(first, second, strict=True))
-    c = sum(y < x for x, y in zip(first, second, strict=True))
-    se = math.sqrt(b + c - (b - c) ** 2 / n) / n
-    up, down = (b + 1) / (n + 2), (c + 1) / (n + 2)
-    half = t_quantile(math.inf) * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
-    lo, hi = max(up - down - half, -1.0), min(up - down + half, 1.0)
-    return Estimate((b - c) / n, lo, hi, se, n, n, "Bonett and Price, paired")
+    d = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
+    total, squares = float(d.sum()), float((d * d).sum())
+    middle = total / (n + 2)
+    half = t_quantile(math.inf) * math.sqrt(((squares + 2) / (n + 2) - middle**2) / (n + 2))
+    lo, hi = max(middle - half, -1.0), min(middle + half, 1.0)
+    se = math.sqrt(max(squares - total**2 / n, 0.0)) / n
+    return Estimate(total / n, lo, hi, se, n, n, "Bonett and Price, paired")
 
 
 def ratio_of_means(
@@ -202,16 +201,31 @@ def ratio_of_medians(above: Sequence[float], below: Sequence[float]) -> Estimate
         lo, hi = np.quantile(drawn, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
         spread = float(drawn.std(ddof=1))
         return Estimate(value, float(lo), float(hi), spread, n, n, "bootstrap of the medians of both arms' runs")
-    va, vb = (math.pi / 2 * float(np.log(x).var(ddof=1)) / len(x) for x in (a, b))
-    se = math.sqrt(va + vb)
-    dof = math.inf if se == 0 else (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
+    variance, dof = spread_of_log_ratio(above, below)
+    se = math.sqrt(variance)
     factor = math.exp(t_quantile(dof) * se)
     return Estimate(value, value / factor, value * factor, value * se, n, n, "t on the log ratio of medians")
 
 
+def spread_of_log_ratio(above: Sequence[float], below: Sequence[float]) -> tuple[float, float]:
+    """Variance of the log of a ratio of medians of two or more runs each, and its degrees of freedom, by Welch."""
+    arms = [np.log(np.asarray(one, dtype=float)) for one in (above, below)]
+    va, vb = (math.pi / 2 * float(one.var(ddof=1)) / len(one) for one in arms)
+    if va + vb == 0:
+        return 0.0, math.inf
+    return va + vb, (va + vb) ** 2 / (va**2 / (len(above) - 1) + vb**2 / (len(below) - 1))
+
+
 def _medians(rng: np.random.Generator, values: Array) -> Array:
-    """The median of every resample of one arm."""
-    return np.asarray(np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1), dtype=float)
+    """The median of every resample of one arm: its ranks are drawn, as those of uniform numbers in order are."""
+    n, ordered = len(values), np.sort(values)
+    rank = (n + 1) // 2
+    lower = rng.beta(rank, n - rank + 1, RESAMPLES)
+    found = ordered[(n * lower).astype(np.int64)]
+    if n % 2 == 0:
+        upper = lower + (1 - lower) * rng.beta(1, n - rank, RESAMPLES)
+        found = (found + ordered[np.minimum((n * upper).astype(np.int64), n - 1)]) / 2
+    return np.asarray(found, dtype=float)
 
 
 def ratio_of_estimates(above: Estimate, below: Estimate) -> Estimate:

@@ -71,7 +71,10 @@ def test_a_paired_difference_counts_the_items_on_which_they_differ():
     assert alike.hi > 0.05, "no difference seen is not none there"
     parts = stats.paired_accuracy([0.5, 0.25, 1.0], [0.75, 0.5, 1.0])
     assert parts.value == pytest.approx(1 / 6)
-    assert parts.method == "t on paired differences"
+    assert parts.method == "Bonett and Price, paired"
+    # Three of four runs agree on all but one of sixteen items: that is not the same as knowing the others.
+    nearly = stats.paired_accuracy([0.0] * 16, [0.25] + [0.0] * 15)
+    assert nearly.hi > 0.1
 
 
 def test_a_paired_mean_is_free_of_what_both_share():
@@ -215,3 +218,13 @@ def test_intervals_of_ratios_of_medians_cover(scatter, n, m):
     assert hits / trials >= 0.935
     far = draw(np.random.default_rng(0), 10**6)
     assert np.median(far) == pytest.approx(median, rel=1e-3)  # the median that is held to be the true one
+
+
+@pytest.mark.parametrize("n", [10, 11])
+def test_medians_drawn_by_rank_are_those_of_resampling_runs(n):
+    rng = np.random.default_rng(n)
+    a, b = (np.exp(0.2 * rng.normal(size=n)) for _ in range(2))
+    found = stats.ratio_of_medians(a.tolist(), b.tolist())
+    drawn = [np.median(rng.choice(x, (40_000, n)), axis=1) for x in (a, b)]
+    lo, hi = np.quantile(drawn[0] / drawn[1], [0.025, 0.975])
+    assert (found.lo, found.hi) == pytest.approx((lo, hi), rel=0.02)
