@@ -46,7 +46,7 @@ QUICK = ("explain-tides", "plan-walk", "debug-loop", "summarise-note", "rewrite-
 POINTS = (("pp512", 512, 0), ("tg128", 0, 128))
 RUNS, SAMPLES = 10_000, 10_000
 SMALL_RUNS, SMALL_SAMPLES = 180, 5_000
-_WORKERS = 2
+WORKERS = 2
 _AT_ONCE = 50
 _WARM = "60 s were over at 47 degC, the target was 40"
 _FAILED = "the engine ended with signal 9"
@@ -382,7 +382,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    make(given.folder, runs, samples, small=given.small, hostile=given.hostile, workers=_WORKERS, say=say)
+    make(given.folder, runs, samples, small=given.small, hostile=given.hostile, workers=WORKERS, say=say)
     return 0
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from benchmarks import made_fleet, made_store
+from benchmarks import kept_store, made_fleet, made_store
 from meltbench.records import Series
 from meltbench.store import Store, index
+from meltbench.store.tables import read_record
 from meltbench.store.verifying import verify
 
 
@@ -105,3 +107,19 @@ def test_the_command_wants_a_folder_that_is_not_there(tmp_path: Path, capsys: py
     assert "is there already" in capsys.readouterr().err
     assert made_store.main([str(tmp_path / "new"), "--small", "--runs", "6", "--samples", "300"]) == 0
     assert len(list((tmp_path / "new" / "runs").iterdir())) == 6
+
+
+def test_one_is_kept_in_the_lab_and_a_copy_takes_more_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MELTBENCH_LAB", str(tmp_path / "lab"))
+    folder = kept_store.kept(runs=4, samples=200)
+    made_at = folder.stat().st_mtime_ns
+    assert kept_store.kept(runs=4, samples=200) == folder
+    assert folder.stat().st_mtime_ns == made_at
+    copy = Store(kept_store.copied(folder, tmp_path / "copy"))
+    run_id = copy.stored_ids()[0]
+    again = copy.new_run({"plan_hash": "again"})
+    copy.commit(again, replace(read_record(copy.folder(run_id).path), run_id=again.run_id))
+    copy.ingest(again.run_id)
+    assert verify(copy) == []
+    assert asked(copy, "SELECT count(*) FROM runs") == [(5,)]
+    assert asked(Store(folder), "SELECT count(*) FROM runs") == [(4,)]
