@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from meltbench.cli import imported
 from meltbench.cli.common import Data, Json, Markdown, check_format, console, plain, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from meltbench.imports.foreign import File
     from meltbench.imports.melt.account import Told
-    from meltbench.imports.melt.study import File, Study
+    from meltbench.imports.melt.study import Study
 
 import_app = typer.Typer(
     help="Read what other tools recorded: their numbers, and ours beside them.", no_args_is_help=True
@@ -52,6 +54,7 @@ def melt(
     """Read logs of MELT: its numbers by its definitions, ours beside them, and why they differ."""
     from meltbench.cli.reading import bytes_of, options_of
     from meltbench.errors import UnknownName, UserError
+    from meltbench.imports.foreign import File
     from meltbench.imports.melt import study as melts
     from meltbench.imports.melt.account import tell
 
@@ -63,7 +66,7 @@ def melt(
     if data is not None and not store:
         raise UserError("--data names a store, and nothing is stored", hint="give --store, or leave it out")
     files = _files(path)
-    meter = None if power is None else melts.File(power, bytes_of(power, MAX_BYTES))
+    meter = None if power is None else File(power, bytes_of(power, MAX_BYTES))
     found = melts.read(files, meter, options)
     bound = options.get("clock_bound_s")
     told = tell(found, float(bound) if isinstance(bound, int | float) else None)
@@ -80,7 +83,8 @@ def _files(paths: Sequence[str]) -> list[File]:
     """What the user named: of a folder the files that bear MELT's names, of any other file that it is one of MELT's."""
     from meltbench.cli.reading import bytes_of
     from meltbench.errors import UserError
-    from meltbench.imports.melt.study import MAX_FILES, File, kind_of
+    from meltbench.imports.foreign import File
+    from meltbench.imports.melt.study import MAX_FILES, kind_of
 
     named: dict[str, bool] = {}  # and whether the user named it himself
     for text in paths:
@@ -129,3 +133,6 @@ def _print(study: Study, told: Sequence[Told], stored: Sequence[str], *, as_mark
     logs = [found for _, found in study.operators]
     for line in (*dict.fromkeys(notes), *differences(told, logs), *(f"stored in {path}" for path in stored)):
         plain(out, f"- {line}")
+
+
+imported.register(import_app)

@@ -35,6 +35,7 @@ _MARK = re.compile(
     rb"(?: \d{1,6}/\d{1,6})?(?P<cached> \(cached\))?\s*"
 )
 _MAX_NS = 10**15
+_MARKED = re.compile(r"(.{0,200}) \(meltbench, mode (server|in-process)\)", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,40}", re.ASCII)
 # Settings of the recipe and the fields of a row that must agree with them.
 _FIELDS = {"threads": "n_threads", "batch": "n_batch", "ubatch": "n_ubatch", "gpu_layers": "n_gpu_layers"}
@@ -110,7 +111,7 @@ class LlamaBench:
         if not rows:
             return {"accelerator": "unknown"}
         row = rows[-1]
-        said = {"accelerator": _accelerator(row)}
+        said = {"accelerator": accelerator_of(row)}
         if isinstance(row.get("build_number"), int) and row["build_number"] > 0:
             said["version"] = f"{row['build_number']} ({_name(row.get('build_commit'))})"
         return said | {key: row[key][:200] for key in ("backends", "gpu_info") if isinstance(row.get(key), str)}
@@ -143,7 +144,20 @@ def _name(said: object) -> str:
     return said if isinstance(said, str) and _NAME.fullmatch(said) else "unknown"
 
 
-def _accelerator(row: Mapping[str, Any]) -> str:
+def marked(backends: str, mode: str) -> str:
+    """``backends`` of a row that we write for a tool whose rows have no mode: by that column figures of another mode
+    than llama-bench's are never joined with its own."""
+    return backends if mode == "bench" else f"{backends} (meltbench, mode {mode})"
+
+
+def unmarked(backends: str) -> tuple[str, str | None]:
+    """Backends and mode of a row that ``marked`` wrote; None where it did not."""
+    found = _MARKED.fullmatch(backends)
+    return (backends, None) if found is None else (found[1], found[2])
+
+
+def accelerator_of(row: Mapping[str, Any]) -> str:
+    """What a row says that computed: CPU, CUDA ..., with the layers on it where they were set."""
     names = [name.strip() for name in str(row.get("backends") or "")[:200].split(",")]
     devices = [name for name in names if name not in _ACCELERATES_CPU]
     # A build may bring a backend whose device is not here: then no device has a name.

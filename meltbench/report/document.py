@@ -18,6 +18,7 @@ def as_json(record: RunRecord, where: str) -> dict[str, Any]:
     return {
         "run_id": record.run_id,
         "stored": where,
+        "imported": None,
         **record.manifest,
         "measures": [asdict(measure) for measure in record.measures],
         "reasons": [asdict(reason) for reason in record.reasons],

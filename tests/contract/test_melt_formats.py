@@ -11,10 +11,11 @@ import pytest
 from shared import shared
 
 from meltbench.errors import UnknownName, UserError
+from meltbench.imports.foreign import File
 from meltbench.imports.melt import app, events, gauge, operators, output, tables
 from meltbench.imports.melt.merged import by_module, by_operator, by_work
 from meltbench.imports.melt.power import parse_jetson, parse_monsoon
-from meltbench.imports.melt.study import File, kind_of
+from meltbench.imports.melt.study import kind_of
 
 HERE = Path(__file__).parent / "melt"
 STEM = "measurements_iter0_conv0"

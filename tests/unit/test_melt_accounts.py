@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from melt_kit import EPOCH_S, LlamaCpp, app, jetson, monsoon
 
 from meltbench.errors import UnknownName, UserError
+from meltbench.imports.foreign import File
 from meltbench.imports.melt import differences, theirs
 from meltbench.imports.melt.account import overall, tell
 from meltbench.imports.melt.power import Recorded
-from meltbench.imports.melt.study import File, read
+from meltbench.imports.melt.study import read
 
 STEM = "iter0_conv0"
 

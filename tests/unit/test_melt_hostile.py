@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltbench.errors import UserError
+from meltbench.imports.foreign import File
 from meltbench.imports.melt.account import overall, tell
 from meltbench.imports.melt.differences import differences
-from meltbench.imports.melt.study import File, read
+from meltbench.imports.melt.study import read
 from meltbench.report.melt import as_json, sheets
 from meltbench.store.manifest import dump_value
 

@@ -14,8 +14,9 @@ from meltbench.spec import digest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from meltbench.imports.foreign import File
     from meltbench.imports.melt.account import Told
-    from meltbench.imports.melt.study import File, Study
+    from meltbench.imports.melt.study import Study
 
 # Of an experiment's settings those of an engine or a workload, under our names (experiments/utils/args_utils.py).
 _KNOBS = {
@@ -47,7 +48,11 @@ def run_id(told: Told, evidence: Sequence[File]) -> str | None:
 
 def ticket(study: Study, told: Told, evidence: Sequence[File], left_out: Mapping[str, str]) -> dict[str, Any]:
     """What the run is, and which files it was made of. ``left_out``: those that are not kept, and why."""
-    return _identity(study, told) | {
+    return _identity(study, told) | _imported(told, evidence, left_out)
+
+
+def _imported(told: Told, evidence: Sequence[File], left_out: Mapping[str, str]) -> dict[str, Any]:
+    return {
         "imported": {
             "from": "MELT",
             "iteration": told.conversation.iteration,
@@ -60,11 +65,11 @@ def ticket(study: Study, told: Told, evidence: Sequence[File], left_out: Mapping
     }
 
 
-def record(study: Study, told: Told, name: str) -> RunRecord:
-    """The run as the store keeps it."""
+def record(study: Study, told: Told, name: str, evidence: Sequence[File], left_out: Mapping[str, str]) -> RunRecord:
+    """The run as the store keeps it; evidence as of ``ticket``."""
     return RunRecord(
         run_id=name,
-        manifest=_identity(study, told) | {"run_id": name, "validity": told.ours.validity},
+        manifest=ticket(study, told, evidence, left_out) | {"run_id": name, "validity": told.ours.validity},
         series=told.ours.series,
         sources=told.ours.sources,
         phases=told.ours.phases,

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from meltbench.errors import UserError
 from meltbench.imports.melt import app, events, gauge, operators, output, tables
@@ -17,6 +17,8 @@ from meltbench.readings.meters.monsoon import RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from meltbench.imports.foreign import File
 
 FileKind = Literal[
     "events", "states", "app", "output", "monsoon", "start", "adb", "stages", "jetson", "operators", "configuration"
@@ -36,18 +38,6 @@ _HEADS: tuple[tuple[bytes, FileKind], ...] = (
     (b"timestamp,current,voltage", "adb"),
     (b"stage,time_start,time_end", "stages"),
 )
-
-
-class File(NamedTuple):
-    """A file: its path as the user gave it, and its bytes."""
-
-    path: str
-    raw: bytes
-
-    @property
-    def name(self) -> str:
-        """The last part of its path."""
-        return self.path.replace("\\", "/").rpartition("/")[2]
 
 
 @dataclass
