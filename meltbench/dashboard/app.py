@@ -58,7 +58,11 @@ def _connect(app: dash.Dash, published: Published) -> None:
         """The page of an address. Until version and theme are known there is nothing to draw."""
         if version is None or theme not in THEMES:
             return no_update
-        return page_of(published, pathname or "/", search or "", str(theme))
+        page, links, known = page_of(published, pathname or "/", search or "", str(theme))
+        selection = Address.parse(search or "").selection
+        values = [list(selection.of_word(word)) for word in frame.FILTERS]
+        options = [[*has, *(one for one in mine if one not in has)] for has, mine in zip(known, values, strict=True)]
+        return page, links, options, values
 
     def look(_ticks: int | None, known: str | None) -> Any:
         """Whether the index was replaced."""
@@ -69,6 +73,7 @@ def _connect(app: dash.Dash, published: Published) -> None:
         Output("page", "children"),
         Output("nav", "children"),
         Output({"type": "filter", "word": ALL}, "options"),
+        Output({"type": "filter", "word": ALL}, "value"),
         Input("at", "pathname"),
         Input("at", "search"),
         Input("version", "data"),
@@ -83,12 +88,12 @@ def _connect(app: dash.Dash, published: Published) -> None:
     app.clientside_callback(
         of_browser("address"),
         Output("at", "search"),
-        Output({"type": "filter", "word": ALL}, "value"),
-        Input("at", "search"),
         Input({"type": "filter", "word": ALL}, "value"),
         Input({"type": "choice", "name": ALL, "was": ALL}, "value"),
         State({"type": "filter", "word": ALL}, "id"),
         State({"type": "choice", "name": ALL, "was": ALL}, "id"),
+        State("at", "search"),
+        prevent_initial_call=True,
     )
     app.clientside_callback(
         of_browser("open"),

@@ -30,7 +30,7 @@ def card(key: str, panel: Panel, drawn: Drawn, theme: str, links: Sequence[tuple
     if drawn.figure is not None:
         parts.append(_graph(key, drawn, theme))
     if drawn.grid is not None:
-        parts.append(_grid(key, panel.title, drawn.grid, theme))
+        parts.append(_grid(key, panel.title, drawn.grid))
     if drawn.facts:
         parts.append(html.Dl([each for label, text in drawn.facts for each in (html.Dt(label), html.Dd(text))]))
     parts.append(html.P(drawn.says, className="trouble" if drawn.troubled else "says", id=f"s-{key}"))
@@ -51,7 +51,7 @@ def _graph(key: str, drawn: Drawn, theme: str) -> Any:
     return html.Div(graph, role="img", **{"aria-label": drawn.says}, className="graph")
 
 
-def _grid(key: str, title: str, grid: Grid, theme: str) -> Any:
+def _grid(key: str, title: str, grid: Grid) -> Any:
     columns = []
     for column in grid.columns:
         one: dict[str, Any] = {"field": column.key, "headerName": column.heading, "tooltipField": f"{column.key} "}
@@ -72,7 +72,6 @@ def _grid(key: str, title: str, grid: Grid, theme: str) -> Any:
         id={"type": "grid", "at": key},
         columnDefs=columns,
         rowData=rows,
-        className="ag-theme-quartz-dark" if theme == "dark" else "ag-theme-quartz",
         columnSize="responsiveSizeToFit" if len(columns) <= 8 else "autoSize",
         defaultColDef={"sortable": True, "filter": True, "resizable": True, "minWidth": 90},
         dashGridOptions={"animateRows": False, "enableCellTextSelection": True, "rowHeight": 32},

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Kind = Literal[
-    "table", "heat", "lines", "bars", "scatter", "pareto", "changes", "compare", "noise", "head", "trace", "verdicts"
+    "table", "heat", "lines", "bars", "scatter", "pareto", "changes", "compare", "noise", "head", "trace", "alerts"
 ]
 MAX_PANELS = 24
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,40}", re.ASCII)
@@ -87,6 +87,9 @@ _NEEDS = {
     "lines": ("sql", "x", "y"),
     "bars": ("sql", "x", "y"),
     "scatter": ("sql", "x", "y"),
+    "changes": ("sql", "x", "group", "value"),
+    "alerts": ("sql",),
+    "noise": ("sql", "x", "value"),
 }
 
 

@@ -69,7 +69,8 @@ def draw(context: Context, file: PageFile, number: int) -> Drawn:
         return Drawn(f"{file.path}, line {line}: {error}", troubled=True)
     except UserError as error:
         line = file.lines[number] if number < len(file.lines) else 0
-        return Drawn(f"{file.path}, panel in line {line}: {error}", troubled=True)
+        where = f"{file.path}, panel in line {line}: " if context.panel.sql else ""  # else it is what was chosen
+        return Drawn(f"{where}{error}", troubled=True)
     except MeltbenchError as error:
         return Drawn(str(error), troubled=True)
 

@@ -60,7 +60,7 @@ class Asking:
     """
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection, selection: Selection) -> None:
-        self._cursor = cursor
+        self.connection = cursor
         self.selection = selection
         for name, pooled in (("selected", True), ("listed", False)):
             where, params = selection.sql(pooled=pooled)
@@ -73,9 +73,9 @@ class Asking:
         """
         import duckdb
 
-        alarm = threading.Timer(PATIENCE_S, self._cursor.interrupt)
+        alarm = threading.Timer(PATIENCE_S, self.connection.interrupt)
         try:
-            statements = self._cursor.extract_statements(sql)
+            statements = self.connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise UserError("a page asks with one SELECT", hint="begin with SELECT, FROM or WITH")
             wanted = statements[0].named_parameters
@@ -84,9 +84,9 @@ class Asking:
                 hint = f"known are {', '.join(f'${name}' for name in sorted(known)) or 'none: the page has no choice'}"
                 raise UserError(f"the query wants ${lacking[0]}, which is no choice of the page", hint=hint)
             alarm.start()
-            self._cursor.execute(statements[0], {name: known[name] for name in wanted})
-            columns = tuple(part[0] for part in self._cursor.description or ())
-            rows = self._cursor.fetchmany(limit + 1)
+            self.connection.execute(statements[0], {name: known[name] for name in wanted})
+            columns = tuple(part[0] for part in self.connection.description or ())
+            rows = self.connection.fetchmany(limit + 1)
         except duckdb.InterruptException as error:
             raise UserError(f"the query took longer than {PATIENCE_S:g} s", hint="ask for less") from error
         except duckdb.Error as error:

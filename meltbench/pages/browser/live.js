@@ -6,7 +6,8 @@ window.dash_clientside = window.dash_clientside || {};
   const none = () => window.dash_clientside.no_update;
 
   function same(a, b) {
-    return JSON.stringify(a) === JSON.stringify(b);
+    const flat = (one) => (Array.isArray(one) ? one : Object.entries(one).map(String).sort());
+    return JSON.stringify(flat(a)) === JSON.stringify(flat(b));
   }
 
   window.dash_clientside.meltbench = {
@@ -17,30 +18,28 @@ window.dash_clientside = window.dash_clientside || {};
         root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
         localStorage.setItem("meltbench-theme", root.dataset.theme);
       }
+      root.dataset.agThemeMode = root.dataset.theme; // of the tables
       return root.dataset.theme;
     },
 
-    // The address holds the state. Who came by address gets its filters; who changes a filter or choice, an address.
-    address: function (search, filters, choices, filterIds, choiceIds) {
+    // Who changes a filter or a choice gets another address; the page is drawn from it, its filters and choices too.
+    address: function (filters, choices, filterIds, choiceIds, search) {
       const params = new URLSearchParams(search || "");
-      const said = filterIds.map((id) => params.getAll(id.word));
       const triggered = window.dash_clientside.callback_context.triggered.map((one) => one.prop_id);
-      const byHand = triggered.some((id) => id.includes('"filter"') || id.includes('"choice"'));
-      if (!byHand || triggered.includes("at.search")) {
-        return [none(), said.map((values, at) => (same(values, filters[at] || []) ? none() : values))];
-      }
+      const touched = (id) => triggered.some((name) => name.endsWith(".value") && same(JSON.parse(name.slice(0, -6)), id));
       filterIds.forEach((id, at) => {
+        if (!touched(id) || same(params.getAll(id.word), filters[at] || [])) return;
         params.delete(id.word);
         (filters[at] || []).forEach((value) => params.append(id.word, value));
       });
       choiceIds.forEach((id, at) => {
         const value = choices[at] || "";
-        if (value === id.was) return; // as the page was drawn
+        if (!touched(id) || value === id.was) return; // as the page was drawn
         if (value) params.set(id.name, value);
         else params.delete(id.name);
       });
       const next = params.toString() ? "?" + params.toString() : "";
-      return [next === (search || "") ? none() : next, filterIds.map(none)];
+      return next === new URLSearchParams(search || "").toString().replace(/^(?=.)/, "?") ? none() : next;
     },
 
     // A point that stands for a run opens it.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meltbench.pages.kinds.changes import alerts, changes
 from meltbench.pages.kinds.charts import bars, lines, scatter
+from meltbench.pages.kinds.compare import compare
 from meltbench.pages.kinds.heat import heat
+from meltbench.pages.kinds.noise import noise
 from meltbench.pages.kinds.run import head, trace
 from meltbench.pages.kinds.tables import table
 
@@ -23,4 +26,8 @@ KINDS: dict[str, Callable[[Context], Drawn]] = {
     "scatter": scatter,
     "head": head,
     "trace": trace,
+    "changes": changes,
+    "alerts": alerts,
+    "compare": compare,
+    "noise": noise,
 }
