@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,9 @@ TOOLS = {
     "qemu-img": "qemu-utils",
     "mkfs.ext4": "e2fsprogs",
 }
+# Of a browser any of these will do, with its driver; browser_kit.py has what tests do with them.
+BROWSERS, DRIVER = ("chromium", "chromium-browser", "google-chrome"), "chromedriver"
+BROWSER_PACKAGES = ("chromium", "chromium-driver")
 # sshd, a shell, and the libraries that programs of the distribution's compilers ask for. No Python; Perl is taken away.
 PACKAGES = ("openssh-server", "openssh-sftp-server", "busybox-static", "dash", "libstdc++6", "libgomp1", "iproute2")
 SUPERFLUOUS = ("usr/share", "usr/lib/*/perl*", "usr/lib/*/gconv", "usr/bin/*perl*", "usr/lib/python3*", "usr/bin/py3*")
@@ -76,13 +79,26 @@ def run(*argv: str | Path, **env: str) -> str:
 
 def tools() -> str:
     """Install the programs that are not there. Raises RuntimeError where that may not be done."""
-    if missing := [package for program, package in TOOLS.items() if which(program) is None]:
-        if os.geteuid() != 0 or which("apt-get") is None:
-            raise RuntimeError(f"{' '.join(missing)}: not installed, and only root with apt could do that here")
-        run("apt-get", "update", "-q")
-        words = ("apt-get", "install", "-y", "-q", "--no-install-recommends", *missing)
-        run(*words, DEBIAN_FRONTEND="noninteractive")
+    _install([package for program, package in TOOLS.items() if which(program) is None])
     return " ".join(TOOLS)
+
+
+def browser() -> str:
+    """Install a browser and its driver where there is none. Raises RuntimeError where that may not be done."""
+    if which(DRIVER) is None or not any(map(which, BROWSERS)):
+        _install(BROWSER_PACKAGES)
+    return " ".join(filter(None, (next(filter(None, map(which, BROWSERS))), which(DRIVER))))
+
+
+def _install(missing: Sequence[str]) -> None:
+    """Packages of the distribution, by its own tool."""
+    if not missing:
+        return
+    if os.geteuid() != 0 or which("apt-get") is None:
+        raise RuntimeError(f"{' '.join(missing)}: not installed, and only root with apt could do that here")
+    run("apt-get", "update", "-q")
+    words = ("apt-get", "install", "-y", "-q", "--no-install-recommends", *missing)
+    run(*words, DEBIAN_FRONTEND="noninteractive")
 
 
 def sources() -> tuple[str, list[str]]:
@@ -282,6 +298,7 @@ def main() -> None:
     lab = Path(sys.argv[1])
     lab.mkdir(parents=True, exist_ok=True)
     print(tools())
+    print(browser())
     for make in ARTEFACTS.values():
         print(make(lab))
 

@@ -74,7 +74,7 @@ class _Said:
 
     warn = say
 
-    def fetched(self, done: int, total: int | None) -> None:
+    def fetched(self, done: int, total: int | None, what: str = "") -> None:
         pass
 
     def step(self, status: dict[str, object]) -> None:
@@ -151,6 +151,7 @@ def main() -> None:
     lab.mkdir(parents=True, exist_ok=True)
     for what, make in (
         ("programs for targets", lab_images.tools),
+        ("browser", lab_images.browser),
         *((what, partial(make, lab)) for what, make in lab_images.ARTEFACTS.items()),
         ("stock engine", lambda: stock_engine(lab)),
         ("llama-cpp-python", lambda: python_engine(lab)),
