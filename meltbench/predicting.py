@@ -18,7 +18,10 @@ from meltbench.analysis.edgereasoning import (
 from meltbench.analysis.observations import meter_of, observed, steps_of
 from meltbench.analysis.power import fit_energy, predict_energy
 from meltbench.analysis.sameness import demand_same
+from meltbench.efficiency_tables import OURS
 from meltbench.errors import UserError
+from meltbench.recalling import recalled
+from meltbench.selecting import Selection
 from meltbench.store import index, read_record
 
 if TYPE_CHECKING:
@@ -34,10 +37,14 @@ _PREFILL, _DECODE = "a I^2 + b I + c", "O (n + m I + m (O - 1) / 2)"
 
 
 def chosen(store: Store, names: Sequence[str], model: str | None, device: str | None) -> list[RunRecord]:
-    """The runs that are named, else those that are done and not invalid, with these texts in their names, as records.
+    """The runs that are named or selected (``model=NAME``), else those that are done and not invalid, with these texts
+    in their names, as records.
 
     Raises UserError where there is none, and what ``named`` raises.
     """
+    if any("=" in name for name in names):
+        ours = [] if Selection.parse(",".join(names)).of_word("origin") else [f"origin={OURS}"]
+        return list(recalled(store, [*names, *ours], requests=True).records)
     if names:
         return named(store, names)
     found = index.query(

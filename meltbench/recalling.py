@@ -45,7 +45,7 @@ def recall(
 ) -> Recalled:
     """The runs of an engine that a selection means, with their measures of energy, from an open index.
 
-    ``scores``: with their scores; ``scored``: only runs that have any; ``requests``: with their timed requests. Runs
+    ``scores``: with their scores; ``scored``: only runs that have any; ``requests``: with their requests. Runs
     that other tools measured are among them where the selection does not speak of origins: whoever takes them keeps
     them apart.
     """
@@ -59,7 +59,7 @@ def recall(
     held = {
         Measure: _measures(connection, ids, points),
         Score: _table(connection, schema.SCORES, ids, points) if scores else {},
-        Request: _table(connection, schema.REQUESTS, ids, points, "AND role = 'timed'") if requests else {},
+        Request: _table(connection, schema.REQUESTS, ids, points) if requests else {},
     }
     made = [
         RunRecord(

@@ -20,6 +20,7 @@ from meltbench.cli import (
     measure,
     predicting,
     reading,
+    routing,
     runs,
 )
 from meltbench.cli.devices import devices_app
@@ -51,6 +52,7 @@ commands: dict[Callable[..., None], str] = {
     intelligence.intelligence: "meltbench intelligence last",
     billing.cost: "meltbench cost model=qwen-1.5b-q4 --price 0.30/kWh --grid-region EU",
     billing.battery: "meltbench battery device=laptop --battery-wh 57",
+    routing.route: "meltbench route device=pi5 --cloud-j-per-query 500 --cloud-accuracy 0.9",
     predicting.predict: "meltbench predict --in 512 --out 1024 --model qwen",
     reading.read: "meltbench read powermetrics.log --device macbook",
 }

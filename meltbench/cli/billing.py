@@ -57,7 +57,7 @@ def cost(
     if as_json:
         print_json(document)
         return
-    _print(cost_sheets(document), cost_notes(document), as_markdown=as_markdown)
+    print_tables(cost_sheets(document), cost_notes(document), as_markdown=as_markdown)
 
 
 def battery(
@@ -87,10 +87,11 @@ def battery(
     if as_json:
         print_json(document)
         return
-    _print(battery_sheets(document), refused_notes(document), as_markdown=as_markdown)
+    print_tables(battery_sheets(document), refused_notes(document), as_markdown=as_markdown)
 
 
-def _print(sheets: list[tuple[Sheet, list[str]]], notes: list[str], *, as_markdown: bool) -> None:
+def print_tables(sheets: list[tuple[Sheet, list[str]]], notes: list[str], *, as_markdown: bool) -> None:
+    """Sheets, each with its notes below it, then what is of all of them."""
     from meltbench.report.sheet import print_sheet
 
     out = console()

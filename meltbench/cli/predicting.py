@@ -13,7 +13,10 @@ def predict(
     n_in: Annotated[int, typer.Option("--in", metavar="N", min=1, max=10_000_000, help="Tokens of the prompt.")],
     n_out: Annotated[int, typer.Option("--out", metavar="N", min=1, max=10_000_000, help="Tokens of the answer.")],
     run: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs to fit to; all that are valid when left out.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN | SELECTION]...", help="Runs to fit to, by name or model=NAME,...; all that are valid."
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="TEXT", help="Only runs of models with TEXT in their name.")

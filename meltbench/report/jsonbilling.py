@@ -101,4 +101,81 @@ BATTERY = Document(
         *_OUTSIDE,
     ),
 )
-BILLING = (INTELLIGENCE_TABLES, COST, BATTERY)
+
+
+def _shares(path: str, meaning: str) -> tuple[Key, ...]:
+    return (
+        Key(path, "object", meaning),
+        Key(f"{path}.value", "number", "Its value.", "there is a reason"),
+        Key(f"{path}.lo", "number", "Lower end of the 95 % interval.", "it was chosen, or nothing tells it"),
+        Key(f"{path}.hi", "number", "Its upper end.", "as above"),
+        Key(f"{path}.n", "integer", "Items behind it."),
+        Key(f"{path}.method", "text", "How its interval was made; chosen: it has none."),
+        Key(f"{path}.reason", "text", "Why there is no value.", "there is a value"),
+    )
+
+
+_ARM = "tables[].arms[]"
+_ROUTER = "tables[].routers[]"
+ROUTE = Document(
+    "route",
+    "meltbench route",
+    "One object. [cost.md](cost.md#local-or-cloud) says what the routers are.",
+    (
+        Key("limits", "object", "What an answer had to keep to."),
+        *(
+            Key(f"limits.{name}", "number", f"--max-{name.replace('_', '-')}", "none was given")
+            for name in ("latency_s", "energy_j", "power_w")
+        ),
+        Key("cloud", "object", "Where the other queries go."),
+        Key("cloud.j_per_query", "number", "--cloud-j-per-query", "it was not stated"),
+        Key("cloud.accuracy", "number", "--cloud-accuracy", "it was not stated"),
+        Key("cloud.runs", "list", "The run that stands for it; else empty."),
+        *(
+            Key(f"cloud.{name}", "text", meaning, "no run stands for it")
+            for name, meaning in (
+                ("model", "Its model."),
+                ("device", "Its device."),
+                ("scope", "What its energies cover."),
+            )
+        ),
+        Key("cloud.klass", "text", "Their error class.", "no run stands for it, or it has no energy"),
+        Key("tables", "list", "One for each origin, device, workload, point, mode and method of scoring."),
+        Key("tables[].measured_by", "text", "meltbench, or the tool whose records were imported."),
+        Key("tables[].device", "text", "The device."),
+        *(key for key in _TABLE if key.path.rpartition(".")[2] in ("mode", "workload", "point")),
+        Key("tables[].method", "text", "How answers were scored."),
+        Key("tables[].n_items", "integer", "Items that every arm was asked."),
+        *_shares("tables[].covered", "The share that at least one arm answers right within the limits."),
+        Key("tables[].arms", "list", "The local models."),
+        Key(f"{_ARM}.name", "text", "What it is called in the routers' names."),
+        *(
+            Key(f"{_ARM}{key.path.removeprefix(_ROW)}", key.type, key.meaning, key.null)
+            for key in _CELL
+            if not key.path.endswith((".device", ".flags"))
+        ),
+        *_shares(f"{_ARM}.right", "The share that it answers right."),
+        *_shares(f"{_ARM}.right_within", "The share that it answers right within the limits."),
+        Key(f"{_ARM}.mean_latency_s", "number", "Mean latency of its queries.", "one has none"),
+        Key(f"{_ARM}.mean_energy_j", "number", "Mean energy of the items.", "one has none"),
+        Key("tables[].routers", "list", "What becomes of the queries."),
+        Key(f"{_ROUTER}.name", "text", "Which."),
+        Key(f"{_ROUTER}.hypothetical", "true or false", "Whether it knows which answers are right."),
+        *_shares(f"{_ROUTER}.local", "The share of queries whose answer is a local model's."),
+        *_shares(f"{_ROUTER}.accuracy", "How often the answer that is taken is right."),
+        *_shares(f"{_ROUTER}.j_per_query", "Energy of a query, here and in the cloud together, J."),
+        *_shares(f"{_ROUTER}.saved", "The share of the cloud's energy that is saved; below 0 where more is spent."),
+        Key(
+            *(f"{_ROUTER}.break_even_cloud_j", "number", "What a query must take in the cloud for any to be saved, J."),
+            "nothing stays local, or an energy is missing",
+        ),
+        Key(f"{_ROUTER}.sensitivity", "list", "The saving at other energies of the cloud; empty where none is stated."),
+        Key(f"{_ROUTER}.sensitivity[].cloud_j_per_query", "number", "What a query would take there, J."),
+        Key(f"{_ROUTER}.sensitivity[].saved", "number", "What would be saved.", "there is no energy"),
+        Key(f"{_ROUTER}.sensitivity[].lo", "number", "Lower end of its 95 % interval.", "nothing tells it"),
+        Key(f"{_ROUTER}.sensitivity[].hi", "number", "Its upper end.", "nothing tells it"),
+        Key("tables[].flags", "list", "What to know before believing it: `name: what`."),
+        *_OUTSIDE,
+    ),
+)
+BILLING = (INTELLIGENCE_TABLES, COST, BATTERY, ROUTE)

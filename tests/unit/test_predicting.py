@@ -292,3 +292,14 @@ def test_the_command_reads_scores_of_the_store(tmp_path):
 def test_warmups_are_no_observations():
     asked_for = [answered(0, 64, 17, 0, 0.0, 0, role="warmup"), *in_turn([(64, 17)] * 3, 0.0, 0)[1:]]
     assert predict([record(requests=asked_for)], 64, 17)["n_requests"] == 2
+
+
+def test_a_selection_is_fitted_to_from_the_index(tmp_path):
+    store = store_at(tmp_path)
+    kept = [stored(store, noise=0.01, seed=seed) for seed in range(2)]
+    stored(store, model={"name": "other", "sha256": "ef"})
+    stored(store, imported={"from": "MELT"})
+    stored(store, validity="invalid")
+    found = chosen(store, ["model=tiny"], None, None)
+    assert [record.run_id for record in found] == sorted(kept)
+    assert predict(found, 512, 256) == predict(chosen(store, sorted(kept), None, None), 512, 256)

@@ -22,7 +22,7 @@ def test_records_are_those_of_the_folders(tmp_path):
     folder = read_record(store.folder(run_id).path, signals=False)
     assert found.manifest == folder.manifest
     assert found.scores == folder.scores
-    assert found.requests == [one for one in folder.requests if one.role == "timed"]
+    assert found.requests == folder.requests
     assert found.measures == [one for one in folder.measures if one.source == TOTAL]
     assert recalled(store, [f"run={run_id}"]).records[0].scores == []
 
