@@ -9,6 +9,7 @@ from meltbench.pages.kinds.charts import bars, lines, scatter
 from meltbench.pages.kinds.compare import compare
 from meltbench.pages.kinds.heat import heat
 from meltbench.pages.kinds.noise import noise
+from meltbench.pages.kinds.pareto import pareto
 from meltbench.pages.kinds.run import head, trace
 from meltbench.pages.kinds.tables import table
 
@@ -29,5 +30,6 @@ KINDS: dict[str, Callable[[Context], Drawn]] = {
     "changes": changes,
     "alerts": alerts,
     "compare": compare,
+    "pareto": pareto,
     "noise": noise,
 }
