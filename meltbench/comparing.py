@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from meltbench.records import Measure, RunRecord
 
+    Items = Mapping[tuple[str, str], float]  # item and point to a mark, or to nats by token
     Column = tuple[str, str, str]  # workload, mode, measure without its mode's prefix
 
 # The measures that are compared, in order: name, stat, heading; of the run, but for those of OF_PHASE.
@@ -47,7 +48,7 @@ MEASURES = (
 _OF_PHASE = {"energy_j": "load"}
 # Of the engine, whatever it was asked: told once, where it was asked for answers.
 _ONCE = ("load_s", "energy_j", "peak_rss_bytes")
-_PAIRED = ("perplexity", "accuracy")
+PAIRED = ("perplexity", "accuracy")
 _MODES = ("server", "bench", "in-process")
 _SHOWN = 3
 
@@ -240,11 +241,11 @@ def _number(arm: Arm, first: Arm, column: Column) -> dict[str, Any]:
     if values:
         one |= {"value": statistics.median(values), "least": min(values), "most": max(values), "reason": None}
     # What is paired item by item is of all items of all runs, be these repetitions or parts of a whole.
-    if len(values) > 1 and column[2] in _PAIRED:
+    if len(values) > 1 and column[2] in PAIRED:
         marks = _by_item([r for r in arm.records if _of(r, column)], column[2]).values()
         if marks:
             mean = math.fsum(marks) / len(marks)
-            one["value"] = _exp(mean) if column[2] == "perplexity" else mean
+            one["value"] = exp_of(mean) if column[2] == "perplexity" else mean
     if len(values) == 1:
         one["u_k2"] = next(m.u_k2 for m in found if m.value is not None)
     against = None if arm is first else _against(arm, first, column)
@@ -264,7 +265,7 @@ def _against(arm: Arm, first: Arm, column: Column) -> Estimate:
     mine, theirs = ([r for r in one.records if _of(r, column)] for one in (arm, first))
     if not mine or not theirs:
         return missing("not_measured: one of the two has no such run")
-    if column[2] in _PAIRED:
+    if column[2] in PAIRED:
         return _paired(mine, theirs, column[2])
     values = [[m.value for r in runs for m in _of(r, column) if m.value is not None] for runs in (mine, theirs)]
     if not all(values):
@@ -280,18 +281,22 @@ def _against(arm: Arm, first: Arm, column: Column) -> Estimate:
 
 
 def _paired(mine: Sequence[RunRecord], theirs: Sequence[RunRecord], name: str) -> Estimate:
-    one, other = _by_item(mine, name), _by_item(theirs, name)
-    shared = sorted(one.keys() & other.keys())
+    return by_item(_by_item(theirs, name), _by_item(mine, name), name)
+
+
+def by_item(first: Items, second: Items, name: str) -> Estimate:
+    """How the second arm stands against the first on the items that both have: a difference, of perplexity a ratio."""
+    shared = sorted(first.keys() & second.keys())
     if len(shared) < 2:
         return missing("not_paired: the runs share no two items")
-    first, second = [other[key] for key in shared], [one[key] for key in shared]
+    one, other = [first[key] for key in shared], [second[key] for key in shared]
     if name == "accuracy":
-        return paired_accuracy(first, second)
-    found = paired_mean(first, second)  # of log-perplexities, so that the difference is the log of the ratio
-    return replace(found, value=_exp(found.value), lo=_exp(found.lo), hi=_exp(found.hi), se=None)
+        return paired_accuracy(one, other)
+    found = paired_mean(one, other)  # of log-perplexities, so that the difference is the log of the ratio
+    return replace(found, value=exp_of(found.value), lo=exp_of(found.lo), hi=exp_of(found.hi), se=None)
 
 
-def _exp(nats: float | None) -> float | None:
+def exp_of(nats: float | None) -> float | None:
     """Of nats a number, however many nats a broken model has."""
     return None if nats is None else math.exp(min(nats, 700))
 

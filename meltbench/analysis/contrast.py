@@ -7,6 +7,7 @@ What a shift is taken of is the log of a number, so that it is a ratio, as devic
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -244,11 +245,13 @@ def ratio_over_strata(arms: Sequence[tuple[Sequence[float], Sequence[float]]]) -
     The interval is t on the mean of the log ratios, by the scatter of runs within strata (Satterthwaite): it is of
     these strata, and says nothing of others.
     """
-    found = [ratio_of_medians(second, first) for first, second in arms]
-    if not found or any(one.value is None for one in found):
-        return missing(next((one.reason for one in found if one.reason), "no_values: there is no stratum"))
-    k, n = len(found), sum(one.n for one in found)
-    value = math.exp(math.fsum(math.log(one.value) for one in found if one.value) / k)
+    if not arms or not all(first and second for first, second in arms):
+        return missing("no_values: there is no stratum, or an arm of one has no run")
+    k, n = len(arms), sum(len(first) + len(second) for first, second in arms)
+    if min(min(*first, *second) for first, second in arms) <= 0:
+        return missing("not_positive: a value is not above zero", n)
+    logs = [math.log(statistics.median(second) / statistics.median(first)) for first, second in arms]
+    value = math.exp(math.fsum(logs) / k)
     if any(min(len(first), len(second)) < 2 for first, second in arms):
         return Estimate(value, n=n, clusters=k, method="one run in an arm of a stratum")
     spreads = [spread_of_log_ratio(second, first) for first, second in arms]

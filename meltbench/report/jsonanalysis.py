@@ -153,3 +153,101 @@ COMPARE = Document(
         Key("notes", "list", "What keeps the arms from having been asked, or metered, the same."),
     ),
 )
+_ESTIMATE = (
+    ("value", "number", "Its value.", "there is a reason"),
+    ("lo", "number", "Lower end of the 95 % interval.", "nobody knows it"),
+    ("hi", "number", "Its upper end.", "nobody knows it"),
+    ("n", "integer", "Pairs, or runs, behind it.", ""),
+    ("method", "text", "How the interval was made.", ""),
+    ("reason", "text", "Why there is none.", "there is a value"),
+)
+
+
+def _estimate(path: str) -> tuple[Key, ...]:
+    return tuple(Key(f"{path}.{name}", *rest) for name, *rest in _ESTIMATE)
+
+
+def _side(path: str, which: str) -> tuple[Key, ...]:
+    return (
+        Key(path, "object", f"The runs of the {which} arm in this stratum."),
+        Key(f"{path}.value", "number", "Their median; accuracy and perplexity over all items.", "there is no ratio"),
+        Key(f"{path}.least", "number", "The least of them."),
+        Key(f"{path}.most", "number", "The most."),
+        Key(f"{path}.n_runs", "integer", "How many have it."),
+        Key(
+            *(f"{path}.log_sd", "number", "Standard deviation of their logs."),
+            "there are not two, one is not above zero, or it is paired by item",
+        ),
+        Key(f"{path}.scope", "text", "What its energies cover, and their class; empty where it is no energy."),
+    )
+
+
+def _arm(path: str, letter: str) -> tuple[Key, ...]:
+    return (
+        Key(path, "object", f"What {letter} is."),
+        Key(f"{path}.selection", "text", "Its words."),
+        Key(f"{path}.runs", "list", "All runs that they mean."),
+        Key(f"{path}.left_out", "object", "Runs that they mean and that are not pooled unasked."),
+        Key(f"{path}.left_out.*", "integer", "How many are failed, invalid, imported."),
+    )
+
+
+CONTRAST = Document(
+    "contrast",
+    "meltbench compare A B, of selections",
+    "One object: a row a figure, workload, mode, point and stratum. [analysis.md](analysis.md) says how it is made.",
+    (
+        *_arm("first", "A"),
+        *_arm("second", "B"),
+        Key("alpha", "number", "Rate of false alarms for which `differs` stands."),
+        Key("effect", "number", "The least difference that matters, as a share."),
+        Key("family", "integer", "Tests that q is adjusted for: all of this comparison that can come to 5 %."),
+        Key("differs", "list", "What the arms differ in, beside what was measured."),
+        Key("differs[].name", "text", "Its device, model, engine, knob, setting ..."),
+        Key("differs[].first", "list", "What A has."),
+        Key("differs[].second", "list", "What B has."),
+        Key("labels", "list", "What tells strata from each other."),
+        Key("rows", "list", "In order of measure, workload, mode and point."),
+        Key("rows[].measure", "text", "Name of the figure, as in the view `results`."),
+        Key("rows[].unit", "text", "Its unit."),
+        Key("rows[].better", "text", "higher, lower or neither."),
+        Key("rows[].workload", "text", "What was asked."),
+        Key("rows[].mode", "text", "server, bench or in-process."),
+        Key("rows[].point", "text", "A point of it; empty: the whole run."),
+        Key("rows[].stratum", "object", "What tells the stratum from the others: a text for each of labels."),
+        Key("rows[].stratum.*", "text", "Its value; empty for none."),
+        Key("rows[].kind", "text", "What `against` is: ratio, or difference (accuracy)."),
+        *_side("rows[].first", "first"),
+        *_side("rows[].second", "second"),
+        Key("rows[].against", "object", "B over A, or B less A."),
+        *_estimate("rows[].against"),
+        Key("rows[].shift", "object", "Hodges and Lehmann's estimate of B over A; of what is paired none."),
+        *_estimate("rows[].shift"),
+        Key("rows[].p", "number", "Of the test.", "an arm has fewer than two runs, or there is no ratio"),
+        Key("rows[].q", "number", "The same, adjusted for the family.", "there is no p, or it cannot come to 5 %"),
+        Key("rows[].delta", "number", "Cliff's; of what is paired the share that rose less what fell.", "as above"),
+        Key("rows[].test", "text", "Which test.", "as above"),
+        Key("rows[].verdict", "text", "differs, alike (no difference that matters), or unknown."),
+        Key("means", "list", "Geometric means over strata, of what several have."),
+        Key("means[].measure", "text", "Of which figure."),
+        Key("means[].unit", "text", "Its unit."),
+        Key("means[].workload", "text", "What was asked."),
+        Key("means[].mode", "text", "server, bench or in-process."),
+        Key("means[].point", "text", "A point of it; empty: the whole run."),
+        Key("means[].n_strata", "integer", "Strata in it."),
+        Key("means[].first", "number", "Geometric mean of the medians of A."),
+        Key("means[].second", "number", "The same of B."),
+        Key("means[].against", "object", "Geometric mean of the ratios."),
+        *_estimate("means[].against"),
+        Key("outliers", "list", "Values more than five MADs from the median of theirs. All are in the numbers."),
+        Key("outliers[].arm", "text", "first or second."),
+        Key("outliers[].run", "text", "The run."),
+        Key("outliers[].measure", "text", "Which figure."),
+        Key("outliers[].point", "text", "A point of it; empty: the whole run."),
+        Key("outliers[].value", "number", "Its value."),
+        Key("outliers[].median", "number", "The median of its arm in its stratum."),
+        Key("outliers[].reasons", "text", "What speaks against its full validity; empty for nothing."),
+        Key("notes", "list", "What was left out, and what is unlike that should not be."),
+        Key("advice", "list", "What to do where nothing can be said."),
+    ),
+)

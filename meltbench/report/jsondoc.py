@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meltbench.report.jsonanalysis import COMPARE, INTELLIGENCE, PREDICT
+from meltbench.report.jsonanalysis import COMPARE, CONTRAST, INTELLIGENCE, PREDICT
 from meltbench.report.jsonbilling import BILLING
 from meltbench.report.jsoncache import CACHE
 from meltbench.report.jsoncalibration import CALIBRATION, SELFTEST
@@ -372,7 +372,8 @@ BUILD = Document(
 )
 DOCUMENTS = (
     *(RUN, RUNS, PLAN, VERIFY, REBUILD, *MODELS, DEVICES, INVENTORY, ADDED, DOCTOR, KNOWN, DEVICE, CACHE),
-    *(CALIBRATION, SELFTEST, READ, COMPARE, INTELLIGENCE, *BILLING, PREDICT, IMPORT, DEFINITIONS, RUNNERS, BUILD),
+    *(CALIBRATION, SELFTEST, READ, COMPARE, CONTRAST),
+    *(INTELLIGENCE, *BILLING, PREDICT, IMPORT, DEFINITIONS, RUNNERS, BUILD),
 )
 
 _HEAD = """# What --json prints
