@@ -102,7 +102,8 @@ def contrast_notes(document: Document) -> list[str]:
     rows, family = document["rows"], document["family"]
     out = []
     for who, arm in (("A", document["first"]), ("B", document["second"])):
-        out.append(f"{who}: {arm['selection']} ({len(arm['runs'])} runs)")
+        n = len(arm["runs"])
+        out.append(f"{who}: {arm['selection']} ({n} run{'s' if n > 1 else ''})")
     for one in document["differs"]:
         out.append(f"{one['name']}: {_several(one['first'])} in A, {_several(one['second'])} in B")
     if any(row[side]["log_sd"] is not None for row in rows for side in ("first", "second")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from contrast_kit import MadeIndex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsoncheck import problems
+from store_kit import store_at
+from typer.testing import CliRunner
 
+from meltbench.cli.app import app
 from meltbench.contrasts import compare_selections
 from meltbench.contrasts.strata import Member, labels, paired
 from meltbench.errors import MeltbenchError, UnknownName, UserError
@@ -331,6 +335,29 @@ def test_hostile_names_are_harmless_in_every_line() -> None:
     text = markdown(contrast_sheet(document)) + lines(document)
     assert "\x1b" not in text
     assert "|<script>" not in text
+
+
+def test_the_command_takes_words_and_a_run_beside_them(tmp_path: Path) -> None:
+    store = store_at(tmp_path, runs=2)
+    first, second = store.stored_ids()
+
+    def ask(*words: str) -> Any:
+        return CliRunner().invoke(app, ["compare", *words, "--data", str(tmp_path)])
+
+    found = ask(first, f"run={second}", "--measure", "decode_tps", "--json")
+    document = json.loads(found.stdout)
+    assert problems(CONTRAST, document) == []
+    assert (document["first"]["runs"], document["second"]["runs"]) == ([first], [second])
+    assert [one["measure"] for one in document["rows"]] == ["decode_tps"]
+    shown = ask("last", f"run={first}", "--effect", "5")
+    assert "decode rate: " not in shown.stdout  # of one run an arm nobody knows the scatter
+    assert f"A: run={second} (1 run)" in shown.stdout
+    assert ask("last", f"run={first}", "--markdown").stdout.startswith("|   | A | B | B against A |")
+    with pytest.raises(UserError, match="selections are compared two at a time, not 3"):
+        raise ask("run=a", "run=b", "run=c").exception
+    for option in (["--measure", "decode_tps"], ["--effect", "5"]):
+        with pytest.raises(UserError, match=f"{option[0]} is of two selections"):
+            raise ask("--last", "2", *option).exception
 
 
 FACTORS = st.fixed_dictionaries(
