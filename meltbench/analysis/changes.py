@@ -18,6 +18,7 @@ Draws no random numbers. What it finds and what not, as simulated: docs/analysis
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -77,7 +78,7 @@ class Series:
         for night, value in rows:
             by_night.setdefault(night, []).extend([] if value is None or not math.isfinite(value) else [value])
         nights = tuple(sorted(by_night))
-        values = tuple(float(np.median(by_night[night])) if by_night[night] else None for night in nights)
+        values = tuple(float(statistics.median(by_night[night])) if by_night[night] else None for night in nights)
         return cls(arm, metric, nights, values, tuple(len(by_night[night]) for night in nights))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from meltbench.errors import MeltbenchError, UserError
 from meltbench.pages.drawn import Drawn
 from meltbench.pages.metrics import metric
-from meltbench.pages.published import Answer, QueryRefused
+from meltbench.pages.published import Answer, QueryRefused, literal, shown_as
 
 if TYPE_CHECKING:
     from meltbench.pages.address import Address
@@ -87,14 +87,9 @@ def statement(context: Context) -> str:
     """The panel's query as one can ask it oneself, with the filter and what was chosen written out."""
     if not context.panel.sql:
         return f"{_drawn(context).sql};\n"
-    made = []
-    for name, pooled in (("selected", True), ("listed", False)):
-        where, values = context.asking.selection.sql(pooled=pooled)
-        parts = where.split("?")  # a condition has no text of its own with a question mark in it
-        filled = parts[0] + "".join(_literal(value) + part for value, part in zip(values, parts[1:], strict=True))
-        made.append(f"CREATE TEMP TABLE {name} AS SELECT * FROM results WHERE {filled};")
+    made = [f"{one};" for one in shown_as(context.asking.selection)]
     params = context.params()
-    sql = _DOLLAR.sub(lambda found: _literal(str(params.get(found[1], ""))), context.sql().strip())
+    sql = _DOLLAR.sub(lambda found: literal(str(params.get(found[1], ""))), context.sql().strip())
     return "\n".join([*made, f"{sql};", ""])
 
 
@@ -102,7 +97,3 @@ def _drawn(context: Context) -> Drawn:
     from meltbench.pages.kinds import KINDS
 
     return KINDS[context.panel.kind](context)
-
-
-def _literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

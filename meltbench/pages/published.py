@@ -6,8 +6,10 @@ reads it ever holds up one who writes. A snapshot keeps the version it opened un
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT = "192MB"
 PATIENCE_S = 20.0
+_REST = 10.0  # times as long as opening took, until the next version is opened
 _AT = re.compile(r"LINE (\d+):")
 
 
@@ -52,6 +55,25 @@ class Answer:
         return [row[at] for row in self.rows]
 
 
+def shown_as(selection: Selection) -> list[str]:
+    """The statements that make ``selected`` and ``listed`` under this filter, with nothing left to be filled in.
+
+    They are views, so that a query reads of them the columns that it names.
+    """
+    out = []
+    for name, pooled in (("selected", True), ("listed", False)):
+        where, values = selection.sql(pooled=pooled)
+        parts = where.split("?")  # a condition has no text of its own with a question mark in it
+        filled = parts[0] + "".join(literal(value) + part for value, part in zip(values, parts[1:], strict=True))
+        out.append(f"CREATE TEMP VIEW {name} AS SELECT * FROM results WHERE {filled}")
+    return out
+
+
+def literal(value: str) -> str:
+    """A text in SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 class Asking:
     """Questions of one page to one version of the index, under one filter.
 
@@ -62,9 +84,8 @@ class Asking:
     def __init__(self, cursor: duckdb.DuckDBPyConnection, selection: Selection) -> None:
         self.connection = cursor
         self.selection = selection
-        for name, pooled in (("selected", True), ("listed", False)):
-            where, params = selection.sql(pooled=pooled)
-            cursor.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM results WHERE {where}", params)
+        for statement in shown_as(selection):
+            cursor.execute(statement)
 
     def ask(self, sql: str, params: Mapping[str, object] | None = None, limit: int = 1_000_000) -> Answer:
         """The rows of one SELECT, at most ``limit``. Of ``params`` the query gets those that it names.
@@ -122,29 +143,62 @@ class Snapshot:
 
 
 class Published:
-    """The index of a store, whichever version of it is the newest."""
+    """The index of a store, whichever version of it is the newest that is open.
+
+    A new version takes a moment to open; meanwhile, and for a while after a change, the one before answers.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._lock = threading.Lock()
         self._held: Snapshot | None = None
+        self._opening: threading.Thread | None = None
+        self._not_before = 0.0
 
     def version(self) -> str:
+        """The version that answers. Sees to it that a newer one is opened, and does not wait for it."""
+        with self._lock:
+            if self._held is None:
+                return ""
+            idle = self._opening is None or not self._opening.is_alive()
+            if idle and self._held.version != self._on_disk() and time.monotonic() >= self._not_before:
+                self._opening = threading.Thread(target=self._renew, name="opens the index", daemon=True)
+                self._opening.start()
+            return self._held.version
+
+    def snapshot(self) -> Snapshot:
+        """The version that answers, opened if there is none yet. Raises StoreError where it cannot be read."""
+        with self._lock:
+            if self._held is None:
+                self._held = Snapshot(self._on_disk(), self._open())
+            return self._held
+
+    def renew(self) -> None:
+        """Open the newest version and wait for it. Raises StoreError; the one before is kept then."""
+        made = Snapshot(self._on_disk(), self._open())
+        with self._lock:
+            # Who still asks the old one has its connection; it is closed when the last of them lets go.
+            self._held = made
+
+    def _renew(self) -> None:
+        began = time.monotonic()
+        try:
+            self.renew()
+        except StoreError as error:
+            with self._lock:
+                self._held = None  # so that whoever asks next is told why
+            logging.getLogger(__name__).warning("%s", error)
+        took = time.monotonic() - began
+        # Opening takes processor time that may be measured in, so most of the time nothing is opened.
+        self._not_before = time.monotonic() + _REST * took
+
+    def _on_disk(self) -> str:
         """What the file is now, without opening it; empty where there is none."""
         try:
             found = self.store.index.stat()
         except FileNotFoundError:
             return ""
         return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
-
-    def snapshot(self) -> Snapshot:
-        """The newest version, opened if it is not the one that is held. Raises StoreError where it cannot be read."""
-        with self._lock:
-            version = self.version()
-            if self._held is None or self._held.version != version:
-                # Who still asks the old one has its connection; it is closed when the last of them lets go.
-                self._held = Snapshot(version, self._open())
-            return self._held
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         import duckdb
