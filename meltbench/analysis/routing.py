@@ -207,6 +207,9 @@ def _accuracy(ways: Sequence[Way], cloud: Cloud, items: Sequence[str]) -> Estima
             return missing(NO_ACCURACY, len(items))
         here = 0.0 if one.arm is None else one.arm.asked[item].right
         marks.append((item, one.local * here + (1 - one.local) * (there or 0.0)))
+    values = {mark for _, mark in marks}
+    if len(values) == 1 and not values <= {0.0, 1.0}:  # some of it here, some there, of every item alike
+        return Estimate(values.pop(), n=len(marks), clusters=len(marks), method="every item alike: no interval")
     return accuracy_of(marks)
 
 

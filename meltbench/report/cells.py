@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 _ABOUT = ("model", "quantisation", "device", "engine")
+_NAMED = 3  # rows that a remark names; of more it counts them
 _PREFIXED = ("s", "B", "J", "W")
 
 
@@ -121,7 +122,8 @@ def table_notes(table: Document) -> list[str]:
             held.setdefault(flag, []).append(name)
     lines = list(table["flags"])
     for flag, names in held.items():
-        lines.append(flag if len(names) == len(rows) else f"{', '.join(dict.fromkeys(names))}: {flag}")
+        some = ", ".join(dict.fromkeys(names)) if len(names) <= _NAMED else f"{len(names)} of {len(rows)} rows"
+        lines.append(flag if len(names) == len(rows) else f"{some}: {flag}")
     return lines
 
 

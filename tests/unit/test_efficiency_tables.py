@@ -16,6 +16,7 @@ from meltbench.cli.app import app
 from meltbench.efficiency import efficiency
 from meltbench.efficiency_tables import cells_of, intelligence_tables
 from meltbench.errors import UnknownName
+from meltbench.report.cells import table_notes
 
 MARKS = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0] * 4
 
@@ -90,6 +91,14 @@ def test_a_signature_is_what_differences_are_of():
     for other in others:
         assert (signature(base) == signature(other)) == (differences([base, other], workload=True) == [])
     assert len(cells_of([scored("r1", MARKS), scored("r2", MARKS, knobs=others[2]["knobs"])])) == 1
+
+
+def test_a_remark_names_its_rows_or_counts_them():
+    runs = [scored(f"r{at}", MARKS, model=model(f"m{at}"), reason="sensor_denied: EACCES") for at in range(5)]
+    for few, said in ((2, "m0 on desk, m1 on desk: no_energy: "), (4, "4 of 5 rows: no_energy: ")):
+        mixed = [*runs[:few], *(scored(f"s{at}", MARKS, model=model(f"m{at}")) for at in range(few, 5))]
+        (table,) = intelligence_tables(mixed)["tables"]
+        assert [line for line in table_notes(table) if line.startswith(said)], table_notes(table)
 
 
 def test_an_unknown_group_is_one_line():

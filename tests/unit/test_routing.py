@@ -101,6 +101,8 @@ def test_none_and_all_local_have_a_width():
     every = by_name([arm("x", [1, 1, 1, 1], 1.0)], CLOUD)["oracle"]
     assert every.saved.value == pytest.approx(0.99)
     assert every.saved.lo < 0.6
+    finds = by_name([arm("x", [1, 1, 1, 1], 1.0)], CLOUD)["oracle, finds 80%"]
+    assert (finds.accuracy.value, finds.accuracy.lo) == (pytest.approx(0.98), None)
 
 
 def test_the_saving_covers_the_truth():
