@@ -46,7 +46,7 @@ def _arms(table: Document, document: Document) -> Sheet:
         for name, key, unit in (("latency", "latency_s", "s"), ("energy", "energy_j", "J"), ("power", "power_w", "W"))
         if document["limits"][key] is not None
     ]
-    within = f"right, {' and '.join(limits)} at most" if limits else "right within limits (none)"
+    within = f"right, {' and '.join(limits)} at most" if limits else "right, no limits"
     title = " · ".join(str(part) for part in (*named, f"{table['n_items']} items") if part)
     heads = [Column("model"), Column("right", right=True, whole=True), Column(within, right=True, whole=True)]
     heads += [Column("latency", right=True), Column("energy", right=True), Column("scope, class")]
