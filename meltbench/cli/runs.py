@@ -151,7 +151,9 @@ def export(
     format_: Annotated[
         str,
         typer.Option(
-            "--format", metavar="FORMAT", help="parquet (a folder), csv, llama-bench, llama-bench-jsonl, melt."
+            "--format",
+            metavar="FORMAT",
+            help="parquet (a folder), csv, llama-bench[-jsonl|-sql], melt, codecarbon, otel, mlperf.",
         ),
     ] = "csv",
     out: Annotated[
@@ -163,7 +165,7 @@ def export(
     ] = None,
     data: Data = None,
 ) -> None:
-    """Export runs as Parquet or CSV, or as llama-bench or MELT has them."""
+    """Export runs as Parquet or CSV, or in the forms of other tools."""
     from meltbench.store import export as exporting
     from meltbench.store import find_store
 

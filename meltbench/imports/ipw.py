@@ -3,10 +3,10 @@
 By its sources. ``ipw profile`` saves a Hugging Face dataset in Arrow, a row a query (execution/types.py), beside a
 summary.json; the same rows may come as JSONL. ``ipw run`` appends a trace a query to JSONL (execution/trace.py).
 Latencies are of its client's clock around the call. Energies are differences of a counter of the GPU, as far as the
-monitor's readings lie within the query; until the summer of 2026 a buffer of 30 s let a longer query have the energy
-of its last 30 s alone. No row says which version it is of: that energy is left out where its own mean power tells that
-it is of less than the query, or nothing can tell. ``lm_correctness`` is False in every row and no answer's mark; marks
-are in ``evaluation``.
+monitor's readings lie within the query; for the profiler's first ten months, from November 2025 on, a buffer of 30 s
+let a longer query have the energy of its last 30 s alone. No row says which version it is of: that energy is left out
+where its own mean power tells that it is of less than the query, or nothing can tell. ``lm_correctness`` is False in
+every row and no answer's mark; marks are in ``evaluation``.
 """
 
 from __future__ import annotations

@@ -10,11 +10,12 @@ import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from meltbench.errors import StoreError, UnknownName, UserError
-from meltbench.store import arrow, fs, index, llama_bench, melt, rows, schema, tables, views
+from meltbench.store import arrow, codecarbon, fs, index, llama_bench, melt, mlperf, otel, rows, schema, tables, views
 from meltbench.store.labels import regimes_at
+from meltbench.store.llama_bench_sql import sql_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
     from meltbench.store.folder import Store
 
-Format = Literal["parquet", "csv", "llama-bench", "llama-bench-jsonl", "melt"]
-FORMATS: tuple[Format, ...] = ("parquet", "csv", "llama-bench", "llama-bench-jsonl", "melt")
+Format = Literal[
+    "parquet", "csv", "llama-bench", "llama-bench-jsonl", "llama-bench-sql", "melt", "codecarbon", "otel", "mlperf"
+]
+FORMATS: tuple[Format, ...] = get_args(Format)
 EXPORTABLE = (*(view.name for view in views.VIEWS), *(table.name for table in rows.INDEXED))
 _ROWS = 1 << 18  # that get the name of their run at once
 _HINT = "free space or choose another place"
@@ -46,9 +49,10 @@ def export(
     """Write these stored runs to ``out`` and return the files made; ``out`` is there in full or not at all.
 
     ``parquet`` makes a new folder with a file per table, view, and the samples and tokens; ``csv`` one file with the
-    rows of ``table`` (runs_wide when None); ``llama-bench`` and ``llama-bench-jsonl`` one file of grid results;
-    ``melt`` the CSV of prompts that MELT's notebooks read. Text goes to stdout when ``out`` is None. ``say`` is called
-    with a line for each stored run that the index cannot have.
+    rows of ``table`` (runs_wide when None); ``llama-bench``, ``llama-bench-jsonl`` and ``llama-bench-sql`` one file of
+    grid results; ``melt`` the CSV of prompts that MELT's notebooks read; ``codecarbon`` an emissions.csv; ``otel``
+    OTLP metrics, a line of JSON a run; ``mlperf`` summaries in the manner of MLPerf's, which they are not. Text goes
+    to stdout when ``out`` is None. ``say`` is called with a line for each stored run that the index cannot have.
 
     Raises UnknownName for a format or table, UserError when there is nothing to write, ``out`` is missing for Parquet
     or is not an empty folder, StoreError for the disk, and when one of these runs cannot be read.
@@ -61,10 +65,7 @@ def export(
         if out is None:
             raise UserError("parquet is a folder of files and cannot go to stdout", hint="name it with --out")
         return _parquet(store, run_ids, Path(out).absolute(), say)
-    if fmt == "csv":
-        text = csv_text(store, run_ids, table or "runs_wide", say)
-    else:
-        text = melt_text(store, run_ids) if fmt == "melt" else llama_bench_text(store, run_ids, fmt)
+    text = csv_text(store, run_ids, table or "runs_wide", say) if fmt == "csv" else _text(store, run_ids, fmt)
     if out is None:
         sys.stdout.write(text)
         return []
@@ -73,6 +74,20 @@ def export(
         path.parent.mkdir(parents=True, exist_ok=True)
         fs.write_atomic(path, text.encode("utf-8"))
     return [path]
+
+
+def _text(store: Store, run_ids: Sequence[str], fmt: str) -> str:
+    """The text of another tool's form."""
+    match fmt:
+        case "melt":
+            return melt_text(store, run_ids)
+        case "codecarbon":
+            return codecarbon_text(store, run_ids)
+        case "otel":
+            return otel.text([tables.read_record(store.folder(run_id).path, signals=False) for run_id in run_ids])
+        case "mlperf":
+            return mlperf_text(store, run_ids)
+    return llama_bench_text(store, run_ids, fmt)
 
 
 def csv_text(
@@ -102,7 +117,7 @@ def harmless_cell(value: Any) -> Any:
 
 
 def llama_bench_text(store: Store, run_ids: Sequence[str], fmt: str = "llama-bench") -> str:
-    """Return grid results as ``llama-bench -o json`` or ``-o jsonl`` prints them.
+    """Return grid results as ``llama-bench -o json``, ``-o jsonl`` or ``-o sql`` prints them.
 
     Raises UserError when none of the runs has a grid item.
     """
@@ -111,6 +126,8 @@ def llama_bench_text(store: Store, run_ids: Sequence[str], fmt: str = "llama-ben
         made += llama_bench.entries(tables.read_record(store.folder(run_id).path, signals=False))
     if not made:
         raise UserError("none of these runs has the rate of a grid's point, such as pp512", hint="export --format csv")
+    if fmt == "llama-bench-sql":
+        return sql_text(made)
     if fmt == "llama-bench-jsonl":
         return "".join(f"{json.dumps(entry)}\n" for entry in made)
     return f"{json.dumps(made, indent=2)}\n"
@@ -125,6 +142,32 @@ def melt_text(store: Store, run_ids: Sequence[str]) -> str:
     if not melt.results(records):
         raise UserError("none of these runs has a prompt that was answered", hint="export --format csv")
     return melt.csv_text(records)
+
+
+def codecarbon_text(store: Store, run_ids: Sequence[str]) -> str:
+    """Return runs as rows of codecarbon's emissions.csv; an empty cell is a missing value.
+
+    Raises UserError when none of the runs has a duration.
+    """
+    found = [codecarbon.row(tables.read_record(store.folder(run_id).path, signals=False)) for run_id in run_ids]
+    if all(one["duration"] is None for one in found):
+        raise UserError("none of these runs has a duration", hint="export --format csv")
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, codecarbon.COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: harmless_cell(value) for name, value in one.items()} for one in found)
+    return text.getvalue()
+
+
+def mlperf_text(store: Store, run_ids: Sequence[str]) -> str:
+    """Return summaries in the manner of MLPerf's, which they are not.
+
+    Raises UserError when none of the runs has a timed request that ended ok.
+    """
+    text = mlperf.text([tables.read_record(store.folder(run_id).path, signals=False) for run_id in run_ids])
+    if not text:
+        raise UserError("none of these runs has a request that was answered", hint="export --format csv")
+    return text
 
 
 @contextmanager

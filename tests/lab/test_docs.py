@@ -32,6 +32,7 @@ def test_every_command_of_the_readme_runs(bench: Bench) -> None:
     sample = header + "\nCombined Power: {} mW\n\n"
     (bench.home / "power.log").write_text("".join(sample.format(at, 3000 + at) for at in range(30)))
     shutil.copytree(Path(__file__).parents[1] / "contract" / "melt" / "phone", bench.home / "run")
+    shutil.copy(Path(__file__).parents[1] / "contract" / "imports" / "llama_bench.jsonl", bench.home / "results.jsonl")
     shutil.copytree(Path(__file__).parents[1] / "models" / "tiny-onnx", bench.home / "FOLDER")
     engine = bench.home / "PATH"
     engine.mkdir()
