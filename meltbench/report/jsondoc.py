@@ -7,7 +7,7 @@ from meltbench.report.jsonbilling import BILLING
 from meltbench.report.jsoncache import CACHE
 from meltbench.report.jsoncalibration import CALIBRATION, SELFTEST
 from meltbench.report.jsondevices import DEVICE, DEVICES, READ
-from meltbench.report.jsonimport import IMPORT
+from meltbench.report.jsonimport import IMPORT, IMPORTED
 from meltbench.report.jsoninventory import ADDED, DOCTOR, INVENTORY, KNOWN
 from meltbench.report.jsonmodels import MODELS
 from meltbench.report.jsonshapes import Document, Key
@@ -92,7 +92,7 @@ RUN = Document(
         Key("validity", "text", "valid, degraded or invalid; `reasons` says why."),
         Key("failure", "text", "Why the run is not done.", "it is done"),
         Key("failure_log", "text", "The engine's or the command's last words.", "it is done, or there were none"),
-        Key("started_at", "text", "Start, ISO 8601, UTC."),
+        Key("started_at", "text", "Start, ISO 8601, UTC.", "it was imported, and no file told it"),
         Key("ended_at", "text", "End, ISO 8601, UTC.", "the journal has no end"),
         Key("plan_hash", "text", "SHA-256 of the plan: equal for the same spec and definitions.", _IMPORTED),
         Key("cell_key", "text", "SHA-256 of all that must be equal for runs to be compared."),
@@ -159,6 +159,8 @@ RUN = Document(
         Key("versions.meltbench", "text", "Of meltbench."),
         Key("versions.probe", "text", "Of the probe.", "nothing was started"),
         Key("versions.protocol", "integer", "Of the way of measuring.", _IMPORTED),
+        Key("imported", "object", "Where it is from: the tool, its files and clock.", "meltbench measured it itself"),
+        Key("imported.*", "any", "Its tool under `from`, files by SHA-256, notes, what else the tool said."),
         Key("conditions", "object", "The target before the run.", _IMPORTED),
         Key("conditions.identity", "text", "As device.identity."),
         Key("conditions.identity_from", "text", "What that is a digest of."),
@@ -373,7 +375,7 @@ BUILD = Document(
 DOCUMENTS = (
     *(RUN, RUNS, PLAN, VERIFY, REBUILD, *MODELS, DEVICES, INVENTORY, ADDED, DOCTOR, KNOWN, DEVICE, CACHE),
     *(CALIBRATION, SELFTEST, READ, COMPARE, CONTRAST),
-    *(INTELLIGENCE, *BILLING, PREDICT, IMPORT, DEFINITIONS, RUNNERS, BUILD),
+    *(INTELLIGENCE, *BILLING, PREDICT, IMPORT, IMPORTED, DEFINITIONS, RUNNERS, BUILD),
 )
 
 _HEAD = """# What --json prints
