@@ -262,11 +262,17 @@ def _flags(arms: Sequence[_Local], cloud: Cloud, method: str, lacking: int) -> l
             out.append(f"cloud_stated: {told}; taken as exact, and the same for easy and for hard queries")
     if origin_of(method) == "loglik":
         out.append("accuracy_loglik: latency and energy are of scoring by log-likelihood, not of generating answers")
-    kinds = sorted({f"{one.about['scope']} (class {one.about['klass'] or 'unknown'})" for one in arms})
-    out.append(f"scope: local energies are of {' and '.join(kinds)}; what sends a query to the cloud is in none")
+    metered = [one for one in arms if any(asked.energy_j is not None for asked in one.asked.values())]
+    kinds = sorted({f"{one.about['scope']} (class {one.about['klass'] or 'unknown'})" for one in metered})
+    if len(kinds) > 1:
+        out.append(
+            f"mixed_scopes: energies of {' and '.join(kinds)} do not cover the same: do not rank arms across them"
+        )
+    elif kinds:
+        out.append(f"scope: local energies are of {kinds[0]}; what sends a query to the cloud is in none")
     if any(len(one.about["runs"]) == 1 for one in arms):
         out.append("one_run: how runs differ is not in the intervals")
-    if any(one.gain_u is None for one in arms):
+    if any(one.gain_u is None for one in metered):
         out.append("gain_unknown: nobody stated the gain of a local meter, and it is in no interval")
     return out
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Chosen = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SELECTION]", help="Which runs, such as model=NAME,workload=NAME; all when left out."),
+    typer.Argument(metavar="SELECTION", help="Which runs, such as model=NAME,workload=NAME; all when left out."),
 ]
 
 

@@ -17,7 +17,7 @@ def intelligence(
     run: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN... | SELECTION]",
+            metavar="RUN|SELECTION",
             help="Runs of one cell, scored: repetitions or parts; or which to tabulate, such as model=NAME; all.",
         ),
     ] = None,

@@ -14,9 +14,7 @@ def predict(
     n_out: Annotated[int, typer.Option("--out", metavar="N", min=1, max=10_000_000, help="Tokens of the answer.")],
     run: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[RUN | SELECTION]...", help="Runs to fit to, by name or model=NAME,...; all that are valid."
-        ),
+        typer.Argument(metavar="RUN|SELECTION", help="Runs to fit to, by name or model=NAME,...; all that are valid."),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="TEXT", help="Only runs of models with TEXT in their name.")

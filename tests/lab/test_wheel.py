@@ -44,6 +44,7 @@ def test_a_release_wheel_carries_the_definitions_and_all_four_probes(tmp_path: P
         "runners/llama-bench/runner.toml",
         "runners/llama-cpp-python/ask.py",
         "runners/probe/src/main.c",
+        "data/factors.toml",
         "data/models.toml",
     ):
         assert f"meltbench/definitions/{definition}" in names

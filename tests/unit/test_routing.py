@@ -213,6 +213,10 @@ def test_items_that_not_all_answered_are_told_and_a_refused_total_refuses_its_it
     dark = replace(less, measures=refused)
     (table,) = route([dark], StatedCloud(500.0, 0.9))["tables"]
     assert (table["arms"][0]["mean_energy_j"], table["routers"][0]["saved"]["value"]) == (None, None)
+    assert {flag.partition(":")[0] for flag in table["flags"]} == {"cloud_stated", "one_run"}
+    wall = replace(two()[1], measures=[replace(m, scope="wall", klass="A") for m in two()[1].measures])
+    (table,) = route([two()[0], wall], StatedCloud(500.0, 0.9))["tables"]
+    assert [flag for flag in table["flags"] if flag.startswith("mixed_scopes: energies of soc (class B) and wall")]
 
 
 def test_the_command_tells_what_was_stated(tmp_path):
