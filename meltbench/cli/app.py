@@ -18,6 +18,7 @@ from meltbench.cli import (
     inventory,
     lists,
     measure,
+    pareto,
     predicting,
     reading,
     routing,
@@ -53,6 +54,7 @@ commands: dict[Callable[..., None], str] = {
     billing.cost: "meltbench cost model=qwen-1.5b-q4 --price 0.30/kWh --grid-region EU",
     billing.battery: "meltbench battery device=laptop --battery-wh 57",
     routing.route: "meltbench route device=pi5 --cloud-j-per-query 500 --cloud-accuracy 0.9",
+    pareto.pareto: "meltbench pareto --x ttft_s --y accuracy@hellaswag --where 'memory_bytes<4GB'",
     predicting.predict: "meltbench predict --in 512 --out 1024 --model qwen",
     reading.read: "meltbench read powermetrics.log --device macbook",
 }

@@ -1,0 +1,240 @@
+"""Arms of stored runs, with numbers that come from several workloads: what the index says, as points of a front.
+
+An arm is a device, a model, an engine and an accelerator, with the settings in which its runs of one workload differ.
+Its number on an axis is of one workload, mode and point: those that were asked for, else those that most arms have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from meltbench.analysis.resample import Known
+from meltbench.errors import UserError
+from meltbench.harvest import ABOUT, BEHIND
+from meltbench.measure.edges import SQRT3
+from meltbench.measure.energy import GAIN_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from meltbench.analysis.axes import Axis, Ref
+    from meltbench.harvest import Row, Source
+
+_SCOPES = ("wall", "battery", "module", "soc", "rail")
+Settings = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm and, by axis, its rows; ``settings`` only those that tell it from others of its base."""
+
+    base: tuple[str, ...]
+    settings: Settings
+    rows: tuple[tuple[Row, ...], ...]
+    inherited: str = ""
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What it is, by name; empty where the runs do not say."""
+        return dict(zip(ABOUT, self.base, strict=False))
+
+
+def choose(rows: Sequence[Row], refs: Sequence[Ref]) -> list[Source | None]:
+    """The source of each axis: of those that fit its words the one that most arms have a number of; of several alike
+    one that an earlier axis has, else one of whole runs, else the one with more runs. None for what is of the model
+    alone, and has none.
+
+    Raises UserError for an axis that no run has.
+    """
+    out: list[Source | None] = []
+    for ref in refs:
+        if ref.axis.exact and not ref.workload:
+            if not any(ref.axis.name in row.values for row in rows):
+                raise UserError(f"no run of the selection has {ref.axis.name}", hint="meltbench runs lists them")
+            out.append(None)
+            continue
+        arms: dict[Source, set[tuple[str, ...]]] = defaultdict(set)
+        runs: Counter[Source] = Counter()
+        for row in rows:
+            if ref.axis.name in row.values and _fits(ref, row.source):
+                arms[row.source].add(row.base)
+                runs[row.source] += 1
+        if not arms:
+            raise UserError(f"no run of the selection has {ref}", hint=_instead(rows, ref))
+        best = {one: (len(who), one in out, not one.point, runs[one]) for one, who in arms.items()}
+        out.append(max(sorted(best), key=best.__getitem__))
+    return out
+
+
+def _fits(ref: Ref, source: Source) -> bool:
+    wanted = ((ref.workload, source.workload), (ref.mode, source.mode), (ref.point, source.point))
+    return all(asked is None or asked == has for asked, has in wanted)
+
+
+def _instead(rows: Sequence[Row], ref: Ref) -> str:
+    """Where else an axis is, or what else there is."""
+    places = sorted({str(row.source) for row in rows if ref.axis.name in row.values})
+    if places:
+        return f"it is in {', '.join(places[:6])}{' ...' if len(places) > 6 else ''}"
+    have = sorted({name for row in rows for name in row.values})
+    return f"of the axes asked for, runs have {', '.join(have)}" if have else "meltbench runs lists what is there"
+
+
+def alternatives(rows: Sequence[Row], ref: Ref, taken: Source | None) -> list[str]:
+    """Other places that an axis could have been taken from."""
+    found = {row.source for row in rows if ref.axis.name in row.values and _fits(ref, row.source)}
+    return [] if taken is None else [str(one) for one in sorted(found - {taken})]
+
+
+def arms_of(rows: Sequence[Row], axes: Sequence[Axis], sources: Sequence[Source | None], *, inherit: bool) -> list[Arm]:
+    """Every arm that has a number on some axis, with its rows by axis; empty where it has none.
+
+    ``inherit``: what is of items alone may be of the same model file and engine on another device.
+    """
+    by_base: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        by_base[row.base].append(row)
+    out = []
+    for base, mine in by_base.items():
+        held = [[row for row in mine if axis.name in row.values and source in (None, row.source)]
+                for axis, source in zip(axes, sources, strict=True)]  # fmt: skip
+        unlike = _unlike(held, axes)
+        for settings in _variants(held, axes, unlike):
+            of_axis = [_matching(one, settings, axis) for one, axis in zip(held, axes, strict=True)]
+            if any(of_axis):
+                out.append(Arm(base, settings, tuple(map(tuple, of_axis))))
+    return [_inheriting(arm, out, axes) for arm in out] if inherit else out
+
+
+def _unlike(held: Sequence[Sequence[Row]], axes: Sequence[Axis]) -> list[str]:
+    """Settings in which an arm's runs of one source differ."""
+    names: dict[str, None] = {}
+    for rows, axis in zip(held, axes, strict=True):
+        if axis.exact:
+            continue
+        for name in sorted({name for row in rows for name in row.settings}):
+            if len({row.settings.get(name) for row in rows}) > 1:
+                names[name] = None
+    return list(names)
+
+
+def _variants(held: Sequence[Sequence[Row]], axes: Sequence[Axis], unlike: Sequence[str]) -> list[Settings]:
+    """The settings that occur; those of sources which have all of them first, so that none is a part of another."""
+    found: dict[Settings, None] = {}
+    for rows, axis in zip(held, axes, strict=True):
+        for row in rows:
+            if not axis.exact:
+                found[tuple((n, row.settings[n]) for n in unlike if n in row.settings)] = None
+    whole = sorted(found, key=lambda one: (-len(one), one))
+    return [one for at, one in enumerate(whole) if not any({*one} < {*other} for other in whole[:at])] or [()]
+
+
+def _matching(rows: Sequence[Row], settings: Settings, axis: Axis) -> list[Row]:
+    """Rows with these settings, where they have them. An accuracy is asked once: where all of an arm's are of one
+    setting, it is that of the others too."""
+    if axis.exact:
+        return list(rows)
+    wanted = dict(settings)
+    fits = [row for row in rows if all(row.settings.get(name, value) == value for name, value in wanted.items())]
+    if not fits and axis.by_item and len({tuple(sorted(row.settings.items())) for row in rows}) == 1:
+        return list(rows)
+    return fits
+
+
+def _inheriting(arm: Arm, arms: Sequence[Arm], axes: Sequence[Axis]) -> Arm:
+    rows, told = list(arm.rows), ""
+    for at, axis in enumerate(axes):
+        if rows[at] or not axis.by_item:
+            continue
+        like = [one for one in arms if one.rows[at] and _model(one) == _model(arm)]
+        if like:
+            rows[at], told = like[0].rows[at], like[0].about["device"]
+    return Arm(arm.base, arm.settings, tuple(rows), told)
+
+
+def _model(arm: Arm) -> tuple[str, ...]:
+    about = dict(zip((*ABOUT, *BEHIND), arm.base, strict=True))
+    return about["model_sha256"] or about["model"], about["engine"], about["origin"]
+
+
+def known_of(arm: Arm, axes: Sequence[Axis], rows: Sequence[Sequence[Row]]) -> list[Known | None]:
+    """What is known of an arm on each axis, of these rows of it; items are laid in afterwards."""
+    out: list[Known | None] = []
+    for axis, mine in zip(axes, rows, strict=True):
+        if not mine:
+            out.append(None)
+            continue
+        values = [row.values[axis.name] for row in mine]
+        klass = mine[0].klass if axis.gain else ""
+        limit = GAIN_LIMIT.get(klass, 0.0)
+        u = _u(mine, axis, limit)
+        ns = [row.own.get(axis.name, (None, 0))[1] for row in mine]
+        n_items = sum(ns) if any(row.piece for row in mine) else max(ns)
+        device = arm.base[len(ABOUT)] or arm.base[0]
+        meter = f"{device} {mine[0].scope} {klass}" if axis.gain else ""
+        out.append(Known(np.array(values), u, meter, limit, None, n_items))
+    return out
+
+
+def _u(rows: Iterable[Row], axis: Axis, limit: float) -> float | None:
+    """What the middle one of the runs says it is uncertain by, k = 1, without the gain."""
+    found = []
+    for row in rows:
+        u_k2 = row.own.get(axis.name, (None, 0))[0]
+        if u_k2 is not None:
+            gain = limit / SQRT3 * abs(row.values[axis.name]) if axis.gain else 0.0
+            found.append(math.sqrt(max((u_k2 / 2) ** 2 - gain**2, 0.0)))
+    return sorted(found)[len(found) // 2] if found else None
+
+
+def one_meter(rows: Sequence[Row], axis: Axis) -> tuple[list[Row], str]:
+    """The rows of one scope and class, those that most of them have, and what was left out for it; none of class E,
+    which is a model's or an estimate's and is never ranked."""
+    if not axis.gain:
+        return list(rows), ""
+    ranked = [row for row in rows if row.klass != "E"]
+    if not ranked:
+        return [], f"class_e: {axis.name} is a model's or an estimate's" if rows else ""
+    kinds = Counter((row.scope, row.klass) for row in ranked)
+    best = max(kinds, key=lambda kind: (kinds[kind], -_SCOPES.index(kind[0]) if kind[0] in _SCOPES else -9, kind))
+    kept = [row for row in ranked if (row.scope, row.klass) == best]
+    left = len(rows) - len(kept)
+    return kept, f"other_meter: {left} runs have {axis.name} of another scope or class" if left else ""
+
+
+def whole_runs(rows: Sequence[tuple[Row, ...]], axes: Sequence[Axis]) -> tuple[list[list[Row]], list[str]]:
+    """Rows by axis; of axes that share a source only runs that have a number on all of them, where there are any, and
+    which of the axes these are, by a name that they share."""
+    out, shared = [list(one) for one in rows], [""] * len(rows)
+    by_source: dict[Source, list[int]] = defaultdict(list)
+    for at, (mine, axis) in enumerate(zip(rows, axes, strict=True)):
+        shared[at] = f"axis {at}"
+        if mine and not axis.exact and not axis.by_item:
+            by_source[mine[0].source].append(at)
+    for source, places in by_source.items():
+        common = set.intersection(*({row.run_id for row in out[at]} for at in places))
+        if common and len(places) > 1:
+            for at in places:
+                out[at] = [row for row in out[at] if row.run_id in common]
+                shared[at] = f"{source} {source.settings}"
+    return out, shared
+
+
+def unlike_settings(rows: Sequence[Sequence[Row]], axes: Sequence[Axis]) -> str:
+    """Settings that an arm's axes do not have in common, in words; empty where all are alike."""
+    held: Mapping[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for mine, axis in zip(rows, axes, strict=True):
+        for name, value in mine[0].settings.items() if mine and not axis.exact else ():
+            if name not in ("runner", "protocol"):
+                held[name][value].append(axis.name)
+    told = [
+        f"{name} is " + ", ".join(f"{value} for {' and '.join(who)}" for value, who in values.items())
+        for name, values in held.items()
+        if len(values) > 1
+    ]
+    return "; ".join(told)
