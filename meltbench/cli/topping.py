@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from meltbench.store import Store
 
 _PERIOD_S, _PLAIN_S = 1.0, 5.0
+_NICE = 19  # what measures goes first
 
 
 def top(
@@ -35,6 +37,7 @@ def top(
     from meltbench.store import find_store
 
     check_format(as_json=as_json, as_markdown=as_markdown)
+    os.nice(_NICE)
     store = find_store(data)
     jobs, steps, out = Jobs(store), _steps(), console()
     if as_json:
@@ -85,7 +88,7 @@ def _draw(out: Console, store: Store, jobs: Jobs, steps: Callable[[Job], Look]) 
     with _pressed() as pressed, Live(console=out, auto_refresh=False, transient=True) as drawn:
         while True:
             found = jobs.look()
-            sheet = living.jobs_sheet(found, steps, bars=bars)
+            sheet = living.jobs_sheet(found, steps, bars=bars, wide=out.width >= living.WIDE)
             body: RenderableType = rich_table(sheet) if found else Text(f"{_none(store)}\n")
             drawn.update(Group(body, Text("q: leave", style="dim")), refresh=True)
             if pressed(_PERIOD_S):
@@ -113,7 +116,6 @@ def _lines(out: Console, store: Store, jobs: Jobs, steps: Callable[[Job], Look])
 @contextlib.contextmanager
 def _pressed() -> Iterator[Callable[[float], bool]]:
     """A function that waits so many seconds and says whether q was pressed meanwhile."""
-    import os
     import select
     import termios
     import time

@@ -77,9 +77,11 @@ class Jobs:
                 continue
             try:
                 jobs.append(self._job(run_id, ticket))
-            except (MeltbenchError, KeyError, TypeError, ValueError) as error:  # a ticket that is none of ours
-                words = error.message if isinstance(error, MeltbenchError) else "its ticket lacks what ours have"
+            except (MeltbenchError, OSError) as error:
+                words = error.message if isinstance(error, MeltbenchError) else str(error)
                 jobs.append(Job(run_id, "unknown", "?", "?", note=words))
+            except (KeyError, TypeError, ValueError):
+                jobs.append(Job(run_id, "unknown", "?", "?", note="its ticket lacks what ours have"))
         return jobs
 
     def _scan(self) -> None:
@@ -140,7 +142,7 @@ class Jobs:
         if looker is None:
             looker = self._lookers[run_id] = Looker(Picture(ticket), here(folder / "journal"), recorded(ticket))
         sight = looker.look()
-        notes.leave(run_id, looker.told())
+        notes.leave(run_id, looker.told() | {"cpu_s": time.process_time()})  # its start and what it draws, too
         return "running" if watched else "detached", "" if watched else DETACHED, sight
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MOST_BYTES = 1 << 16
+_FORGOTTEN_S = 30 * 86400.0
 
 
 def _folder() -> Path:
@@ -59,7 +61,9 @@ def leave(run_id: str, took: Mapping[str, Any]) -> None:
 
 
 def gathered(run_id: str) -> dict[str, Any] | None:
-    """What all looks of ``top`` at a run took, taken away; None where nobody looked."""
+    """What all looks of ``top`` at a run took; None where nobody looked. All that was left of the run is taken away."""
+    withdraw(run_id)
+    _sweep()
     found = sorted(_folder().glob(f"{run_id}.top-*"))
     total: dict[str, Any] = {"looks": 0, "bytes": 0, "cpu_s": 0.0}
     for path in found:
@@ -70,6 +74,14 @@ def gathered(run_id: str) -> dict[str, Any] | None:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
     return total | {"cpu_s": round(total["cpu_s"], 3)} if total["looks"] else None
+
+
+def _sweep() -> None:
+    """Remove what is left of runs that were never brought in here."""
+    for path in _folder().glob("*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < time.time() - _FORGOTTEN_S:
+                path.unlink(missing_ok=True)
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

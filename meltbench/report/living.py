@@ -22,6 +22,11 @@ EVERY_S = 5.0  # between lines where there is no terminal to draw on
 _KEYS = (
     *("run_id", "state", "device", "target", "model", "engine", "workload", "command", "elapsed_s", "left_s", "note"),
 )
+_RIGHT = ("elapsed", "left", "tok/s", "power", "temp")
+_WIDE = ("run", "device", "what runs", "step", *_RIGHT, "")
+_NARROW = tuple(name for name in _WIDE if name not in ("run", "left", ""))
+_COLUMNS = {name: Column(name, right=name in _RIGHT, whole=name in (*_RIGHT, "run")) for name in _WIDE}
+WIDE = 120  # characters of a terminal from which on all of them fit
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -40,8 +45,8 @@ def spark(values: Sequence[float | None], width: int = 12) -> str:
 
 
 def figure(now: Now, unit: str) -> str:
-    """A figure with its unit, or an empty text."""
-    return quantity(now.value, unit) if now.value is not None else ""
+    """A figure with its unit."""
+    return MISSING if now.value is None else quantity(now.value, unit)
 
 
 def line(sight: Sight, *, bars: bool = True) -> str:
@@ -80,28 +85,42 @@ class Ticker:
             self._write(f"{printable(self._steps.look(sight.status).words)}: {line(sight, bars=False)}")
 
 
-def jobs_sheet(jobs: Sequence[Job], steps: Callable[[Job], Look], *, bars: bool = True) -> Sheet:
-    """One row a job; ``steps`` says what each is at."""
-    names = ("run", "device", "what runs", "step", "elapsed", "left", "tok/s", "power", "temp", "")
-    right = ("elapsed", "left", "tok/s", "power", "temp")
-    sheet = Sheet("", tuple(Column(name, right=name in right, whole=name in (*right, "run")) for name in names))
+def jobs_sheet(jobs: Sequence[Job], steps: Callable[[Job], Look], *, bars: bool = True, wide: bool = True) -> Sheet:
+    """One row a job; ``steps`` says what each is at, ``bars``: with how its token rate went, else its power.
+
+    Not ``wide``: for a terminal of 80 characters, without ids, bars and the time that is left.
+    """
+    columns = [_COLUMNS[name] for name in (_WIDE if wide else _NARROW)]
+    sheet = Sheet("", tuple(columns))
     for job in jobs:
-        sight = job.sight
-        figures = (
-            [""] * 3
-            if sight is None
-            else [figure(sight.token_rate, "tok/s"), figure(sight.power, "W"), figure(sight.temperature, "degC")]
-        )
-        what = " · ".join(part for part in (job.model, job.engine, job.workload, job.command) if part)
-        look = steps(job) if sight is not None else None
-        step = job.state if look is None else " ".join(part for part in (look.words, look.detail) if part)
-        course = spark(sight.rates) or spark(sight.powers) if sight is not None and bars else ""
-        times = [seconds(at) if at is not None else MISSING for at in (job.elapsed_s, job.left_s)]
-        if job.left_s is not None:
-            times[1] = f"≤ {times[1]}" if bars else f"<= {times[1]}"
-        row = (job.run_id, job.device, what, step, *times, *(one or MISSING for one in figures), course or job.note)
-        sheet.rows.append(row)
+        cells = _cells(job, steps, bars=bars)
+        if not wide and job.note:
+            cells["step"] = f"{cells['step']}: {job.note}"
+        sheet.rows.append(tuple(cells[column.heading] for column in columns))
     return sheet
+
+
+def _cells(job: Job, steps: Callable[[Job], Look], *, bars: bool) -> dict[str, str]:
+    """A job by the headings of its columns."""
+    sight = job.sight
+    cells = {"run": job.run_id, "device": job.device, "step": job.state, "": job.note}
+    cells["what runs"] = " · ".join(part for part in (job.model, job.engine, job.workload, job.command) if part)
+    cells["elapsed"] = MISSING if job.elapsed_s is None else seconds(job.elapsed_s)
+    cells["left"] = MISSING if job.left_s is None else f"{'≤' if bars else '<='} {seconds(job.left_s)}"
+    cells |= dict.fromkeys(("tok/s", "power", "temp"), MISSING)
+    if sight is not None:
+        cells["step"] = _step(sight, steps(job))
+        cells["tok/s"] = figure(sight.token_rate, "tok/s")
+        cells["power"] = figure(sight.power, "W")
+        cells["temp"] = figure(sight.temperature, "degC")
+        cells[""] = job.note or ((spark(sight.rates) or spark(sight.powers)) if bars else "")
+    return cells
+
+
+def _step(sight: Sight, look: Look) -> str:
+    """What is under way and how many of its requests are answered. Since when, only who saw it begin could tell."""
+    done, of = sight.status.get("done"), sight.status.get("of")
+    return f"{look.words}, {done} of {of}" if isinstance(done, int) and of else look.words
 
 
 def job_line(job: Job, steps: Callable[[Job], Look]) -> str:
