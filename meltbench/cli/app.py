@@ -18,11 +18,13 @@ from meltbench.cli import (
     inventory,
     lists,
     measure,
+    pages,
     pareto,
     predicting,
     reading,
     routing,
     runs,
+    topping,
 )
 from meltbench.cli.devices import devices_app
 from meltbench.cli.importing import import_app
@@ -44,6 +46,7 @@ commands: dict[Callable[..., None], str] = {
     measure.run: "meltbench run --workload grid --set points=pp512,tg128 --reps 5",
     measure.exec_: "meltbench exec -- sleep 2",
     runs.runs: "meltbench runs --model qwen --last 10 --markdown",
+    topping.top: "meltbench top",
     runs.show: "meltbench show last --no-plot",
     runs.collect: "meltbench collect",
     runs.export: "meltbench export --format csv --out runs.csv",
@@ -53,8 +56,10 @@ commands: dict[Callable[..., None], str] = {
     intelligence.intelligence: "meltbench intelligence last",
     billing.cost: "meltbench cost model=qwen-1.5b-q4 --price 0.30/kWh --grid-region EU",
     billing.battery: "meltbench battery device=laptop --battery-wh 57",
-    routing.route: "meltbench route device=pi5 --cloud-j-per-query 500 --cloud-accuracy 0.9",
+    pages.dashboard: "meltbench dashboard --open",
+    pages.report: "meltbench report model=qwen-1.5b-q4 --out qwen.html",
     pareto.pareto: "meltbench pareto --x ttft_s --y accuracy@hellaswag --where 'memory_bytes<4GB'",
+    routing.route: "meltbench route device=pi5 --cloud-j-per-query 500 --cloud-accuracy 0.9",
     predicting.predict: "meltbench predict --in 512 --out 1024 --model qwen",
     reading.read: "meltbench read powermetrics.log --device macbook",
 }

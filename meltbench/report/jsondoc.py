@@ -6,9 +6,11 @@ from meltbench.report.jsonanalysis import COMPARE, CONTRAST, INTELLIGENCE, PREDI
 from meltbench.report.jsonbilling import BILLING
 from meltbench.report.jsoncache import CACHE
 from meltbench.report.jsoncalibration import CALIBRATION, SELFTEST
+from meltbench.report.jsonconditions import CONDITIONS
 from meltbench.report.jsondevices import DEVICE, DEVICES, READ
 from meltbench.report.jsonimport import IMPORT, IMPORTED
 from meltbench.report.jsoninventory import ADDED, DOCTOR, INVENTORY, KNOWN
+from meltbench.report.jsonlive import TOP
 from meltbench.report.jsonmodels import MODELS
 from meltbench.report.jsonpareto import PARETO
 from meltbench.report.jsonshapes import Document, Key
@@ -20,7 +22,6 @@ _NO_ENGINE = "no engine was asked for (exec, idle)"
 _NEVER = "the model was refused before it could be read, or the run was imported"
 _IMPORTED = "the run was imported"
 _UNTOLD = "the target does not tell"
-_UNGATED = "too little was read for it"
 # Columns of these tables that may be null, and when; a table's other columns never are.
 _NULLS = {
     "measures": {
@@ -162,84 +163,7 @@ RUN = Document(
         Key("versions.protocol", "integer", "Of the way of measuring.", _IMPORTED),
         Key("imported", "object", "Where it is from: the tool, its files and clock.", "meltbench measured it itself"),
         Key("imported.*", "any", "Its tool under `from`, files by SHA-256, notes, what else the tool said."),
-        Key("conditions", "object", "The target before the run.", _IMPORTED),
-        Key("conditions.identity", "text", "As device.identity."),
-        Key("conditions.identity_from", "text", "What that is a digest of."),
-        Key("conditions.board", "text", "Board or product.", _UNTOLD),
-        Key("conditions.cpu", "text", "Processor.", _UNTOLD),
-        Key("conditions.arch", "text", "Machine, as uname says."),
-        Key("conditions.kernel", "text", "Release of the kernel.", _UNTOLD),
-        Key("conditions.os", "text", "Operating system.", _UNTOLD),
-        Key("conditions.boot_id", "text", "Of this boot.", _UNTOLD),
-        Key("conditions.time_namespace", "integer", "Which clock of the kernel, together with boot_id.", _UNTOLD),
-        Key("conditions.cores_physical", "integer", "Physical cores.", _UNTOLD),
-        Key("conditions.cpus_online", "integer", "Logical processors that are on.", _UNTOLD),
-        Key("conditions.cpus_allowed", "text", "Those that the run may use, as a list of ranges.", _UNTOLD),
-        Key("conditions.memory_total_bytes", "integer", "Memory.", _UNTOLD),
-        Key("conditions.memory_available_bytes", "integer", "Memory that was free for use.", _UNTOLD),
-        Key("conditions.disk_free_bytes", "integer", "Free disk where the run lay.", _UNTOLD),
-        Key("conditions.governors", "list", "Frequency governors, one each kind."),
-        Key("conditions.gpus", "list", "Graphics processors found."),
-        Key("conditions.powercap", "list", "Names of RAPL's domains."),
-        Key("conditions.thermal_zones", "list", "Thermal zones found."),
-        Key("conditions.batteries", "list", "Batteries of the machine."),
-        Key("conditions.compatible", "list", "The device tree's names of the board, the most specific first."),
-        Key("conditions.properties", "object", "Of Android's properties those of model and build."),
-        Key("conditions.properties.*", "text", "By name."),
-        Key("conditions.programs", "list", "Programs of the target that its sources need and it has."),
-        Key("conditions.unreadable", "object", "Files that could not be read, and why."),
-        Key("conditions.unreadable.*", "text", "denied, error ..."),
-        Key("conditions.gate", "object", "What the thermal gate saw.", "the run was refused, or its version had none"),
-        Key("conditions.gate.state", "text", "passed, timed_out, no_sensor, or off."),
-        Key("conditions.gate.waited_s", "number", "How long the run waited."),
-        Key("conditions.gate.temp_c", "number", "Hottest zone at its end.", _UNGATED),
-        Key("conditions.gate.slope_c_per_min", "number", "Its slope over the hold.", _UNGATED),
-        Key("conditions.gate.quantum_c", "number", "The smallest step the sensor was seen to make.", _UNGATED),
-        Key("conditions.gate.zone", "text", "The hottest zone at its end.", _UNGATED),
-        Key("conditions.gate.target_c", "number", "What the device profile wants.", "it wants none"),
-        Key("conditions.gate.hold_s", "number", "How long the temperature had to be steady."),
-        Key("conditions.gate.timeout_s", "number", "How long the run would have waited."),
-        Key("conditions.charge", "object", "What was seen of the battery before the run.", "its runs use none"),
-        Key("conditions.charge.state", "text", "inside the window, below, above, or unknown."),
-        Key("conditions.charge.waited_s", "number", "How long the run waited for it to be charged."),
-        Key("conditions.charge.soc_percent", "number", "Charge.", "nobody told it"),
-        Key("conditions.charge.fed", "text", "What showed that something fed the device; empty where nothing did."),
-        Key("conditions.charge.window_percent", "list", "Least and most charge.", "its profile wants none"),
-        Key("conditions.charge.timeout_s", "number", "How long the run would have waited."),
-        Key(
-            *("conditions.model_cached_bytes", "integer", "Of the model in the page cache when the engine started."),
-            "there was no model, or it could not be told",
-        ),
-        Key("conditions.load", "text", "cold, warm or mixed: what the page cache held.", "as above"),
-        Key("conditions.ended_by", "text", "Which limit ended a sustained run.", "it was none, or no limit was met"),
-        Key("conditions.journal_dropped_bytes", "integer", "Of a torn end of the journal; 0 for a whole one."),
-        Key("conditions.settings", "object", "The profile's settings; empty where there were none to make."),
-        Key(
-            *("conditions.settings.*", "object"),
-            "By name: the `value` asked for, the `state` (set, in_force already, not_applied), what was in force "
-            "`before` and what was `used` (null when nobody could tell), and as `detail` why it was not applied.",
-        ),
-        Key("conditions.cpu_features", "list", "Instruction sets of the first processor, in the kernel's words."),
-        Key("conditions.process", "object", "What the engine's process was held to.", "it was held to nothing"),
-        Key("conditions.process.cpus", "text", "Its processors, as a list of ranges.", "all were allowed"),
-        Key("conditions.process.memory_by", "text", "What limits its memory: cgroup or rlimit.", "nothing"),
-        Key("conditions.process.memory_bytes", "integer", "The limit.", "nothing limits it"),
-        Key("conditions.lease", "object", "The controller's hold on the device.", "its version had none"),
-        Key("conditions.lease.token", "integer", "Grows with every lease of the device."),
-        Key("conditions.lease.holder", "text", "Who held it: host, process, user and store."),
-        Key("conditions.lease.stolen_from", "text", "Whose it was before.", "it was free"),
-        Key("conditions.lease.reason", "text", "Why it was taken from them.", "it was free"),
-        Key("conditions.lease.stolen_by", "text", "Who took it over in this run.", "nobody did, or is known"),
-        Key("conditions.lease.stolen_for", "text", "Why they did.", "nobody did, or told"),
-        Key("conditions.pushed", "object", "Files put on the device.", "none, as on this machine"),
-        Key("conditions.pushed.check", "text", "How they were checked before the start: fast or full."),
-        Key("conditions.pushed.files", "object", "What was pushed."),
-        Key("conditions.pushed.files.*", "text", "By name: its sha256."),
-        Key("conditions.piece", "object", "What of its items the run asked: --resume.", "it was to ask all"),
-        Key("conditions.piece.items", "integer", "Items that it asked."),
-        Key("conditions.piece.of", "integer", "Items of the whole."),
-        Key("conditions.piece.before", "integer", "Items that were scored before."),
-        Key("conditions.piece.runs", "list", "Runs that had scored them."),
+        *CONDITIONS,
         *_of_table(schema.MEASURES),
         *_of_table(schema.REASONS),
         *_of_table(schema.PHASES),
@@ -374,9 +298,23 @@ BUILD = Document(
     ),
 )
 DOCUMENTS = (
-    *(RUN, RUNS, PLAN, VERIFY, REBUILD, *MODELS, DEVICES, INVENTORY, ADDED, DOCTOR, KNOWN, DEVICE, CACHE),
-    *(CALIBRATION, SELFTEST, READ, COMPARE, CONTRAST),
-    *(INTELLIGENCE, *BILLING, PARETO, PREDICT, IMPORT, IMPORTED, DEFINITIONS, RUNNERS, BUILD),
+    *(RUN, RUNS, TOP, PLAN, VERIFY, REBUILD, *MODELS, DEVICES, INVENTORY, ADDED, DOCTOR, KNOWN, DEVICE, CACHE),
+    *(
+        CALIBRATION,
+        SELFTEST,
+        READ,
+        COMPARE,
+        CONTRAST,
+        INTELLIGENCE,
+        *BILLING,
+        PARETO,
+        PREDICT,
+        IMPORT,
+        IMPORTED,
+        DEFINITIONS,
+        RUNNERS,
+        BUILD,
+    ),
 )
 
 _HEAD = """# What --json prints

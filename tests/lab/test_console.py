@@ -25,6 +25,7 @@ def test_every_key_of_json_is_described_and_there(bench: Bench) -> None:
     documents["run"] += [bench.json("show", run["run_id"]) for run in documents["run"]]
     bench.start_detached(30)
     documents["runs"] = [bench.json("runs")]
+    documents["top"] = [bench.json("top")]
     documents["rebuild"] = [bench.json("rebuild")]
     victim = next((bench.data / "runs").glob("*/phases.parquet"))
     victim.write_bytes(b"PAR1")
