@@ -299,22 +299,8 @@ BUILD = Document(
 )
 DOCUMENTS = (
     *(RUN, RUNS, TOP, PLAN, VERIFY, REBUILD, *MODELS, DEVICES, INVENTORY, ADDED, DOCTOR, KNOWN, DEVICE, CACHE),
-    *(
-        CALIBRATION,
-        SELFTEST,
-        READ,
-        COMPARE,
-        CONTRAST,
-        INTELLIGENCE,
-        *BILLING,
-        PARETO,
-        PREDICT,
-        IMPORT,
-        IMPORTED,
-        DEFINITIONS,
-        RUNNERS,
-        BUILD,
-    ),
+    *(CALIBRATION, SELFTEST, READ, COMPARE, CONTRAST),
+    *(INTELLIGENCE, *BILLING, PARETO, PREDICT, IMPORT, IMPORTED, DEFINITIONS, RUNNERS, BUILD),
 )
 
 _HEAD = """# What --json prints
