@@ -21,7 +21,7 @@ from typing import Any, cast
 from benchmarks.claims import Part, Row, Site, Subject, Unmeasurable
 
 # In the order they run: what needs quiet caches comes before the long engines.
-SUBJECTS = ("truth", "coverage", "ingest", "ssh", "adb", "fleet", "overhead", "observer", "agreement")
+SUBJECTS = ("truth", "coverage", "ingest", "ssh", "adb", "fleet", "overhead", "observer", "agreement", "dashboard")
 _WIDE = 118
 
 

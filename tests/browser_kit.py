@@ -162,7 +162,8 @@ class Browser:
 
 
 def _failed(network: list[dict[str, Any]]) -> list[str]:
-    """Requests that got no answer, or one of 400 and more. One that the page itself gave up is none."""
+    """Requests that got no answer, or one of 400 and more. One that the page itself gave up is none, nor is one of the
+    browser's own, which no page sent."""
     asked = {
         one["params"]["requestId"]: one["params"]["request"]["url"]
         for one in network
@@ -171,8 +172,8 @@ def _failed(network: list[dict[str, Any]]) -> list[str]:
     found = []
     for one in network:
         told = one["params"]
-        if one["method"] == "Network.loadingFailed" and not told.get("canceled"):
-            found.append(f"request: {asked.get(told['requestId'], '?')}: {told['errorText']}")
+        if one["method"] == "Network.loadingFailed" and not told.get("canceled") and told["requestId"] in asked:
+            found.append(f"request: {asked[told['requestId']]}: {told['errorText']}")
         elif one["method"] == "Network.responseReceived" and told["response"]["status"] >= 400:
             found.append(f"request: {told['response']['url']}: status {told['response']['status']}")
     return found
