@@ -13,7 +13,7 @@ import io
 from typing import TYPE_CHECKING
 
 from meltbench.errors import UserError
-from meltbench.imports.foreign import MAX_RUNS, Imported, measured, number, positive, utc_ns, word
+from meltbench.imports.foreign import MAX_RUNS, File, Imported, measured, number, positive, utc_ns, word
 from meltbench.measure import RunInputs
 from meltbench.measure.screening import most_w
 from meltbench.measure.total import TOTAL
@@ -22,7 +22,6 @@ from meltbench.records import Measure
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from meltbench.imports.foreign import File
     from meltbench.records import Scope
 
 TOOL = "codecarbon"
@@ -41,7 +40,14 @@ _METHOD = "codecarbon's own: RAM by a constant, CPU by RAPL or by TDP times load
 
 def read(files: Sequence[File], device: str | None = None) -> list[Imported]:
     """A run of each row. Raises UserError, with the line, for a file that is no emissions.csv."""
-    return [_run(file, line, row, device) for file in files for line, row in _rows(file)]
+    return [_run(_own(file, row), line, row, device) for file in files for line, row in _rows(file)]
+
+
+def _own(file: File, row: Mapping[str, str]) -> File:
+    """The row alone below its head: codecarbon appends to a file for ever, and each run is to keep its own."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows((row.keys(), row.values()))
+    return File(file.path, text.getvalue().encode("utf-8", "replace"))
 
 
 def _rows(file: File) -> list[tuple[int, dict[str, str]]]:
@@ -104,6 +110,7 @@ def _run(file: File, line: int, row: Mapping[str, str], device: str | None) -> I
     return Imported(
         tool=TOOL,
         files=(file,),
+        identity=file.raw,
         part=str(line),
         started_ns=started if started is not None and started > 0 else None,
         ended_ns=ended,

@@ -61,6 +61,7 @@ class Imported:
     """One run of another tool. ``part``: which of those that its files hold. Times are ns since 1970, None where no
     file tells them; those of ``requests``, ``phases`` and ``series`` are told by ``clock``.
 
+    ``identity``: what makes it this very run where its file holds others too, or grows; else it is its files.
     ``model`` and ``runner`` are None where no engine is known to have been under test. ``said``: what else the tool
     wrote down of the run, kept as it was.
     """
@@ -73,6 +74,7 @@ class Imported:
     device: str
     workload: Mapping[str, Any]
     clock: str
+    identity: bytes = b""
     model: Mapping[str, Any] | None = None
     runner: Mapping[str, Any] | None = None
     knobs: Mapping[str, Any] = field(default_factory=dict)
@@ -94,11 +96,13 @@ class Imported:
 
     @property
     def digest(self) -> str:
-        """Of its files and its part of them: the same files are the same run."""
-        held = hashlib.sha256()
-        for file in sorted(self.files, key=lambda one: one.name):
-            held.update(hashlib.sha256(file.raw).digest())
-        held.update(f"{self.tool}/{self.part}".encode())
+        """Of what makes it this run: the same files are the same run, also when they have grown by others."""
+        held = hashlib.sha256(self.identity)
+        if not self.identity:
+            for file in sorted(self.files, key=lambda one: one.name):
+                held.update(hashlib.sha256(file.raw).digest())
+            held.update(self.part.encode())
+        held.update(self.tool.encode())
         return held.hexdigest()
 
     def run_id(self, attempt: int) -> str:

@@ -8,9 +8,10 @@ has none: there only ``avg_ts``, a mean of rates, is left, and medians are None.
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import closing
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +21,7 @@ from meltbench.engines.prompts import Point
 from meltbench.errors import UserError
 from meltbench.imports.foreign import (
     MAX_RUNS,
+    File,
     Imported,
     count,
     json_lines,
@@ -36,8 +38,6 @@ from meltbench.records import MODE_PREFIX, Measure, Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from meltbench.imports.foreign import File
 
 TOOL = "llama-bench"
 OURS = "meltbench-export"  # of rows that we wrote: not what anybody else measured
@@ -73,15 +73,26 @@ def read(files: Sequence[File], device: str | None = None) -> list[Imported]:
     out: list[Imported] = []
     for file in files:
         groups: dict[str, list[list[_Row]]] = defaultdict(list)
+        seen: Counter[tuple[str, Point]] = Counter()
         for row in map(_checked, _rows(file)):
-            held = groups[repr(sorted((k, str(v)) for k, v in row.said.items() if k not in _OF_POINT))]
-            free = next((run for run in held if all(one.point != row.point for one in run)), None)
-            if free is None:
-                held.append(free := [])
-            free.append(row)
+            same = repr(sorted((k, str(v)) for k, v in row.said.items() if k not in _OF_POINT))
+            rep = seen[same, row.point]
+            seen[same, row.point] += 1
+            groups[same] += [[]] if rep == len(groups[same]) else []
+            groups[same][rep].append(row)
         runs = [(at, rep, rows) for at, held in enumerate(groups.values()) for rep, rows in enumerate(held)]
-        out += [_run(file, f"{at}/{rep}", rep, rows, device) for at, rep, rows in runs]
+        out += [_run(_own(file, rows, len(runs)), f"{at}/{rep}", rep, rows, device) for at, rep, rows in runs]
     return out
+
+
+def _lines(rows: Sequence[_Row]) -> bytes:
+    """Rows as JSONL, from which they can be imported again."""
+    return "".join(f"{json.dumps(row.said, sort_keys=True, default=str)}\n" for row in rows).encode()
+
+
+def _own(file: File, rows: Sequence[_Row], runs: int) -> File:
+    """What is kept with a run: the file, or where it holds many runs its own rows alone."""
+    return file if runs == 1 else File(f"{file.path}.rows.jsonl", _lines(rows))
 
 
 def _rows(file: File) -> list[tuple[str, Any]]:
@@ -106,8 +117,10 @@ def _sql(file: File) -> list[tuple[str, Any]]:
     """What follows INSERT INTO llama_bench; nothing is executed."""
     text = file.raw.decode("utf-8", "replace")
     out: list[tuple[str, Any]] = []
+    line, counted = 1, 0
     for found in _INSERT.finditer(text):
-        where = f"line {text.count(chr(10), 0, found.start()) + 1}"
+        line, counted = line + text.count("\n", counted, found.start()), found.start()
+        where = f"line {line}"
         if found[1].lower() not in _TABLES:
             raise UserError(f"{file.path}, {where}: a table {found[1]}, not {_TABLES[0]}")
         names = [name.strip(" \t\r\n\"'`") for name in found[2].split(",")]
@@ -203,6 +216,7 @@ def _run(file: File, part: str, rep: int, rows: Sequence[_Row], device: str | No
     return Imported(
         tool=tool,
         files=(file,),
+        identity=_lines(rows),
         part=part,
         started_ns=min(starts, default=None),
         ended_ns=now if starts and requests else None,

@@ -110,6 +110,7 @@ def test_an_import_is_a_run_like_any_other_and_says_that_it_is_none_of_ours(benc
     assert problems(NAMED["run"], shown) == []
     assert shown["started_at"] == "2024-03-04T11:01:00.900+00:00"
     assert shown["knobs"]["ctx"] == 512
+    assert shown["imported"]["from"] == "MELT"
     assert {one["code"] for one in shown["reasons"]} == {"imported", "no_thermal_sensor"}
     assert [one["n_out"] for one in shown["requests"]] == [9, 14, 11]
     assert all(one["energy_j"] > 0 for one in shown["requests"])

@@ -296,6 +296,27 @@ def test_the_same_files_are_the_same_runs_and_nobody_pools_them(store: Store) ->
     assert evidence.read_bytes() == (HERE / "llama_bench.jsonl").read_bytes()
 
 
+def test_a_file_that_has_grown_gives_its_old_runs_once(store: Store) -> None:
+    lines = (HERE / "emissions.csv").read_text().splitlines(keepends=True)
+    store_imported(store, codecarbon.read([File("emissions.csv", "".join(lines[:3]).encode())]), Silent())
+    store_imported(store, codecarbon.read(given("emissions.csv")), Silent())
+    assert len(store.stored_ids()) == 4
+    row = (HERE / "llama_bench.jsonl").read_bytes()
+    store_imported(store, llama_bench.read([File("a.jsonl", row)]), Silent())
+    more = row + row.replace(b"0c1e570", b"feedbee")
+    store_imported(store, llama_bench.read([File("b.jsonl", more)]), Silent())
+    assert len(store.stored_ids()) == 6
+    kept = [
+        path
+        for name in store.stored_ids()
+        for path in store.folder(name).evidence.iterdir()
+        if path.name == "b.jsonl.rows.jsonl"
+    ]
+    (again,) = llama_bench.read([File("x", kept[0].read_bytes())])
+    assert again.runner is not None
+    assert again.runner["version"] == "1 (feedbee)"
+
+
 def test_two_runs_whose_names_are_alike_are_both_stored(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Imported, "run_id", lambda self, attempt: f"20260101T000000Z-00000{attempt}")
     first, second = localscore.read([*given("localscore.json")]), codecarbon.read(given("emissions_old.csv"))
