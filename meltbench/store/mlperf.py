@@ -26,15 +26,20 @@ _WIDTH = 44
 
 
 def text(records: Sequence[RunRecord]) -> str:
-    """A summary a run that has requests which ended ok; empty where none has."""
-    return "\n".join(_summary(one, good) for one in records if (good := _good(one)))
+    """A summary a run and point that have requests which ended ok; empty where none has."""
+    return "\n".join(_summary(one, point, good) for one in records for point, good in _good(one).items())
 
 
-def _good(record: RunRecord) -> list[Request]:
-    return [r for r in record.requests if r.role == "timed" and r.status == "ok" and r.e2e_s is not None]
+def _good(record: RunRecord) -> dict[str, list[Request]]:
+    """By point: requests of two are not alike, and no percentile is of both."""
+    found: dict[str, list[Request]] = {}
+    for one in record.requests:
+        if one.role == "timed" and one.status == "ok" and one.e2e_s is not None:
+            found.setdefault(one.point, []).append(one)
+    return found
 
 
-def _summary(record: RunRecord, good: Sequence[Request]) -> str:
+def _summary(record: RunRecord, point: str, good: Sequence[Request]) -> str:
     about = record.manifest
     device, model, engine, work = (about.get(key) or {} for key in ("device", "model", "runner", "workload"))
     reasons = ", ".join(one.code for one in record.reasons) or "nothing against it"
@@ -43,9 +48,9 @@ def _summary(record: RunRecord, good: Sequence[Request]) -> str:
         *_head(_TITLE),
         f"SUT name : {device.get('name')}, {engine.get('engine')} {engine.get('version')}, {model.get('name')}",
         f"Scenario : {_scenario(good)}",
-        f"Mode     : meltbench {mode}; workload {work.get('name')}, run {record.run_id}",
+        f"Mode     : meltbench {mode}; workload {work.get('name')}{f', {point}' if point else ''}, run {record.run_id}",
         *_latency("90.0th percentile latency (ns)", [_percentile([one.e2e_s for one in good], 90.0)]),
-        *_rates(record),
+        *_rates(record, point or "run"),
         f"Validity by meltbench : {about.get('validity')} ({reasons})",
         "",
         *_head("Additional Stats"),
@@ -76,14 +81,14 @@ def _scenario(good: Sequence[Request]) -> str:
     return "several requests at once (none of MLPerf's)" if beside else "one request after the other (as SingleStream)"
 
 
-def _rates(record: RunRecord) -> list[str]:
-    """What the run has of a rate and of energy, by our measures of the whole run."""
+def _rates(record: RunRecord, phase: str) -> list[str]:
+    """What the run or the point has of a rate and of energy, by our measures."""
     words = {
         "requests_per_s": "Samples per second",
         "output_tps": "Tokens per second",
         "j_per_request": "Joules per sample",
     }
-    found = {one.name.removeprefix("inprocess_"): one for one in record.measures if one.phase == "run"}
+    found = {one.name.removeprefix("inprocess_"): one for one in record.measures if one.phase == phase}
     return [
         f"{title}: {one.value:.6g}"
         for name, title in words.items()

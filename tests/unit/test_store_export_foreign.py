@@ -207,12 +207,20 @@ def test_a_summary_in_the_manner_of_mlperf_says_what_it_is_not(tmp_path: Path) -
     assert text.splitlines()[1].startswith("NOT AN MLPERF RESULT")
     assert "VALID" not in text.replace("INVALID", "")
     assert "Validity by meltbench : degraded" in text
+    assert {one.point for one in record.requests} == {""}
     times = [one.e2e_s for one in record.requests if one.role == "timed" and one.status == "ok"]
     middle = round(float(np.percentile([one or 0.0 for one in times], 50)) * 1e9)
     assert f"50.00 percentile latency (ns)               : {middle}\n" in text
     assert mlperf.text([replace(record, requests=[])]) == ""
     with pytest.raises(UserError, match="has a request that was answered"):
         export(store, [stored(store, replace(record, requests=[]))], "mlperf")
+
+
+def test_points_are_summed_up_apart() -> None:
+    text = mlperf.text([bench()])
+    assert [line.split(", ")[1] for line in text.splitlines() if line.startswith("Mode")] == ["pp64", "tg32@d16"]
+    assert text.count("NOT AN MLPERF RESULT") == 2
+    assert text.count("timed requests that ended ok : 3") == 2
 
 
 def test_names_of_others_break_no_line_of_a_summary() -> None:
