@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from meltbench.records import bare
 from meltbench.store.manifest import harmless
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _rates(record: RunRecord, phase: str) -> list[str]:
         "output_tps": "Tokens per second",
         "j_per_request": "Joules per sample",
     }
-    found = {one.name.removeprefix("inprocess_"): one for one in record.measures if one.phase == phase}
+    found = {bare(one.name): one for one in record.measures if one.phase == phase}
     return [
         f"{title}: {one.value:.6g}"
         for name, title in words.items()
