@@ -46,7 +46,7 @@ class Source:
 @dataclass(frozen=True)
 class Row:
     """One row of ``results``. ``base``: values of ``ABOUT`` and of what is behind them; ``settings``: what else of the
-    run's cell has to be alike; ``piece``: it asked a part of its items."""
+    run's cell has to be alike; ``own``: by name what a measure says of itself, its u at k = 2 and how many it is of."""
 
     run_id: str
     base: tuple[str, ...]
@@ -57,7 +57,6 @@ class Row:
     own: dict[str, tuple[float | None, int]]
     scope: str
     klass: str
-    piece: bool
 
 
 def read_rows(connection: duckdb.DuckDBPyConnection, selection: Selection, axes: Sequence[Axis]) -> list[Row]:
@@ -73,7 +72,6 @@ def read_rows(connection: duckdb.DuckDBPyConnection, selection: Selection, axes:
     ).fetchall()
     cells = _cells(connection, {str(row[1]) for row in found})
     own = _own(connection, names)
-    pieces = _pieces(connection) if any(axis.by_item for axis in axes) else set()
     out, at = [], 4 + len(ABOUT) + len(BEHIND)
     for row in found:
         settings, work = cells[row[1]]
@@ -90,7 +88,6 @@ def read_rows(connection: duckdb.DuckDBPyConnection, selection: Selection, axes:
                 {name: own[row[0], point, name] for name in values if (row[0], point, name) in own},
                 str(row[2] or ""),
                 str(row[3] or ""),
-                row[0] in pieces,
             )
         )
     return out
@@ -132,11 +129,6 @@ def _own(
         ).fetchall()
         out.update({(run, point, name): (u, int(n or 0)) for run, point, u, n in found})
     return out
-
-
-def _pieces(connection: duckdb.DuckDBPyConnection) -> set[str]:
-    found = connection.execute("SELECT run_id FROM runs WHERE (manifest::JSON->'$.conditions.piece.of') IS NOT NULL")
-    return {row[0] for row in found.fetchall()}
 
 
 def items_of(

@@ -173,8 +173,7 @@ def known_of(arm: Arm, axes: Sequence[Axis], rows: Sequence[Sequence[Row]]) -> l
         klass = mine[0].klass if axis.gain else ""
         limit = GAIN_LIMIT.get(klass, 0.0)
         u = _u(mine, axis, limit)
-        ns = [row.own.get(axis.name, (None, 0))[1] for row in mine]
-        n_items = sum(ns) if any(row.piece for row in mine) else max(ns)
+        n_items = max(row.own.get(axis.name, (None, 0))[1] for row in mine)
         device = arm.base[len(ABOUT)] or arm.base[0]
         meter = f"{device} {mine[0].scope} {klass}" if axis.gain else ""
         out.append(Known(np.array(values), u, meter, limit, None, n_items))

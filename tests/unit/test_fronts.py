@@ -33,7 +33,7 @@ def measure(name: str, value: float, prefix: str = "", **more: Any) -> Measure:
 
 def run(
     store: Store, model: str = "m1", *, device: str = "pi", workload: str = "quick", mode: str = "server", n: int = 1,
-    knobs: dict[str, Any] | None = None, right: int | None = None, phase: str = "run",
+    group: str = "", knobs: dict[str, Any] | None = None, right: int | None = None, phase: str = "run",
     meter: dict[str, Any] | None = None,
     **values: float,
 ) -> list[str]:  # fmt: skip
@@ -59,8 +59,8 @@ def run(
             )
         scores = []
         if right is not None:
-            scores = [Score(f"q{q}", "match", float(q < right), True) for q in range(100)]
-            numbers.append(Measure("accuracy", right / 100, "1", "mean", n=100, u_k2=0.1))
+            scores = [Score(f"q{q}", "match", float(q < right), True, group=group) for q in range(100)]
+            numbers.append(Measure("accuracy", right / 100, "1", "mean", n=100, u_k2=0.1, phase=phase))
         store.commit(folder, RunRecord(folder.run_id, about, measures=numbers, scores=scores))
         store.ingest(folder.run_id)
         made.append(folder.run_id)
@@ -120,6 +120,27 @@ def test_an_axis_may_name_its_workload_mode_and_point(store: Store) -> None:
     with pytest.raises(UserError, match="no run of the selection has decode_tps@grid/server") as caught:
         fronted(store, "ttft_s", "decode_tps@grid/server")
     assert caught.value.hint == "it is in grid/bench/tg128, quick/server"
+
+
+def test_of_places_that_as_many_arms_have_one_that_another_axis_is_of_is_taken(store: Store) -> None:
+    for model in ("m1", "m2"):
+        run(store, model, n=3, ttft_s=1.0)
+        run(store, model, workload="long", ttft_s=2.0, decode_tps=5.0)
+        run(store, model, workload="grid", n=4, phase="tg64", decode_tps=6.0)
+    found = fronted(store, "decode_tps", "ttft_s")
+    assert [(axis["workload"], axis["point"]) for axis in found["axes"]] == [("long", ""), ("long", "")]
+    assert fronted(store, "ttft_s", "decode_tps")["axes"][0]["workload"] == "quick"  # the one with more runs
+
+
+def test_the_accuracy_of_a_domain_is_of_its_items(store: Store) -> None:
+    for model, right in (("m1", 60), ("m2", 66)):
+        run(store, model, n=2, ttft_s=1.0)
+        run(store, model, workload="mmlu", right=right, phase="law", group="law")
+    found = arms(fronted(store, "ttft_s", "accuracy@mmlu/server/law"))
+    assert [found[name]["numbers"][1]["value"] for name in ("pi m1", "pi m2")] == [0.6, 0.66]
+    assert found["pi m2"]["numbers"][1]["lo"] > 0.5
+    # The second is right wherever the first is, which only the items one by one can tell.
+    assert fronted(store, "accuracy@mmlu/server/law", "model_bytes")["arms"][1]["p_front"] < 0.05
 
 
 def test_runs_of_other_settings_are_arms_of_their_own(store: Store) -> None:
@@ -185,9 +206,18 @@ def test_a_run_alone_has_no_probability_unless_it_tells_its_own_u(store: Store) 
     run(store, ttft_s=0.5, j_per_output_token=1.0)
     run(store, "m2", n=2, ttft_s=0.5, j_per_output_token=2.0)
     run(store, workload="hellaswag", right=60)
-    found = arms(fronted(store, "ttft_s", "j_per_output_token"))["pi m1"]
+    both = arms(fronted(store, "ttft_s", "j_per_output_token"))
+    found, other = both["pi m1"], both["pi m2"]
+    assert (other["dominated_by"], other["p_dominated"]) == (found["name"], None)
     assert (found["p_front"], found["numbers"][0]["lo"]) == (None, None)
     assert flags(found) == ["one_run", "no_spread"]
+    run(store, "m3", j_per_output_token=1.02)
+    run(store, "m3", workload="hellaswag", right=40)
+    u = 2 * 0.05 / 3**0.5  # that of the class alone: what is left of its own is nothing
+    run(store, "m4", workload="long", j_per_output_token=1.0, meter={"u_k2": u})
+    run(store, "m5", workload="long", j_per_output_token=1.02, meter={"u_k2": 1.02 * u})
+    sure = arms(fronted(store, "j_per_output_token@long", "model_bytes"))
+    assert [sure[name]["p_front"] for name in ("pi m4", "pi m5")] == [1.0, 0.0]
     told = fronted(store, "j_per_output_token", "accuracy")
     assert told["arms"][0]["p_front"] == 1.0
     assert flags(told["arms"][0]) == ["one_run"]

@@ -157,6 +157,7 @@ def test_an_arm_that_misses_the_condition_is_not_on_the_front_and_beats_nobody()
     assert found.on_front.tolist() == [False, False, True]
     assert found.p_front.tolist() == [0.0, 0.0, 1.0]
     assert found.dominators() == [None, None, None]
+    assert found.dominates(0, 2) == 0.0
     nobody = front(arms, [TTFT, TPS], where=parse("ttft_s > 9"), asked=(0,))
     assert not nobody.on_front.any()
     assert nobody.hypervolume.reason == "no_arm: none meets the condition"
@@ -168,6 +169,12 @@ def test_the_condition_is_as_sure_as_the_draws() -> None:
     found = front(made(truth, 5, 0.05, rng), [TTFT, TPS], where=parse("ttft_s<1.02"), asked=(0,))
     assert 0.05 < found.p_meets[0] < 0.98
     assert found.p_front[0] <= found.p_meets[0]
+    beaten = front(
+        made(np.log([[1.0, 10.0], [1.5, 5.0]]), 5, 0.05, rng), [TTFT, TPS], where=parse("ttft_s<1"), asked=(0,)
+    )
+    by = beaten.dominators()[1]
+    assert by is not None
+    assert by[1] == beaten.dominates(0, 1) == beaten.p_meets[0] < 0.95
 
 
 def test_a_condition_on_what_an_arm_lacks_leaves_it_open() -> None:
