@@ -33,7 +33,7 @@ class Address:
         query = query.removeprefix("?")
         sane = len(query) <= MAX_QUERY and query.count("&") < MAX_FIELDS
         for word, value in parse_qsl(query, errors="replace") if sane else ():
-            if len(value) > MAX_VALUE or "\0" in value:
+            if len(value) > MAX_VALUE or not (_is_text(word) and _is_text(value)):
                 continue
             if word == "run":
                 run = value
@@ -56,3 +56,8 @@ class Address:
             value = said.get(choice.name, choice.default)
             out[choice.name] = choice.default if choice.options and value not in choice.options else value
         return out
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be kept in a database and sent again: JSON can bring halves of characters."""
+    return "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)

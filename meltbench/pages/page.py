@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from meltbench import catalog
-from meltbench.errors import DefinitionError
+from meltbench.errors import DefinitionError, UnknownName
+from meltbench.pages.metrics import metric
+from meltbench.selecting import WORDS
 from meltbench.tables import parse_toml, read_bounded, read_table
 
 if TYPE_CHECKING:
@@ -20,9 +22,10 @@ Kind = Literal[
     "table", "heat", "lines", "bars", "scatter", "pareto", "changes", "compare", "noise", "head", "trace", "alerts"
 ]
 MAX_PANELS = 24
+_PANEL = re.compile(r"\s*\[\[\s*panel\s*\]\]")
+_ENTRY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=\s*(\"\"\"|''')?(.*)", re.DOTALL)
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,40}", re.ASCII)
-# Words of an address that are not a choice of a page: those of a selection, and these.
-RESERVED = ("theme", "token", "run", "panel")
+RESERVED = (*WORDS, "theme", "token", "panel")  # words of an address that are not a choice of a page
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,13 @@ class Choice:
 
     def __post_init__(self) -> None:
         """Check the name and the options. Raises ValueError."""
-        if not _IDENTIFIER.fullmatch(self.name) or self.name in RESERVED:
-            raise ValueError(f"{self.name!r} cannot be the name of a choice: small letters, and not {RESERVED}")
+        if not _IDENTIFIER.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} cannot be the name of a choice; small letters, figures and _")
+        if self.name in RESERVED:
+            raise ValueError(f"{self.name!r} cannot be the name of a choice; in an address it means something else")
+        if self.kind == "metric":
+            for name in (self.default, *self.options):
+                _known(name)
         if self.kind == "list" and not self.options:
             raise ValueError("a list needs options")
         if self.options and self.default not in self.options:
@@ -54,8 +62,9 @@ class Choice:
 class Panel:
     """One chart or table: ``sql`` asks, ``kind`` draws.
 
-    ``x``, ``y``, ``value``, ``group``, ``text`` name columns of the answer; a name in braces is a choice's, and stands
-    for what was chosen. ``unit``: of the value, where its name does not say it. ``wide`` takes the whole width.
+    ``x``, ``y``, ``value``, ``group`` name columns of the answer; a name in braces is a choice's, and stands for what
+    was chosen. ``unit``: of the value, where its name does not say it. ``wide`` takes the whole width. ``limit``: rows
+    that a table shows.
     """
 
     title: str
@@ -66,7 +75,6 @@ class Panel:
     y: str = ""
     value: str = ""
     group: str = ""
-    text: str = ""
     unit: str = ""
     wide: bool = False
     limit: int = 500
@@ -113,7 +121,7 @@ class Page:
         if len({*names}) != len(names):
             raise ValueError("two choices have the same name")
         for number, panel in enumerate(self.panel, 1):
-            for key in ("x", "y", "value", "group", "text"):
+            for key in ("x", "y", "value", "group"):
                 said = getattr(panel, key)
                 if said.startswith("{") and said.strip("{}") not in names:
                     raise ValueError(f"panel {number}: {key} is {said}, and no choice has that name")
@@ -123,7 +131,7 @@ class Page:
 class PageFile:
     """A page file as found. ``page`` is None where it cannot be read, and ``why`` says so: file, line or key, remedy.
 
-    ``lines``: where in the file each panel's query stands, for what DuckDB has to say about it.
+    ``lines``: where in the file each panel's query begins, for what DuckDB has to say about it; empty if unknown.
     """
 
     name: str
@@ -160,9 +168,22 @@ def _read(path: Path, name: str) -> PageFile:
 def _lines(content: bytes) -> tuple[int, ...]:
     """The line in which the query of each panel begins, else its heading's."""
     out: list[int] = []
-    for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
-        if re.match(r"\s*\[\[\s*panel\s*\]\]", line):
+    ends = ""  # of the text of several lines that we are in
+    for number, line in enumerate(content.decode("utf-8").split("\n"), 1):
+        if ends:
+            ends = "" if ends in line else ends
+        elif _PANEL.match(line):
             out.append(number)
-        elif out and re.match(r"\s*sql\s*=", line):
-            out[-1] = number
+        elif found := _ENTRY.match(line):
+            key, quotes, rest = found.groups()
+            if key == "sql" and out:
+                out[-1] = number + (quotes is not None and not rest.strip("\r"))  # TOML drops that end of a line
+            ends = quotes if quotes and quotes not in rest else ""
     return tuple(out)
+
+
+def _known(name: str) -> None:
+    try:
+        metric(name)
+    except UnknownName as error:
+        raise ValueError(str(error)) from error

@@ -64,15 +64,24 @@ def draw(context: Context, file: PageFile, number: int) -> Drawn:
     """What a panel comes to; what is wrong with it, in which line of which file, is told in its place."""
     try:
         return _drawn(context)
-    except QueryRefused as error:
-        line = file.lines[number] + error.line - 1 if number < len(file.lines) else 0
-        return Drawn(f"{file.path}, line {line}: {error}", troubled=True)
     except UserError as error:
-        line = file.lines[number] if number < len(file.lines) else 0
-        where = f"{file.path}, panel in line {line}: " if context.panel.sql else ""  # else it is what was chosen
-        return Drawn(f"{where}{error}", troubled=True)
+        return Drawn(f"{_where(context, file, number, error)}{error}", troubled=True)
     except MeltbenchError as error:
         return Drawn(str(error), troubled=True)
+
+
+def _where(context: Context, file: PageFile, number: int, error: UserError) -> str:
+    """The place in the file that an error is about; of a panel without a query it is what was chosen."""
+    if not context.panel.sql:
+        return ""
+    if len(file.lines) <= number:
+        return f"{file.path}, panel {number + 1}: "
+    line = file.lines[number]
+    return (
+        f"{file.path}, line {line + error.line - 1}: "
+        if isinstance(error, QueryRefused)
+        else f"{file.path}, panel in line {line}: "
+    )
 
 
 def rows_of(context: Context, limit: int = MAX_ROWS) -> Answer:

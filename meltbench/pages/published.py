@@ -95,6 +95,7 @@ class Asking:
         import duckdb
 
         alarm = threading.Timer(PATIENCE_S, self.connection.interrupt)
+        skipped = 0
         try:
             statements = self.connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
@@ -104,23 +105,35 @@ class Asking:
             if lacking := sorted(wanted - known.keys()):
                 hint = f"known are {', '.join(f'${name}' for name in sorted(known)) or 'none: the page has no choice'}"
                 raise UserError(f"the query wants ${lacking[0]}, which is no choice of the page", hint=hint)
+            # From here on DuckDB counts lines from where the statement itself begins.
+            skipped = sql.partition(statements[0].query)[0].count("\n")
             alarm.start()
-            self.connection.execute(statements[0], {name: known[name] for name in wanted})
-            columns = tuple(part[0] for part in self.connection.description or ())
-            rows = self.connection.fetchmany(limit + 1)
+            with self._reading():
+                self.connection.execute(statements[0], {name: known[name] for name in wanted})
+                columns = tuple(part[0] for part in self.connection.description or ())
+                rows = self.connection.fetchmany(limit + 1)
         except duckdb.InterruptException as error:
             raise UserError(f"the query took longer than {PATIENCE_S:g} s", hint="ask for less") from error
         except duckdb.Error as error:
-            raise _refused(error) from error
+            raise _refused(error, skipped) from error
         finally:
             alarm.cancel()
         return Answer(columns, rows[:limit], more=len(rows) > limit)
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """A transaction that cannot write: to DuckDB also ``WITH gone AS (DELETE ...) SELECT ...`` is a SELECT."""
+        self.connection.execute("BEGIN TRANSACTION READ ONLY")
+        try:
+            yield
+        finally:
+            self.connection.execute("ROLLBACK")
 
-def _refused(error: duckdb.Error) -> QueryRefused:
+
+def _refused(error: duckdb.Error, skipped: int) -> QueryRefused:
     text = str(error)
-    line = int(found[1]) if (found := _AT.search(text)) else 1
-    told = " ".join(text.split("LINE ", 1)[0].split())[:400]
+    line = skipped + (int(found[1]) if (found := _AT.search(text)) else 1)
+    told = " ".join(text.split("\n\nLINE ", 1)[0].split())[:400]
     return QueryRefused(told, line, hint="docs/store.md has the tables and columns")
 
 
@@ -152,30 +165,31 @@ class Published:
         self.store = store
         self._lock = threading.Lock()
         self._held: Snapshot | None = None
+        self._tried: str | None = None  # the version that was opened last, or could not be; None: nobody asked yet
         self._opening: threading.Thread | None = None
         self._not_before = 0.0
 
     def version(self) -> str:
         """The version that answers. Sees to it that a newer one is opened, and does not wait for it."""
         with self._lock:
-            if self._held is None:
-                return ""
             idle = self._opening is None or not self._opening.is_alive()
-            if idle and self._held.version != self._on_disk() and time.monotonic() >= self._not_before:
+            if self._tried not in (None, self._on_disk()) and idle and time.monotonic() >= self._not_before:
                 self._opening = threading.Thread(target=self._renew, name="opens the index", daemon=True)
                 self._opening.start()
-            return self._held.version
+            return "" if self._held is None else self._held.version
 
     def snapshot(self) -> Snapshot:
         """The version that answers, opened if there is none yet. Raises StoreError where it cannot be read."""
         with self._lock:
             if self._held is None:
-                self._held = Snapshot(self._on_disk(), self._open())
+                self._tried = self._on_disk()
+                self._held = Snapshot(self._tried, self._open())
             return self._held
 
     def renew(self) -> None:
         """Open the newest version and wait for it. Raises StoreError; the one before is kept then."""
-        made = Snapshot(self._on_disk(), self._open())
+        self._tried = self._on_disk()
+        made = Snapshot(self._tried, self._open())
         with self._lock:
             # Who still asks the old one has its connection; it is closed when the last of them lets go.
             self._held = made
