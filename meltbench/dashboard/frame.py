@@ -49,7 +49,7 @@ def layout() -> Any:
                 ]
             ),
             html.Section(filters, className="filters", **{"aria-label": "filter of all pages"}),
-            html.Main(html.P("Loading ...", className="says"), id="page", tabIndex="-1"),
+            html.Main(html.P("Loading ...", className="about"), id="page", tabIndex="-1"),
         ]
     )
 

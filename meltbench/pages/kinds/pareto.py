@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING, Any
 from meltbench.pages.drawn import COLOURS, SYMBOLS, Drawn, nothing, safe, share, shown
 from meltbench.pages.kinds.compare import grid_of_sheet
 from meltbench.pages.metrics import METRICS
-from meltbench.pages.published import Answer
+from meltbench.pages.published import Answer, rows_sql
 
 if TYPE_CHECKING:
     from meltbench.pages.panel import Context
+    from meltbench.pages.published import Asking
 
     Document = dict[str, Any]
 
 _DRAWS = 1000
+_PAIRS = (
+    ("j_per_question", "accuracy"),
+    ("decode_tps", "j_per_output_token"),
+    ("decode_tps", "peak_rss_bytes"),
+    ("ttft_s", "peak_rss_bytes"),
+)
 _LOG_FROM = 20  # the most over the least
 _HEIGHT_PX = 560
 _NAMED = 12  # arms on the front that have their names beside them
@@ -23,17 +30,21 @@ _NAMED = 12  # arms on the front that have their names beside them
 def pareto(context: Context) -> Drawn:
     """The choices ``x``, ``y`` and ``z`` are axes, such as ``accuracy@hellaswag``; ``where`` a condition.
 
+    Without any axis the first usual pair is taken that runs have.
+
     A click on a point opens the newest run behind it.
     """
     from meltbench.analysis.constraints import parse
     from meltbench.fronts import pareto as front
     from meltbench.report.pareto import front_notes, front_sheet
 
-    axes = [text for name in ("x", "y", "z") if (text := context.choices.get(name, "").strip())]
-    said = context.choices.get("where", "").strip()
     asking = context.asking
-    if not asking.ask("SELECT 1 FROM selected LIMIT 1").rows:
-        return nothing("No run is left that an aggregate may take in: the filter leaves none.")
+    axes = [text for name in ("x", "y", "z") if (text := context.choices.get(name, "").strip())]
+    if not axes:
+        axes = list(_usual(asking))
+    if not axes:
+        return nothing("No run that an aggregate may take in has two of the usual axes: choose others.")
+    said = context.choices.get("where", "").strip()
     document = front(asking.connection, asking.selection, axes, where=parse(said) if said else None, draws=_DRAWS)
     arms = document["arms"]
     surely = sum(arm["on_front"] for arm in arms)
@@ -46,8 +57,16 @@ def pareto(context: Context) -> Drawn:
         grid_of_sheet(front_sheet(document)),
         notes=tuple(front_notes(document)),
         answer=_answer(document),
+        sql=f"-- What the front is of; meltbench pareto draws it.\n{rows_sql(asking.selection)}",
         height_px=_HEIGHT_PX,
     )
+
+
+def _usual(asking: Asking) -> tuple[str, str] | tuple[()]:
+    """The first pair of axes that most people look at, and that some run has both of."""
+    counts = ", ".join(f"count(*) FILTER ({x} IS NOT NULL AND {y} IS NOT NULL)" for x, y in _PAIRS)
+    found = asking.ask(f"SELECT {counts} FROM selected").rows[0]
+    return next((pair for pair, n in zip(_PAIRS, found, strict=True) if n), ())
 
 
 def _points(document: Document) -> list[dict[str, Any]]:
