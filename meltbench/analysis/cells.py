@@ -16,6 +16,7 @@ from meltbench.analysis.stats import FEW, Estimate, missing, t_quantile
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
+_NO_BOUND = 20.0  # an interval of a factor of e^20 says nothing
 Key = TypeVar("Key", bound="Hashable")
 
 
@@ -39,7 +40,10 @@ def median_of(values: Sequence[float]) -> Estimate:
     logs = [math.log(v) for v in ordered]
     mean = math.fsum(logs) / n
     scatter = math.sqrt(math.fsum((v - mean) ** 2 for v in logs) / (n - 1) * math.pi / 2 / n)
-    factor = math.exp(_t(n - 1) * scatter)
+    spread = _t(n - 1) * scatter
+    if spread > _NO_BOUND:
+        return Estimate(middle, n=n, clusters=n, method="none: the runs are too far apart")
+    factor = math.exp(spread)
     return Estimate(middle, middle / factor, middle * factor, middle * scatter, n, n, "t on the log of the median")
 
 

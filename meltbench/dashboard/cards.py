@@ -74,7 +74,12 @@ def _grid(key: str, title: str, grid: Grid) -> Any:
         rowData=rows,
         columnSize="responsiveSizeToFit" if len(columns) <= 8 else "autoSize",
         defaultColDef={"sortable": True, "filter": True, "resizable": True, "minWidth": 90},
-        dashGridOptions={"animateRows": False, "enableCellTextSelection": True, "rowHeight": 32},
+        dashGridOptions={
+            "animateRows": False,
+            "enableCellTextSelection": True,
+            "rowHeight": 32,
+            "suppressFieldDotNotation": True,
+        },
         style={"height": f"{min(_GRID_HEAD_PX + _GRID_ROW_PX * max(len(rows), 1), _GRID_MOST_PX)}px"},
     )
     return html.Div(drawn, role="region", **{"aria-label": title})

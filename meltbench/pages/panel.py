@@ -45,8 +45,11 @@ class Context:
         return {**self.choices, "run": self.address.run}
 
     def answer(self, limit: int = MAX_ROWS) -> Answer:
-        """The rows of the panel's query."""
-        return self.asking.ask(self.sql(), self.params(), limit)
+        """The rows of the panel's query. Raises UserError where there are more than anything is made of."""
+        found = self.asking.ask(self.sql(), self.params(), limit)
+        if found.more and limit == MAX_ROWS:
+            raise UserError(f"the query gives more than {MAX_ROWS:,} rows", hint="choose fewer runs in the filter")
+        return found
 
     def field(self, key: str) -> str:
         """A column that the panel names, by itself or by a choice."""
@@ -95,7 +98,10 @@ def rows_of(context: Context, limit: int = MAX_ROWS) -> Answer:
 def statement(context: Context) -> str:
     """The panel's query as one can ask it oneself, with the filter and what was chosen written out."""
     if not context.panel.sql:
-        return f"{_drawn(context).sql};\n"
+        sql = _drawn(context).sql
+        if not sql:
+            raise UserError("there is nothing that could be asked for again", hint="draw it first")
+        return f"{sql};\n"
     made = [f"{one};" for one in shown_as(context.asking.selection)]
     params = context.params()
     sql = _DOLLAR.sub(lambda found: literal(str(params.get(found[1], ""))), context.sql().strip())

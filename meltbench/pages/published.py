@@ -7,6 +7,7 @@ reads it ever holds up one who writes. A snapshot keeps the version it opened un
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meltbench.errors import StoreError, UserError
+from meltbench.report.sheet import MISSING
 from meltbench.store import index
 
 if TYPE_CHECKING:
@@ -54,19 +56,34 @@ class Answer:
         at = self.columns.index(name)
         return [row[at] for row in self.rows]
 
+    def numbers(self, name: str) -> list[float | None]:
+        """A column of figures, None where there is none. Raises UserError as ``column``, and for anything else."""
+        values = self.column(name)
+        for value in values:
+            if value is not None and not isinstance(value, int | float):
+                raise UserError(f"column {name!r} has no figures: {str(value)[:40]!r}", hint="name another column")
+        return [None if value is None or not math.isfinite(value) else value for value in values]
+
+    def names(self, name: str) -> list[str]:
+        """A column of names, a dash where there is none. Raises UserError as ``column``."""
+        return [MISSING if value is None else str(value) for value in self.column(name)]
+
 
 def shown_as(selection: Selection) -> list[str]:
     """The statements that make ``selected`` and ``listed`` under this filter, with nothing left to be filled in.
 
     They are views, so that a query reads of them the columns that it names.
     """
-    out = []
-    for name, pooled in (("selected", True), ("listed", False)):
-        where, values = selection.sql(pooled=pooled)
-        parts = where.split("?")  # a condition has no text of its own with a question mark in it
-        filled = parts[0] + "".join(literal(value) + part for value, part in zip(values, parts[1:], strict=True))
-        out.append(f"CREATE TEMP VIEW {name} AS SELECT * FROM results WHERE {filled}")
-    return out
+    both = (("selected", True), ("listed", False))
+    return [f"CREATE TEMP VIEW {name} AS {rows_sql(selection, pooled=pooled)}" for name, pooled in both]
+
+
+def rows_sql(selection: Selection, *, pooled: bool = True) -> str:
+    """The rows of ``results`` under a filter, as one asks for them oneself."""
+    where, values = selection.sql(pooled=pooled)
+    parts = where.split("?")  # a condition has no text of its own with a question mark in it
+    filled = parts[0] + "".join(literal(value) + part for value, part in zip(values, parts[1:], strict=True))
+    return f"SELECT * FROM results WHERE {filled}"
 
 
 def literal(value: str) -> str:
@@ -110,7 +127,7 @@ class Asking:
             alarm.start()
             with self._reading():
                 self.connection.execute(statements[0], {name: known[name] for name in wanted})
-                columns = tuple(part[0] for part in self.connection.description or ())
+                about = self.connection.description or []
                 rows = self.connection.fetchmany(limit + 1)
         except duckdb.InterruptException as error:
             raise UserError(f"the query took longer than {PATIENCE_S:g} s", hint="ask for less") from error
@@ -118,7 +135,10 @@ class Asking:
             raise _refused(error, skipped) from error
         finally:
             alarm.cancel()
-        return Answer(columns, rows[:limit], more=len(rows) > limit)
+        exact = {at for at, part in enumerate(about) if str(part[1]).startswith("DECIMAL")}
+        if exact:  # 0.5 is one; everybody else reckons with floats
+            rows = [tuple(_float(v) if at in exact else v for at, v in enumerate(row)) for row in rows]
+        return Answer(tuple(part[0] for part in about), rows[:limit], more=len(rows) > limit)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -128,6 +148,10 @@ class Asking:
             yield
         finally:
             self.connection.execute("ROLLBACK")
+
+
+def _float(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _refused(error: duckdb.Error, skipped: int) -> QueryRefused:

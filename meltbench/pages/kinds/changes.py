@@ -34,7 +34,7 @@ def changes(context: Context) -> Drawn:
     """
     answer = context.answer()
     x, group, value = (context.field(key) for key in ("x", "group", "value"))
-    held = _held(zip(*(answer.column(name) for name in (x, group, "night", value)), strict=True))
+    held = _held(zip(answer.names(x), answer.names(group), answer.column("night"), answer.numbers(value), strict=True))
     if not held:
         return nothing(f"No run has a {_heading(value)} here.", answer)
     devices = sorted(held, key=lambda name: -sum(map(len, held[name].values())))
@@ -48,7 +48,7 @@ def changes(context: Context) -> Drawn:
     }
     unit = context.panel.unit or unit_of(value)
     height = (1 - _GAP * (len(drawn) - 1)) / len(drawn)
-    told, left_out = [], 0
+    told, left_out, looks = [], 0, dict[str, int]()
     for row, device in enumerate(drawn, 1):
         names = sorted(held[device], key=lambda name: (-len(held[device][name]), natural(name)))
         left_out += max(len(names) - _SERIES, 0)
@@ -57,8 +57,9 @@ def changes(context: Context) -> Drawn:
         top = max(1 - (row - 1) * (height + _GAP), height)
         layout[f"yaxis{row}" if row > 1 else "yaxis"] = {"domain": [top - height, top], "title": {"text": _axis(unit)}}
         layout["annotations"].append(_named(device, top))
-        for number, (series, points) in enumerate(found[:_SERIES]):
-            data += _line(series, points, number, axis, unit)
+        for series, points in found[:_SERIES]:
+            named = series.arm in looks  # a series looks the same on every device, and stands in the legend once
+            data += _line(series, points, looks.setdefault(series.arm, len(looks)), axis, unit, named=named)
         told += [(device, series, point) for series, points in found for point in points]
     notes = [_sentence(device, series.arm, point, unit) for device, series, point in told[:12]]
     notes += [f"{left_out} more series are not drawn; a filter narrows."] if left_out else []
@@ -74,34 +75,44 @@ def changes(context: Context) -> Drawn:
 
 
 def alerts(context: Context) -> Drawn:
-    """What happened in the newest nights: series that moved, runs that are invalid, devices that are gone."""
+    """What happened in the newest nights: series that moved, runs that are invalid or failed, devices that are gone."""
     answer = context.answer()
     nights = sorted({str(night) for night in answer.column("night") if night})
     if not nights:
         return nothing("There is no run to look at.", answer)
     since = nights[max(len(nights) - _LATELY, 0)]
     rows: list[tuple[Any, ...]] = []
-    device, series, night, validity = (answer.column(name) for name in ("device", "series", "night", "validity"))
+    device, series, night, run = (
+        answer.names("device"),
+        answer.names("series"),
+        answer.column("night"),
+        answer.column("run_id"),
+    )
+    states = zip(answer.column("validity"), answer.column("outcome"), strict=True)
+    trusted = [validity != "invalid" and outcome == "done" for validity, outcome in states]
     for value in _WATCHED:
-        trusted = [None if v == "invalid" else n for v, n in zip(validity, answer.column(value), strict=True)]
-        held = _held(zip(device, series, night, trusted, strict=True))
+        numbers = [n if trust else None for trust, n in zip(trusted, answer.numbers(value), strict=True)]
+        held = _held(zip(device, series, night, numbers, strict=True))
         for name, mine in held.items():
             recent = [one for one, runs in mine.items() if max(runs)[0] >= since]
             for each, points in _found(mine, recent, value):
                 rows += [_alert(name, each.arm, value, point) for point in points if point.night >= since]
     newest = nights[-1]
-    for name in sorted({*device}, key=lambda one: natural(str(one))):
-        places = [k for k, one in enumerate(device) if one == name]
-        last = max(str(night[k]) for k in places)
+    for name in sorted({*device}, key=natural):
+        places = [k for k, one in enumerate(device) if one == name and night[k]]
+        last = max((str(night[k]) for k in places), default="")
         if len([one for one in nights if one > last]) >= 3:
             rows.append((last, "not seen", name, "", f"no run since, and others had {newest}"))
-        bad = [k for k in places if night[k] == newest and validity[k] == "invalid"]
+        tonight = {run[k] for k in places if str(night[k]) == newest}
+        bad = {run[k] for k in places if str(night[k]) == newest and not trusted[k]}
         if bad:
-            rows.append((newest, "invalid runs", name, "", f"{len(bad)} of its runs of that night"))
+            rows.append(
+                (newest, "invalid or failed runs", name, "", f"{len(bad)} of its {len(tonight)} runs of that night")
+            )
     rows.sort(key=lambda row: (row[0], row[1]), reverse=True)
     made = Answer(("night", "what", "device", "series", "detail"), rows)
     if not rows:
-        return nothing(f"Nothing moved since {since}, and nothing of the newest night is invalid.", made)
+        return nothing(f"Nothing moved since {since}, and no run of the newest night is invalid or failed.", made)
     return Drawn(f"{len(rows)} since {since}.", grid=grid_of(made), answer=made)
 
 
@@ -109,7 +120,7 @@ def _held(rows: Iterable[tuple[Any, ...]]) -> Held:
     out: Held = {}
     for device, series, night, value in rows:
         if value is not None and night:
-            out.setdefault(str(device), {}).setdefault(str(series), []).append((str(night), value))
+            out.setdefault(device, {}).setdefault(series, []).append((str(night), value))
     return out
 
 
@@ -120,7 +131,9 @@ def _found(
     return list(zip(series, device_changes(series), strict=True))
 
 
-def _line(series: Series, points: list[ChangePoint], number: int, axis: str, unit: str) -> list[dict[str, Any]]:
+def _line(
+    series: Series, points: list[ChangePoint], number: int, axis: str, unit: str, *, named: bool
+) -> list[dict[str, Any]]:
     colour = COLOURS[number % len(COLOURS)]
     name = safe(series.arm)
     common = {"type": "scatter", "xaxis": "x", "yaxis": axis, "legendgroup": name, "name": name}
@@ -133,7 +146,7 @@ def _line(series: Series, points: list[ChangePoint], number: int, axis: str, uni
         "line": {"color": colour, "width": 1.8},
         "marker": {"size": 5, "symbol": SYMBOLS[number % len(SYMBOLS)], "color": colour},
         "hovertemplate": "%{x|%Y-%m-%d}: %{text}<extra>%{fullData.name}</extra>",
-        "showlegend": axis == "y",
+        "showlegend": not named,
     }
     if not points:
         return [line]

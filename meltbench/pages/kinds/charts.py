@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from meltbench.pages.drawn import COLOURS, SYMBOLS, Drawn, nothing, safe, shown
@@ -36,12 +37,13 @@ def _chart(context: Context, kind: str) -> Drawn:
     x, y = context.field("x"), context.field("y")
     group = context.field("group")
     groups = _groups(answer, group)
-    if not any(value is not None for value in answer.column(y)):
+    if not any(value is not None for value in answer.numbers(y)):
         return nothing(f"No {_titled(y)} to draw.", answer)
     traces = []
+    unit = context.panel.unit or unit_of(y)
     for number, (name, rows) in enumerate(sorted(groups.items(), key=lambda item: natural(item[0]))[:_MOST_GROUPS]):
         traces.append(
-            _trace(answer, rows, (x, y), kind, number) | {"name": safe(name) or "all", "showlegend": bool(group)}
+            _trace(answer, rows, (x, y), kind, number, unit) | {"name": safe(name) or "all", "showlegend": bool(group)}
         )
     figure = {
         "data": traces,
@@ -66,26 +68,30 @@ def _groups(answer: Answer, group: str) -> dict[str, list[int]]:
     if not group:
         return {"": list(range(len(answer.rows)))}
     out: dict[str, list[int]] = {}
-    for at, name in enumerate(answer.column(group)):
-        out.setdefault("" if name is None else str(name), []).append(at)
+    for at, name in enumerate(answer.names(group)):
+        out.setdefault(name, []).append(at)
     return out
 
 
-def _trace(answer: Answer, rows: list[int], axes: tuple[str, str], kind: str, number: int) -> dict[str, Any]:
+def _trace(answer: Answer, rows: list[int], axes: tuple[str, str], kind: str, number: int, unit: str) -> dict[str, Any]:
     def of(name: str) -> list[Any]:
         column = answer.column(name)
         return [_plain(column[at]) for at in rows]
 
+    def number_of(name: str) -> list[float | None]:
+        column = answer.numbers(name)
+        return [column[at] for at in rows]
+
     x, y = axes
-    unit = unit_of(y)
     colour = COLOURS[number % len(COLOURS)]
-    made: dict[str, Any] = {"x": of(x), "y": of(y), "text": [shown(v, unit) for v in of(y)]}
+    made: dict[str, Any] = {"x": of(x), "y": number_of(y)}
+    made["text"] = [shown(value, unit) for value in made["y"]]
     made["hovertemplate"] = "%{x}<br>%{text}<extra>%{fullData.name}</extra>"
     if "run_id" in answer.columns:
         made["customdata"] = of("run_id")
     if "lo" in answer.columns and "hi" in answer.columns:
-        up = [None if v is None or hi is None else hi - v for v, hi in zip(made["y"], of("hi"), strict=True)]
-        down = [None if v is None or lo is None else v - lo for v, lo in zip(made["y"], of("lo"), strict=True)]
+        up = [None if v is None or hi is None else hi - v for v, hi in zip(made["y"], number_of("hi"), strict=True)]
+        down = [None if v is None or lo is None else v - lo for v, lo in zip(made["y"], number_of("lo"), strict=True)]
         made["error_y"] = {"type": "data", "array": up, "arrayminus": down, "thickness": 1, "width": 3}
     if kind == "bars":
         return made | {"type": "bar", "marker": {"color": colour}}
@@ -97,8 +103,10 @@ def _trace(answer: Answer, rows: list[int], axes: tuple[str, str], kind: str, nu
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, int | float):
+    if value is None or isinstance(value, int):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     return safe(value)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench.pages.drawn import COLOURS, Drawn, Grid, GridColumn, nothing, safe
 from meltbench.pages.metrics import METRICS
-from meltbench.pages.published import Answer
+from meltbench.pages.published import Answer, rows_sql
 from meltbench.selecting import Selection
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ def compare(context: Context) -> Drawn:
         if len(nights) < 2:
             return nothing("Say what is to be compared: A and B are words such as model=NAME or night=DATE.")
         said = [f"night={nights[1]}", f"night={nights[0]}"]
-    filtered = context.asking.selection.values
-    first, second = (Selection.of([*filtered, *Selection.parse(text).values]) for text in said)
+    first, second = (_under(context.asking.selection, text) for text in said)
     document = compare_selections(context.asking.connection, first, second)
     rows = document["rows"]
     differ = sum(row["verdict"] == "differs" for row in rows)
@@ -39,14 +38,23 @@ def compare(context: Context) -> Drawn:
     grid = grid_of_sheet(contrast_sheet(document))
     drawn = [row for row in rows if row["kind"] == "ratio" and row["against"]["lo"] is not None][:_MOST]
     figure = _forest(drawn) if drawn else None
+    arms = (f"SELECT '{arm}' AS arm, * FROM ({rows_sql(one)})" for arm, one in (("A", first), ("B", second)))
     return Drawn(
         says,
         figure,
         grid,
         notes=tuple(contrast_notes(document)),
         answer=_answer(rows),
+        sql="-- What is compared; meltbench compare compares it.\n" + "\nUNION ALL ".join(arms),
         height_px=_ROW_PX * len(drawn) + _REST_PX,
     )
+
+
+def _under(filtered: Selection, text: str) -> Selection:
+    """The words of a text, and those of the page's filter that the text does not say otherwise."""
+    said = Selection.parse(text).values
+    words = {word for word, _ in said}
+    return Selection.of([*((word, value) for word, value in filtered.values if word not in words), *said])
 
 
 def _forest(rows: list[dict[str, Any]]) -> dict[str, Any]:

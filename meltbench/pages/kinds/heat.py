@@ -22,16 +22,16 @@ def heat(context: Context) -> Drawn:
     """``value`` by ``x`` and ``y``: median over runs, with its 95 % interval where there are two runs or more."""
     answer = context.answer()
     x, y, value = (context.field(key) for key in ("x", "y", "value"))
-    keys = zip(answer.column(y), answer.column(x), strict=True)
-    cells = {key: median_of(values) for key, values in grouped(keys, answer.column(value)).items() if values}
-    if not cells:
+    keys = list(zip(answer.names(y), answer.names(x), strict=True))
+    found = {key: median_of(values) for key, values in grouped(keys, answer.numbers(value)).items() if values}
+    if not found:
         return nothing(f"No run has a {_heading(value)} here.", answer)
-    across = sorted({str(key[1]) for key in cells}, key=natural)
-    down = sorted({str(key[0]) for key in cells}, key=natural)
+    across = sorted({key[1] for key in found}, key=natural)
+    down = sorted({key[0] for key in found}, key=natural)
     left_out = len(across) + len(down) - _MOST
     across, down = across[:_MOST], down[: max(_MOST - len(across), 1)]
     unit = context.panel.unit or unit_of(value)
-    found = {(str(key[0]), str(key[1])): one for key, one in cells.items()}
+    of = "run" if "run_id" in answer.columns else "value"
     figure = {
         "data": [
             {
@@ -40,7 +40,7 @@ def heat(context: Context) -> Drawn:
                 "y": [safe(name) for name in down],
                 "z": [[_of(found.get((row, column))) for column in across] for row in down],
                 "text": [[_cell(found.get((row, column)), unit) for column in across] for row in down],
-                "customdata": [[_told(found.get((row, column)), unit) for column in across] for row in down],
+                "customdata": [[_told(found.get((row, column)), unit, of) for column in across] for row in down],
                 "texttemplate": "%{text}",
                 "hovertemplate": "%{y} on %{x}<br>%{customdata}<extra></extra>",
                 "hoverongaps": False,
@@ -57,11 +57,12 @@ def heat(context: Context) -> Drawn:
             "margin": {"l": 10, "r": 10, "t": 40, "b": 10},
         },
     }
-    notes = list(_pooled(answer))
+    notes = _pooled(answer, keys) + _meters(answer, value)
     if left_out > 0:
         notes.append(f"{left_out} rows and columns are not shown; a filter narrows.")
-    n = sum(one.n for one in cells.values())
-    says = f"Median {_heading(value)} of {len(down)} by {len(across)}, {n} runs{_best(found, value, unit)}."
+    n = sum(one.n for one in found.values())
+    best = "" if _meters(answer, value) else _best(found, value, unit)
+    says = f"Median {_heading(value)} of {len(down)} by {len(across)}, {_counted(n, of)}{best}."
     told = _table(found, across, down, y, unit)
     height_px = _ROW_PX * len(down) + _REST_PX
     return Drawn(says, figure, notes=tuple(notes), answer=answer, told=told, height_px=height_px)
@@ -98,22 +99,46 @@ def _cell(one: Estimate | None, unit: str) -> str:
     return "" if one is None else shown(one.value, unit)
 
 
-def _told(one: Estimate | None, unit: str) -> str:
+def _counted(n: int, of: str) -> str:
+    return f"{n} {of}{'s' if n != 1 else ''}"
+
+
+def _told(one: Estimate | None, unit: str, of: str) -> str:
     if one is None:
         return ""
-    runs = f"{one.n} run{'s' if one.n != 1 else ''}"
+    runs = _counted(one.n, of)
+    if one.lo is None and of != "run":
+        return f"{shown(one.value, unit)}, {runs}"
     if one.lo is None:
         return f"{shown(one.value, unit)}, {runs}: nobody knows how runs differ"
     return f"{shown(one.value, unit)}, 95 % {shown(one.lo, unit)} to {shown(one.hi, unit)}, {runs}"
 
 
-def _pooled(answer: Answer) -> list[str]:
-    """Of which workload, mode and point the cells are; a warning where they are of several."""
+def _pooled(answer: Answer, keys: list[tuple[str, str]]) -> list[str]:
+    """Of which workload, mode and point the cells are; a warning where one cell is of several."""
     said = []
     for name in ("workload", "mode", "point", "origin"):
-        if name in answer.columns:
-            values = sorted({str(v) for v in answer.column(name) if v})
-            if len(values) > 1:
-                return [f"Cells pool several of {name}: {', '.join(values[:6])}. Choose one in the filter."]
-            said += values
+        if name not in answer.columns:
+            continue
+        held: dict[tuple[str, str], set[str]] = {}
+        for key, value in zip(keys, answer.column(name), strict=True):
+            held.setdefault(key, set()).add(str(value or ""))
+        several = sorted(set().union(*(values for values in held.values() if len(values) > 1)) - {""}, key=natural)
+        if several:
+            return [f"Cells pool several of {name}: {', '.join(several[:6])}. Choose one in the filter."]
+        everywhere = set().union(*held.values())
+        said += sorted(everywhere - {""}) if len(everywhere) == 1 else []
     return [f"Of {', '.join(said)}."] if said else []
+
+
+def _meters(answer: Answer, value: str) -> list[str]:
+    """A warning where energies of several scopes or classes stand side by side."""
+    if unit_of(value) not in ("J", "W", "1/J", "1/W") or not {"energy_scope", "energy_class"} <= {*answer.columns}:
+        return []
+    kinds = {
+        kind for kind in zip(answer.column("energy_scope"), answer.column("energy_class"), strict=True) if any(kind)
+    }
+    if len(kinds) < 2:
+        return []
+    said = ", ".join(sorted(f"{scope} (class {klass})" for scope, klass in kinds))
+    return [f"Energy of several scopes or classes, {said}: cells are not to be ranked across them."]

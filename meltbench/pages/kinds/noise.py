@@ -22,9 +22,9 @@ def noise(context: Context) -> Drawn:
     answer = context.answer()
     x, value = context.field("x"), context.field("value")
     groups: dict[tuple[str, str], list[tuple[str, str, float | None]]] = {}
-    columns = (answer.column(name) for name in (x, "mode", "cell", "night", value))
-    for device, mode, cell, night, number in zip(*columns, strict=True):
-        groups.setdefault((str(device), str(mode)), []).append((str(cell), str(night), number))
+    columns = (answer.names(name) for name in (x, "mode", "cell", "night"))
+    for device, mode, cell, night, number in zip(*columns, answer.numbers(value), strict=True):
+        groups.setdefault((device, mode), []).append((cell, night, number))
     if not groups:
         return nothing("No run has it here.", answer)
     rows: list[tuple[Any, ...]] = []
