@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from meltbench.analysis.stats import Array
 
-LEVEL = 0.05  # at most this share of series without a change has any change point
+LEVEL = 0.05  # of a series: that chance alone makes its best arc, its drift being known
 SHORTEST = 4  # nights on either side of a change
 LONGEST = 200  # nights that are searched, the latest: arcs grow with the square
 _NEAR = 1  # nights by which change points of two series may differ and still be of one night
@@ -117,8 +117,6 @@ class _Step:
         """That chance alone makes it as large, being the best of so many choices (Bonferroni)."""
         from scipy.special import stdtr
 
-        if abs(self.difference) <= _LEAST:
-            return 1.0
         return min(1.0, choices * 2 * float(stdtr(self.dof, -abs(self.difference) / self.se)))
 
     def reach(self) -> tuple[float, float]:

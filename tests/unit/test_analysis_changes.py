@@ -193,6 +193,17 @@ def test_whatever_the_numbers_the_parts_are_whole(values, constant):
         assert c.last < c.night
 
 
+def test_rounding_is_no_change():
+    assert change_points(series([40.0] * 50 + [math.nextafter(40.0, 41)] * 50)) == []
+    assert [c.index for c in change_points(series([40.0] * 50 + [40.001] * 50))] == [50]
+
+
+def test_an_interval_beyond_all_numbers_is_no_error():
+    (found,) = change_points(series([1e300 if sign == "+" else 1e-300 for sign in "----+++++++++++-++-"]))
+    assert found.index == 4
+    assert found.ratio.lo <= found.ratio.value <= found.ratio.hi
+
+
 @given(st.floats(1e-300, 1e300), st.integers(0, 200))
 @settings(max_examples=30)
 def test_what_never_moves_never_moved(value, n):
@@ -226,6 +237,12 @@ def test_when_an_arm_stays_it_is_the_series():
     assert [[c.kind for c in one] for one in found] == [["series"], ["series"]]
 
 
+def test_what_a_series_did_before_is_not_taken_for_what_it_does_now():
+    earlier = stepped(3, (44,), step=0.2)
+    found = device_changes(arms(stepped(1), stepped(2), earlier))
+    assert [(c.night, c.kind, c.moved, c.peers) for c in found[0]] == [("00050", "series", 1, 2)]
+
+
 def test_only_who_could_have_moved_with_it_is_asked():
     one, other = arms(stepped(1), stepped(2))
     against = series(stepped(3, sign=-1), arm="b")
@@ -234,7 +251,7 @@ def test_only_who_could_have_moved_with_it_is_asked():
     assert [c.kind for c in device_changes([one, workload])[0]] == ["series"], "the same arm"
     energy = series(stepped(2), arm="b", metric="j_per_output_token")
     assert [c.kind for c in device_changes([one, energy])[0]] == ["series"], "another metric"
-    noisy = series(stepped(4, (), noise=0.5), arm="c")
+    noisy = series(stepped(4, (), noise=0.1), arm="c")
     late = Series("d", "decode_tps", nights(100)[52:], tuple(stepped(5, ())[52:]), (5,) * 48)
     for silent in (noisy, late):
         (found,), *_ = device_changes([one, other, silent])
