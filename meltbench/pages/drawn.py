@@ -84,6 +84,11 @@ class Drawn:
     troubled: bool = False
     height_px: int = 360
 
+    def __post_init__(self) -> None:
+        """What is said may have names of models and devices in it, and is text for whoever shows it."""
+        object.__setattr__(self, "says", printable(self.says))
+        object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
+
 
 def nothing(why: str, answer: Answer | None = None) -> Drawn:
     """A panel without anything to draw, and why."""

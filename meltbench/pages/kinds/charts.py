@@ -60,7 +60,7 @@ def _chart(context: Context, kind: str) -> Drawn:
     left = len(groups) - _MOST_GROUPS
     notes = (f"{left} more of {group} are not drawn; a filter narrows.",) if left > 0 else ()
     of = f"{len(groups)} group{'s' if len(groups) != 1 else ''}"
-    says = f"{_titled(y)} by {_titled(x)}: {len(answer.rows)} points in {of}."
+    says = f"{_titled(y, context.panel.unit)} by {_titled(x)}: {len(answer.rows)} points in {of}."
     return Drawn(says, figure, notes=notes, answer=answer)
 
 

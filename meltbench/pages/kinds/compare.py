@@ -8,6 +8,7 @@ from meltbench.pages.drawn import COLOURS, Drawn, Grid, GridColumn, nothing, saf
 from meltbench.pages.metrics import METRICS
 from meltbench.pages.published import Answer, rows_sql
 from meltbench.selecting import Selection
+from meltbench.targets import printable
 
 if TYPE_CHECKING:
     from meltbench.pages.panel import Context
@@ -119,6 +120,8 @@ def _answer(rows: list[dict[str, Any]]) -> Answer:
 
 def grid_of_sheet(sheet: Sheet) -> Grid:
     """A table of the console for a page."""
-    columns = tuple(GridColumn(f"c{at}", one.heading, right=one.right) for at, one in enumerate(sheet.columns))
-    rows = [{f"c{at}": text for at, text in enumerate(row)} for row in sheet.rows]
+    columns = tuple(
+        GridColumn(f"c{at}", printable(one.heading), right=one.right) for at, one in enumerate(sheet.columns)
+    )
+    rows = [{f"c{at}": printable(text) for at, text in enumerate(row)} for row in sheet.rows]
     return Grid(columns, list(rows), rows)

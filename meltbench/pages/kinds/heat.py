@@ -8,6 +8,7 @@ from meltbench.analysis.cells import grouped, median_of
 from meltbench.pages.drawn import SCALE, Drawn, Grid, GridColumn, nothing, safe, shown
 from meltbench.pages.metrics import METRICS, unit_of
 from meltbench.report.headline import natural
+from meltbench.targets import printable
 
 if TYPE_CHECKING:
     from meltbench.analysis.stats import Estimate
@@ -69,12 +70,13 @@ def heat(context: Context) -> Drawn:
 
 
 def _table(found: dict[tuple[str, str], Estimate], across: list[str], down: list[str], y: str, unit: str) -> Grid:
-    columns = [GridColumn("row", y), *(GridColumn(f"c{at}", name, right=True) for at, name in enumerate(across))]
+    names = enumerate(map(printable, across))
+    columns = [GridColumn("row", y), *(GridColumn(f"c{at}", name, right=True) for at, name in names)]
     rows, texts = [], []
     for name in down:
         cells = {f"c{at}": found.get((name, column)) for at, column in enumerate(across)}
-        rows.append({"row": name} | {key: _of(one) for key, one in cells.items()})
-        texts.append({"row": name} | {key: _cell(one, unit) for key, one in cells.items()})
+        rows.append({"row": printable(name)} | {key: _of(one) for key, one in cells.items()})
+        texts.append({"row": printable(name)} | {key: _cell(one, unit) for key, one in cells.items()})
     return Grid(tuple(columns), rows, texts)
 
 
