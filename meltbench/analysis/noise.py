@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from meltbench.analysis.contrast import runs_needed
+from meltbench.analysis.contrast import detectable, runs_needed
 from meltbench.analysis.stats import FEW, Estimate, missing, t_quantile
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 
     from meltbench.analysis.stats import Array
 
-# Runs an arm, and the shift in standard deviations that an exact Mann-Whitney test of two such arms finds four times in
-# five at 5 %, two-sided: simulated, 60,000 times. Welch's t finds 2.02, 1.51 and 1.32, but presumes a normal scatter.
-SHOWN = {5: 2.306, 8: 1.554, 10: 1.396}
+ARMS = (5, 8, 10)  # runs an arm for which the least change that shows is told
 GATE_ARM = 8  # runs an arm of a confirmed regression
 POLICY = 0.03  # the change that a device should be able to show
 _PAIR = 0.953873  # median difference of two draws from the standard normal: sqrt(2) x 0.67449
@@ -85,7 +83,7 @@ def noise_floor(rows: Iterable[tuple[str, str, float | None]]) -> NoiseFloor:
     repeated = [logs for logs in ordered.values() if len(logs) > 1]
     within = _scatter(_of_runs(repeated), sum(map(len, repeated)), "no_repeats: no cell has two runs in one night")
     between = _between(ordered, within)
-    found = tuple((n, _detectable(within, n)) for n in SHOWN)
+    found = tuple((n, _detectable(within, n)) for n in ARMS)
     return NoiseFloor(within, between, found, _advice(within), left_out)
 
 
@@ -192,25 +190,19 @@ def _limit(sizes: Array, weights: Array, clusters: npt.NDArray[np.int64], t: flo
 def _detectable(within: Estimate, n: int) -> Estimate:
     if within.value is None:
         return missing(str(within.reason))
-    value, lo, hi = (None if x is None else _increase(x, n) for x in (within.value, within.lo, within.hi))
+    value, lo, hi = (None if x is None else detectable(x, n, n) for x in (within.value, within.lo, within.hi))
     return Estimate(value, lo, hi, None, within.n, within.clusters, within.method)
-
-
-def _increase(sigma: float, n: int) -> float:
-    """The increase that so many sigmas of logs are; of hopeless ones a huge number in place of an overflow."""
-    return math.expm1(min(SHOWN[n] * sigma, 700.0))
 
 
 def _advice(within: Estimate) -> str | None:
     """What to do about a device that cannot show a change of 3 % with 8 runs an arm; None where it can."""
     if within.value is None:
         return None
-    least = _increase(within.value, GATE_ARM)
+    least = detectable(within.value, GATE_ARM, GATE_ARM)
     if least <= POLICY:
         return None
     need = runs_needed(within.value, POLICY)
-    # Of few runs the exact test finds a little less than runs_needed takes it to.
-    wanted = "more than 10,000" if need is None else str(max(need, GATE_ARM + 1))
+    wanted = "more than 10,000" if need is None else str(need)
     return (
         f"runs scatter by {within.value:.1%} within a night, so {GATE_ARM} an arm show {least:.1%} at the least: "
         f"{POLICY:.0%} takes {wanted} an arm, or a device that is cooled, charged and left alone"
