@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 if TYPE_CHECKING:
     import flask
@@ -36,10 +37,9 @@ def protect(server: flask.Flask, token: str | None) -> None:
             return None
         given = request.args.get("token")
         if given is not None and _same(given, token):
-            kept = "&".join(
-                p for p in request.query_string.decode("ascii", "replace").split("&") if not p.startswith("token=")
-            )
-            answer = make_response(redirect(f"{request.path}?{kept}" if kept else request.path))
+            kept = urlencode([(name, value) for name, value in request.args.items(multi=True) if name != "token"])
+            path = f"/{quote(request.path.lstrip('/'))}"  # two strokes would be the name of another machine
+            answer = make_response(redirect(f"{path}?{kept}" if kept else path))
             answer.set_cookie(COOKIE, token, httponly=True, samesite="Strict")
             return answer
         if not _same(request.cookies.get(COOKIE, ""), token):

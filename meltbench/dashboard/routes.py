@@ -61,8 +61,8 @@ def csv_of(context: Context) -> str:
     answer = rows_of(context)
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(answer.columns)
-    writer.writerows([harmless_cell(value) for value in row] for row in answer.rows)
+    writer.writerow(map(harmless_cell, answer.columns))
+    writer.writerows(map(harmless_cell, row) for row in answer.rows)
     return out.getvalue()
 
 

@@ -8,6 +8,7 @@ import secrets
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from meltbench.errors import MissingExtra, UserError
 from meltbench.pages.published import Published
@@ -51,17 +52,18 @@ def bound(store: Store, host: str, port: int) -> Serving:
     from meltbench.dashboard.app import make_app
 
     token = None if host in LOCAL else _token()
-    _check_free(host, port)
+    family, listen = _resolved(host, port)
+    _check_free(family, listen, port)
     index.refresh(store)
     app = make_app(Published(store), token)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     try:
-        server = waitress.create_server(app.server, host=host, port=port, threads=_THREADS, ident="meltbench")
+        server = waitress.create_server(app.server, host=listen, port=port, threads=_THREADS, ident="meltbench")
     except OSError as error:
-        raise _not_bound(host, port, error) from error
-    shown = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104  it was asked for
+        raise _not_bound(listen, port, error) from error
+    shown = socket.gethostname() if host in ("", "0.0.0.0", "::") else host  # noqa: S104  it was asked for
     name = f"[{shown}]" if ":" in shown else shown
-    return Serving(server, f"http://{name}:{server.effective_port}/{f'?token={token}' if token else ''}")
+    return Serving(server, f"http://{name}:{server.effective_port}/{f'?token={quote(token)}' if token else ''}")
 
 
 def _token() -> str:
@@ -74,9 +76,20 @@ def _token() -> str:
     return given
 
 
-def _check_free(host: str, port: int) -> None:
+def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, str]:
+    """The one address that a name stands for: of a name with several the server would be several."""
+    try:
+        found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)  # noqa: S104  as sockets have it
+    except OSError as error:
+        raise _not_bound(host, port, error) from error
+    except UnicodeError as error:
+        raise UserError(f"{host!r} is no name of a machine", hint="give an address, such as 0.0.0.0") from error
+    family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+    return family, str(address[0])
+
+
+def _check_free(family: socket.AddressFamily, host: str, port: int) -> None:
     """Ask for the port before anything slow is done."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -92,7 +92,9 @@ def rows_of(context: Context, limit: int = MAX_ROWS) -> Answer:
     if context.panel.sql:
         return context.answer(limit)
     drawn = _drawn(context)
-    return drawn.answer or Answer((), [])
+    if drawn.answer is None:
+        raise UserError("there are no rows behind this")
+    return drawn.answer
 
 
 def statement(context: Context) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meltbench.report.sheet import Column, Sheet
+from meltbench.report.sheet import Column, Sheet, escaped
 from meltbench.report.sheet import markdown as table
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ def facts(asking: Asking, selection: Selection, runs: Sequence[str]) -> list[str
         count(DISTINCT device), count(DISTINCT model) FROM """
     n, first, last, devices, models = asking.ask(f"{sql} listed").rows[0]
     pooled = asking.ask(f"{sql} selected").rows[0][0]
-    said = [f"Runs: {selection or 'all'}."]
+    said = [f"Runs: {str(selection) or 'all'}."]
+    if not n:
+        said.append("There is none.")
     if n:
         said.append(f"{n} runs of {models} models on {devices} devices, {first} to {last}.")
     if pooled < n:
@@ -60,4 +62,4 @@ def _sheet(grid: Grid) -> Sheet:
 
 
 def _line(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
+    return escaped(" ".join(text.split()))

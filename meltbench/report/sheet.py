@@ -62,10 +62,10 @@ def rich_table(sheet: Sheet) -> Table:
 
 def markdown(sheet: Sheet) -> str:
     """The sheet as a GitHub-flavoured table, its title a line in bold above it."""
-    lines = [f"**{_cell(sheet.title)}**", ""] if sheet.title else []
-    lines.append(f"| {' | '.join(_cell(column.heading) or ' ' for column in sheet.columns)} |")
+    lines = [f"**{escaped(sheet.title)}**", ""] if sheet.title else []
+    lines.append(f"| {' | '.join(escaped(column.heading) or ' ' for column in sheet.columns)} |")
     lines.append(f"|{'|'.join('---:' if column.right else '---' for column in sheet.columns)}|")
-    lines += [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in sheet.rows]
+    lines += [f"| {' | '.join(escaped(cell) for cell in row)} |" for row in sheet.rows]
     return "\n".join(lines) + "\n"
 
 
@@ -82,10 +82,10 @@ def plain_table(sheet: Sheet) -> str:
     return "\n".join([*([sheet.title] if sheet.title else []), *map(line, rows), ""])
 
 
-def _cell(text: str) -> str:
+def escaped(text: str) -> str:
     r"""Text that Markdown leaves as it is.
 
-    >>> _cell("a|b <c> *d*")
+    >>> escaped("a|b <c> *d*")
     'a\\|b &lt;c> \\*d\\*'
     """
     text = printable(text).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;")
