@@ -61,15 +61,21 @@ def report(
     from pathlib import Path
 
     from meltbench.cli.watching import Terminal
+    from meltbench.errors import UserError
     from meltbench.pages import offline, summary
     from meltbench.pages.published import Published
     from meltbench.store import find_store, fs, index
 
     check_format(as_json=as_json, as_markdown=as_markdown)
     store = find_store(data)
-    index.refresh(store)
     selection = _selection(store, what or [])
+    with Terminal() as watch:
+        for note in index.refresh(store).notes:
+            watch.warn(note)
     with Published(store).snapshot().asking(selection) as asking, Terminal() as watch:
+        if not asking.ask("SELECT 1 FROM listed LIMIT 1").rows:
+            hint = f"{store.command('runs')} lists what is there"
+            raise UserError(f"no run in {store.root}{f' is of {selection}' if selection.values else ''}", hint=hint)
         runs = offline.chosen_runs(asking, selection)
         facts = summary.facts(asking, selection, runs)
         made = offline.chapters(store, asking, runs, lambda done, total: watch.counted("panels", done, total))

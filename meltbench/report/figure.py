@@ -24,6 +24,7 @@ _SHADES = {"idle_before": "#94a3b8", "load": "#fbbf24", "run": "#86efac", "idle_
 _THROTTLED = "#cc3311"
 _PANEL_PX, _REST_PX = 150, 130
 _GAP = 0.06
+_NEAR = 0.09  # of the run
 _LANE_PX = 46  # of the requests, at the bottom
 
 
@@ -83,10 +84,13 @@ def trace_figure(traces: Traces) -> dict[str, Any]:
     if lane:
         layout[f"yaxis{rows + 1}"] = {"domain": [0, 0.08], "visible": False, "range": [0, 1], "fixedrange": True}
         data += _requests(traces, f"y{rows + 1}")
+    last, raised = -traces.seconds, False
     for name, start, end in traces.phases if shown else ():
         if name in _SHADES:
+            raised = not raised and start - last < _NEAR * traces.seconds  # its name would lie on the one before
+            last = start
             layout["shapes"].append(_band(start, end, _SHADES[name], 0.18))
-            layout["annotations"].append(_word(start, name))
+            layout["annotations"].append(_word(start, name) | {"yshift": 13 if raised else 0})
     for cause, start, end in traces.throttled if shown else ():
         layout["shapes"].append(_band(start, end, _THROTTLED, 0.25))
         layout["annotations"].append(_word(start, f"throttled: {cause}"[:60]) | {"y": 0.98, "yanchor": "top"})

@@ -11,6 +11,7 @@ from meltbench.report.jsondevices import DEVICE, DEVICES, READ
 from meltbench.report.jsonimport import IMPORT, IMPORTED
 from meltbench.report.jsoninventory import ADDED, DOCTOR, INVENTORY, KNOWN
 from meltbench.report.jsonlive import TOP
+from meltbench.report.jsonpages import REPORT
 from meltbench.report.jsonmodels import MODELS
 from meltbench.report.jsonpareto import PARETO
 from meltbench.report.jsonshapes import Document, Key
@@ -300,7 +301,7 @@ BUILD = Document(
 DOCUMENTS = (
     *(RUN, RUNS, TOP, PLAN, VERIFY, REBUILD, *MODELS, DEVICES, INVENTORY, ADDED, DOCTOR, KNOWN, DEVICE, CACHE),
     *(CALIBRATION, SELFTEST, READ, COMPARE, CONTRAST),
-    *(INTELLIGENCE, *BILLING, PARETO, PREDICT, IMPORT, IMPORTED, DEFINITIONS, RUNNERS, BUILD),
+    *(INTELLIGENCE, *BILLING, PARETO, REPORT, PREDICT, IMPORT, IMPORTED, DEFINITIONS, RUNNERS, BUILD),
 )
 
 _HEAD = """# What --json prints

@@ -41,7 +41,7 @@ def test_every_key_of_json_is_described_and_there(bench: Bench) -> None:
     elsewhere |= {"inventory", "device added", "doctor", "device known"}
     elsewhere |= {"model pulled", "model added", "model quantised", "model built", "model built in MLC's form"}
     elsewhere |= {"compare", "contrast", "predict", "intelligence"}
-    elsewhere |= {"intelligence_tables", "cost", "battery", "route", "pareto", "imported"}
+    elsewhere |= {"intelligence_tables", "cost", "battery", "route", "pareto", "imported", "report"}
     assert set(documents) == set(NAMED) - elsewhere
     for name, printed in documents.items():
         assert printed

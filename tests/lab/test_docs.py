@@ -50,6 +50,8 @@ def test_every_command_of_the_readme_runs(bench: Bench) -> None:
         if args[0] in ("predict", "intelligence", "compare"):
             # A quick run is too alike and not scored: tests/unit/test_predicting.py, test_comparing.py.
             args = [args[0], "--help"]
+        if args[0] == "dashboard":
+            args = ["dashboard", "--help"]  # it goes on until Ctrl-C: tests/lab/test_dashboard.py
         if args[:2] == ["runners", "build"]:
             args.append("--help")  # it takes ten minutes: tests/lab/test_builds.py
         if args[:2] == ["models", "quantize"]:
