@@ -121,7 +121,7 @@ def _placed(connection: duckdb.DuckDBPyConnection, arms: Sequence[Arm], axes: Se
         unlike = unlike_settings(rows, axes)
         told += [f"unlike_settings: {unlike}"] if unlike else []
         unsure = [
-            a.name for a, one in zip(axes, rows, strict=True) if a.gain and one and one[0].klass not in GAIN_LIMIT
+            a.name for a, one in zip(axes, rows, strict=True) if a.gain and one and one[0].kind.klass not in GAIN_LIMIT
         ]
         told += [f"gain_unknown: of the meter of {', '.join(unsure)}; its error is not in the draws"] if unsure else []
         used.append(rows)
@@ -255,7 +255,7 @@ def _notes(kept: Sequence[_Placed], axes: Sequence[Axis], k: int, found: Front) 
     kinds: dict[tuple[str, str], int] = defaultdict(int)
     for one in kept:
         energies = (rows[0] for axis, rows in zip(axes, one.rows, strict=True) if axis.gain and rows)
-        for kind in {(row.scope, row.klass) for row in energies}:
+        for kind in {(row.kind.scope, row.kind.klass) for row in energies}:
             kinds[kind] += 1
     if len(kinds) > 1:
         told = ", ".join(f"{scope} (class {klass}) of {n}" for (scope, klass), n in sorted(kinds.items()))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from meltbench.records import MODE_PREFIX
 from meltbench.store.views import RESULTS_OF
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import duckdb
     import numpy.typing as npt
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 ABOUT = ("device", "model", "quantisation", "engine", "engine_version", "accelerator", "origin")
 BEHIND = ("device_identity", "model_sha256", "engine_sha256")  # what names alone do not tell apart
+_METER = ("energy_scope", "energy_class")
+# Of a manifest: knobs, settings, OS, kernel, version of the protocol, workload.
+_TOLD = (
+    *("$.knobs", "$.conditions.settings", "$.conditions.os", "$.conditions.kernel"),
+    *("$.versions.protocol", "$.workload"),
+)
 _FREE = ("ctx", "ctx_all", "load")  # follow from what was asked, or from the moment
 
 
@@ -43,92 +49,99 @@ class Source:
         return "/".join(part for part in (self.workload, self.mode, self.point) if part)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of ``results``. ``base``: values of ``ABOUT`` and of what is behind them; ``settings``: what else of the
-    run's cell has to be alike; ``own``: by name what a measure says of itself, its u at k = 2 and how many it is of."""
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """What rows have in common, one object for all of them. ``base``: values of ``ABOUT`` and of what is behind them;
+    ``settings``: what else of the runs' cell has to be alike; ``scope``, ``klass``: of their energies."""
 
-    run_id: str
     base: tuple[str, ...]
     source: Source
     settings: dict[str, str]
-    cell: str
-    values: dict[str, float]
-    own: dict[str, tuple[float | None, int]]
     scope: str
     klass: str
+
+
+class Row(NamedTuple):
+    """One row of ``results``. ``own``: by name what a measure says of itself, its u at k = 2 and how many it is of."""
+
+    run_id: str
+    kind: Kind
+    values: dict[str, float]
+    own: dict[str, tuple[float | None, int]]
 
 
 def read_rows(connection: duckdb.DuckDBPyConnection, selection: Selection, axes: Sequence[Axis]) -> list[Row]:
     """All rows of the selection that have a number on one of the axes."""
     names = list(dict.fromkeys(axis.name for axis in axes))
     where, params = selection.sql()
-    about = ", ".join((*ABOUT, *BEHIND, "runner", "mode", "workload", "workload_sha256", "point"))
+    about = ", ".join(("cell", "runner", "mode", "workload", "workload_sha256", "point", *_METER, *ABOUT, *BEHIND))
+    # What rows have in common is read once: most runs are repetitions.
     found = connection.execute(
-        f"SELECT run_id, coalesce(cell_key, run_id), energy_scope, energy_class, {about}, {', '.join(names)} "
-        f"FROM results WHERE ({where}) AND (NOT (point = '' AND {' AND '.join(f'{n} IS NULL' for n in names)})) "
-        "ORDER BY started_at, run_id, point",
+        f"SELECT {about}, list(run_id), list(number), {', '.join(f'list({name})' for name in names)} "
+        "FROM (SELECT *, coalesce(cell_key, run_id) AS cell, "
+        "row_number() OVER (ORDER BY started_at, run_id, point) AS number "
+        f"FROM results WHERE ({where}) AND ({' OR '.join(f'{name} IS NOT NULL' for name in names)})) GROUP BY {about}",
         params,
     ).fetchall()
-    cells = _cells(connection, {str(row[1]) for row in found})
+    cells = _cells(connection, [row[0] for row in found])
     own = _own(connection, names)
-    out, at = [], 4 + len(ABOUT) + len(BEHIND)
+    placed, at = [], 6 + len(_METER) + len(ABOUT) + len(BEHIND)
     for row in found:
-        settings, work = cells[row[1]]
-        runner, mode, workload, sha256, point = (str(one or "") for one in row[at : at + 5])
-        values = {n: float(v) for n, v in zip(names, row[at + 5 :], strict=True) if v is not None and math.isfinite(v)}
-        out.append(
-            Row(
-                row[0],
-                tuple(str(one or "") for one in row[4:at]),
-                Source(workload, mode, point, sha256, work),
-                {**settings, "runner": runner},
-                str(row[1]),
-                values,
-                {name: own[row[0], point, name] for name in values if (row[0], point, name) in own},
-                str(row[2] or ""),
-                str(row[3] or ""),
-            )
+        (cell, runner, mode, workload, sha256, point, scope, klass), base = (
+            [str(one or "") for one in row[:8]],
+            tuple(str(one or "") for one in row[8:at]),
         )
-    return out
+        settings, work = cells[cell]
+        kind = Kind(base, Source(workload, mode, point, sha256, work), {**settings, "runner": runner}, scope, klass)
+        for run_id, number, *values in zip(*row[at:], strict=True):
+            known = {n: float(v) for n, v in zip(names, values, strict=True) if v is not None and math.isfinite(v)}
+            mine = {name: own[run_id, point, name] for name in known if (run_id, point, name) in own}
+            placed.append((number, Row(run_id, kind, known, mine)))
+    placed.sort(key=itemgetter(0))
+    return [row for _, row in placed]
 
 
-def _cells(connection: duckdb.DuckDBPyConnection, wanted: set[str]) -> dict[str, tuple[dict[str, str], str]]:
+def _cells(connection: duckdb.DuckDBPyConnection, wanted: Iterable[str]) -> dict[str, tuple[dict[str, str], str]]:
     """By cell: knobs, settings of the device, OS and kernel; and settings of the workload as text."""
     found = connection.execute(
-        "SELECT cell, m->'$.knobs', m->'$.conditions.settings', m->>'$.conditions.os', m->>'$.conditions.kernel', "
-        "m->>'$.versions.protocol', m->'$.workload' "
-        "FROM (SELECT coalesce(cell_key, run_id) AS cell, any_value(manifest)::JSON AS m FROM runs GROUP BY cell)"
+        "SELECT coalesce(cell_key, run_id), json_extract(manifest, ?) FROM runs WHERE run_id IN ("
+        "SELECT max(run_id) FROM runs WHERE coalesce(cell_key, run_id) IN (SELECT unnest(?)) "
+        "GROUP BY coalesce(cell_key, run_id))",
+        [list(_TOLD), list(dict.fromkeys(wanted))],
     ).fetchall()
-    out = {}
-    for cell, knobs, made, system, kernel, protocol, work in found:
-        if cell not in wanted:
-            continue
-        told = {name: str(value) for name, value in (json.loads(knobs or "null") or {}).items() if name not in _FREE}
-        for name, one in (json.loads(made or "null") or {}).items():
-            told[f"setting {name}"] = str(one.get("used") if isinstance(one, dict) else one)
-        told |= {name: value for name, value in (("OS", system), ("kernel", kernel), ("protocol", protocol)) if value}
-        asked = workload_settings({"workload": json.loads(work or "null")})
-        out[cell] = told, json.dumps(asked, sort_keys=True)
+    out: dict[str, tuple[dict[str, str], str]] = {}
+    same: dict[tuple[str | None, ...], tuple[dict[str, str], str]] = {}
+    for cell, told in found:
+        key = tuple(told)
+        if key not in same:
+            same[key] = _told(*(None if one is None else json.loads(one) for one in told))
+        out[cell] = same[key]
     return out
+
+
+def _told(knobs: Any, made: Any, system: Any, kernel: Any, protocol: Any, work: Any) -> tuple[dict[str, str], str]:
+    told = {name: str(value) for name, value in (knobs or {}).items() if name not in _FREE}
+    for name, one in (made or {}).items():
+        told[f"setting {name}"] = str(one.get("used") if isinstance(one, dict) else one)
+    told |= {
+        name: str(v) for name, v in (("OS", system), ("kernel", kernel), ("protocol", protocol)) if v not in (None, "")
+    }
+    return told, json.dumps(workload_settings({"workload": work}), sort_keys=True)
 
 
 def _own(
     connection: duckdb.DuckDBPyConnection, names: Sequence[str]
 ) -> dict[tuple[str, str, str], tuple[float | None, int]]:
     """What a measure says of itself, u at k = 2 and how many it is of; by run, point and name."""
-    out = {}
-    for name in names:
-        if name not in RESULTS_OF:
-            continue
-        called = [f"{prefix}{name}" for prefix in MODE_PREFIX.values()]
-        found = connection.execute(
-            "SELECT run_id, CASE WHEN phase = 'run' THEN '' ELSE phase END, u_k2, n FROM measures "
-            "WHERE name IN (?, ?, ?) AND stat = ? AND (source = '' OR source = ?) AND u_k2 IS NOT NULL",
-            [*called, RESULTS_OF[name], TOTAL],
-        ).fetchall()
-        out.update({(run, point, name): (u, int(n or 0)) for run, point, u, n in found})
-    return out
+    called = [(f"{mode}{name}", RESULTS_OF[name], name)
+              for name in names if name in RESULTS_OF for mode in MODE_PREFIX.values()]  # fmt: skip
+    found = connection.execute(
+        "SELECT run_id, CASE WHEN phase = 'run' THEN '' ELSE phase END, column_of, u_k2, n FROM measures "
+        "JOIN (SELECT unnest(?) AS name, unnest(?) AS stat, unnest(?) AS column_of) USING (name, stat) "
+        "WHERE (source = '' OR source = ?) AND u_k2 IS NOT NULL",
+        [*([one[at] for one in called] for at in range(3)), TOTAL],
+    ).fetchall()
+    return {(run, point, name): (u, int(n or 0)) for run, point, name, u, n in found}
 
 
 def items_of(
@@ -139,31 +152,39 @@ def items_of(
     And whether arms have other counts of tokens for the same text, which makes perplexities incomparable.
     """
     runs = sorted({row.run_id for mine in rows for row in mine})
-    points = {row.source.point for mine in rows for row in mine}
+    points = {row.kind.source.point for mine in rows for row in mine}
     if not runs:
         return [None] * len(rows), False
-    value = "avg(correct), 1" if not axis.log else "avg(-value), max(n)"
+    value = "avg(correct) AS above, 1 AS below" if not axis.log else "avg(-value) AS above, max(n) AS below"
     kept = "correct IS NOT NULL" if not axis.log else "method = 'nll' AND value IS NOT NULL AND n > 0"
+    point = max(points, default="")  # a domain is a point too: all rows of an axis are of one
     found = connection.execute(
-        f"SELECT run_id, concat(category, ' ', item), {value} FROM scores WHERE {kept} "
-        "AND run_id IN (SELECT unnest(?)) AND (? = '' OR point = ? OR category = ?) GROUP BY ALL",
-        [runs, *[max(points, default="")] * 3],  # a domain is a point too: all rows of an axis are of one
-    ).fetchall()
-    held: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
-    for run, item, above, below in found:
-        held[run][item] = (float(above), float(below))
-    order = {item: at for at, item in enumerate(sorted({item for mine in held.values() for item in mine}))}
+        "WITH wanted AS (SELECT unnest(?) AS run_id, unnest(?) AS run), "
+        "asked AS (SELECT run, category, item, correct, value, n FROM scores JOIN wanted USING (run_id) "
+        f"WHERE {kept} AND (? = '' OR point = ? OR category = ?)), "
+        "named AS (SELECT category AS of, item AS called, dense_rank() OVER (ORDER BY concat(category, ' ', item)) - 1 "
+        "AS number FROM (SELECT DISTINCT category, item FROM asked)) "
+        f"SELECT run, number, {value} FROM asked JOIN named "
+        "ON item IS NOT DISTINCT FROM called AND category IS NOT DISTINCT FROM of "
+        "GROUP BY run, number ORDER BY run, number",
+        [runs, list(range(len(runs))), *[point] * 3],
+    ).fetchnumpy()
+    run, item, above, below = (found[name] for name in ("run", "number", "above", "below"))
+    n = int(np.max(item, initial=-1)) + 1
+    edges = np.searchsorted(run, np.arange(len(runs) + 1))
+    span = {run_id: np.arange(*edges[at : at + 2]) for at, run_id in enumerate(runs)}
     out: list[npt.NDArray[np.float64] | None] = []
-    counts: dict[str, set[float]] = defaultdict(set)
+    used = [np.empty(0, dtype=np.intp)]
     for mine in rows:
-        if not mine or any(row.run_id not in held for row in mine):
+        places = [span[row.run_id] for row in mine]
+        if not places or not all(map(len, places)):
             out.append(None)
             continue
-        table, times = np.zeros((2, len(order))), np.zeros(len(order))
-        for row in mine:
-            for item, (above, below) in held[row.run_id].items():
-                table[:, order[item]] += above, below
-                times[order[item]] += 1
-                counts[item].add(below)
-        out.append(table / np.maximum(times, 1))
-    return out, any(len(one) > 1 for one in counts.values())
+        held = np.concatenate(places)
+        times = np.bincount(item[held], minlength=n)
+        out.append(np.array([np.bincount(item[held], part[held], n) for part in (above, below)]) / np.maximum(times, 1))
+        used.append(held)
+    told = np.concatenate(used)
+    first = np.zeros(n)
+    first[item[told]] = below[told]
+    return out, bool((first[item[told]] != below[told]).any())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from meltbench.analysis.axes import Axis, Ref
-    from meltbench.harvest import Row, Source
+    from meltbench.harvest import Kind, Row, Source
 
 _SCOPES = ("wall", "battery", "module", "soc", "rail")
 Settings = tuple[tuple[str, str], ...]
@@ -60,10 +60,10 @@ def choose(rows: Sequence[Row], refs: Sequence[Ref]) -> list[Source | None]:
             continue
         arms: dict[Source, set[tuple[str, ...]]] = defaultdict(set)
         runs: Counter[Source] = Counter()
-        for row in rows:
-            if ref.axis.name in row.values and _fits(ref, row.source):
-                arms[row.source].add(row.base)
-                runs[row.source] += 1
+        for kind, n in Counter(row.kind for row in rows if ref.axis.name in row.values).items():
+            if _fits(ref, kind.source):
+                arms[kind.source].add(kind.base)
+                runs[kind.source] += n
         if not arms:
             raise UserError(f"no run of the selection has {ref}", hint=_instead(rows, ref))
         best = {one: (len(who), one in out, not one.point, runs[one]) for one, who in arms.items()}
@@ -78,7 +78,7 @@ def _fits(ref: Ref, source: Source) -> bool:
 
 def _instead(rows: Sequence[Row], ref: Ref) -> str:
     """Where else an axis is, or what else there is."""
-    places = sorted({str(row.source) for row in rows if ref.axis.name in row.values})
+    places = sorted({str(source) for source in _places(rows, ref)})
     if places:
         return f"it is in {', '.join(places[:6])}{' ...' if len(places) > 6 else ''}"
     have = sorted({name for row in rows for name in row.values})
@@ -87,8 +87,18 @@ def _instead(rows: Sequence[Row], ref: Ref) -> str:
 
 def alternatives(rows: Sequence[Row], ref: Ref, taken: Source | None) -> list[str]:
     """Other places that an axis could have been taken from."""
-    found = {row.source for row in rows if ref.axis.name in row.values and _fits(ref, row.source)}
+    found = {source for source in _places(rows, ref) if _fits(ref, source)}
     return [] if taken is None else [str(one) for one in sorted(found - {taken})]
+
+
+def _places(rows: Iterable[Row], ref: Ref) -> set[Source]:
+    """Where an axis has numbers."""
+    return {kind.source for kind in {row.kind for row in rows if ref.axis.name in row.values}}
+
+
+def _kinds(rows: Iterable[Row]) -> list[Kind]:
+    """What there is of rows, in order."""
+    return list(dict.fromkeys(row.kind for row in rows))
 
 
 def arms_of(rows: Sequence[Row], axes: Sequence[Axis], sources: Sequence[Source | None], *, inherit: bool) -> list[Arm]:
@@ -96,13 +106,15 @@ def arms_of(rows: Sequence[Row], axes: Sequence[Axis], sources: Sequence[Source 
 
     ``inherit``: what is of items alone may be of the same model file and engine on another device.
     """
-    by_base: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        by_base[row.base].append(row)
+    of_kind = {kind: kind.base for kind in _kinds(rows)}
+    by_base: dict[tuple[str, ...], list[list[Row]]] = {base: [[] for _ in axes] for base in of_kind.values()}
+    for at, (axis, source) in enumerate(zip(axes, sources, strict=True)):
+        taken = {kind: by_base[base][at] for kind, base in of_kind.items() if source in (None, kind.source)}
+        for row in rows:
+            if axis.name in row.values and row.kind in taken:
+                taken[row.kind].append(row)
     out = []
-    for base, mine in by_base.items():
-        held = [[row for row in mine if axis.name in row.values and source in (None, row.source)]
-                for axis, source in zip(axes, sources, strict=True)]  # fmt: skip
+    for base, held in by_base.items():
         unlike = _unlike(held, axes)
         for settings in _variants(held, axes, unlike):
             of_axis = [_matching(one, settings, axis) for one, axis in zip(held, axes, strict=True)]
@@ -117,8 +129,9 @@ def _unlike(held: Sequence[Sequence[Row]], axes: Sequence[Axis]) -> list[str]:
     for rows, axis in zip(held, axes, strict=True):
         if axis.exact:
             continue
-        for name in sorted({name for row in rows for name in row.settings}):
-            if len({row.settings.get(name) for row in rows}) > 1:
+        kinds = _kinds(rows)
+        for name in sorted({name for kind in kinds for name in kind.settings}):
+            if len({kind.settings.get(name) for kind in kinds}) > 1:
                 names[name] = None
     return list(names)
 
@@ -127,9 +140,8 @@ def _variants(held: Sequence[Sequence[Row]], axes: Sequence[Axis], unlike: Seque
     """The settings that occur; those of sources which have all of them first, so that none is a part of another."""
     found: dict[Settings, None] = {}
     for rows, axis in zip(held, axes, strict=True):
-        for row in rows:
-            if not axis.exact:
-                found[tuple((n, row.settings[n]) for n in unlike if n in row.settings)] = None
+        for kind in () if axis.exact else _kinds(rows):
+            found[tuple((n, kind.settings[n]) for n in unlike if n in kind.settings)] = None
     whole = sorted(found, key=lambda one: (-len(one), one))
     return [one for at, one in enumerate(whole) if not any({*one} < {*other} for other in whole[:at])] or [()]
 
@@ -140,10 +152,11 @@ def _matching(rows: Sequence[Row], settings: Settings, axis: Axis) -> list[Row]:
     if axis.exact:
         return list(rows)
     wanted = dict(settings)
-    fits = [row for row in rows if all(row.settings.get(name, value) == value for name, value in wanted.items())]
-    if not fits and axis.by_item and len({tuple(sorted(row.settings.items())) for row in rows}) == 1:
+    kinds = _kinds(rows)
+    fits = {kind for kind in kinds if all(kind.settings.get(name, value) == value for name, value in wanted.items())}
+    if not fits and axis.by_item and len({tuple(sorted(kind.settings.items())) for kind in kinds}) == 1:
         return list(rows)
-    return fits
+    return [row for row in rows if row.kind in fits]
 
 
 def _inheriting(arm: Arm, arms: Sequence[Arm], axes: Sequence[Axis]) -> Arm:
@@ -170,12 +183,12 @@ def known_of(arm: Arm, axes: Sequence[Axis], rows: Sequence[Sequence[Row]]) -> l
             out.append(None)
             continue
         values = [row.values[axis.name] for row in mine]
-        klass = mine[0].klass if axis.gain else ""
+        klass = mine[0].kind.klass if axis.gain else ""
         limit = GAIN_LIMIT.get(klass, 0.0)
         u = _u(mine, axis, limit)
         n_items = max(row.own.get(axis.name, (None, 0))[1] for row in mine)
         device = arm.base[len(ABOUT)] or arm.base[0]
-        meter = f"{device} {mine[0].scope} {klass}" if axis.gain else ""
+        meter = f"{device} {mine[0].kind.scope} {klass}" if axis.gain else ""
         out.append(Known(np.array(values), u, meter, limit, None, n_items))
     return out
 
@@ -196,12 +209,14 @@ def one_meter(rows: Sequence[Row], axis: Axis) -> tuple[list[Row], str]:
     which is a model's or an estimate's and is never ranked."""
     if not axis.gain:
         return list(rows), ""
-    ranked = [row for row in rows if row.klass != "E"]
-    if not ranked:
+    meters: Counter[tuple[str, str]] = Counter()
+    for kind, n in Counter(row.kind for row in rows).items():
+        if kind.klass != "E":
+            meters[kind.scope, kind.klass] += n
+    if not meters:
         return [], f"class_e: {axis.name} is a model's or an estimate's" if rows else ""
-    kinds = Counter((row.scope, row.klass) for row in ranked)
-    best = max(kinds, key=lambda kind: (kinds[kind], -_SCOPES.index(kind[0]) if kind[0] in _SCOPES else -9, kind))
-    kept = [row for row in ranked if (row.scope, row.klass) == best]
+    best = max(meters, key=lambda one: (meters[one], -_SCOPES.index(one[0]) if one[0] in _SCOPES else -9, one))
+    kept = [row for row in rows if (row.kind.scope, row.kind.klass) == best]
     left = len(rows) - len(kept)
     return kept, f"other_meter: {left} runs have {axis.name} of another scope or class" if left else ""
 
@@ -214,7 +229,7 @@ def whole_runs(rows: Sequence[tuple[Row, ...]], axes: Sequence[Axis]) -> tuple[l
     for at, (mine, axis) in enumerate(zip(rows, axes, strict=True)):
         shared[at] = f"axis {at}"
         if mine and not axis.exact and not axis.by_item:
-            by_source[mine[0].source].append(at)
+            by_source[mine[0].kind.source].append(at)
     for source, places in by_source.items():
         common = set.intersection(*({row.run_id for row in out[at]} for at in places))
         if common and len(places) > 1:
@@ -228,7 +243,7 @@ def unlike_settings(rows: Sequence[Sequence[Row]], axes: Sequence[Axis]) -> str:
     """Settings that an arm's axes do not have in common, in words; empty where all are alike."""
     held: Mapping[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for mine, axis in zip(rows, axes, strict=True):
-        for name, value in mine[0].settings.items() if mine and not axis.exact else ():
+        for name, value in mine[0].kind.settings.items() if mine and not axis.exact else ():
             if name not in ("runner", "protocol"):
                 held[name][value].append(axis.name)
     told = [
