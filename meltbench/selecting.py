@@ -48,13 +48,15 @@ class Selection:
 
     @classmethod
     def parse(cls, text: str) -> Selection:
-        """From the command line. Raises UserError for a part without ``=``, UnknownName for an unknown word."""
+        """From the command line. Raises UserError for a part that says nothing, UnknownName for an unknown word."""
         pairs = []
         for part in filter(None, (each.strip() for each in text.split(","))):
             word, is_, value = part.partition("=")
             if not is_ or not value.strip():
                 hint = f"write WORD=VALUE, such as model=NAME; words are {', '.join(WORDS)}"
                 raise UserError(f"{part!r} selects nothing", hint=hint)
+            if not part.isascii() and any("\ud800" <= c <= "\udfff" for c in part):
+                raise UserError(f"{part!r} selects nothing: it is no text", hint="write names in UTF-8")
             pairs.append((word.strip(), value.strip()))
         return cls.of(pairs)
 

@@ -67,6 +67,7 @@ def report(
     from meltbench.store import find_store, fs, index
 
     check_format(as_json=as_json, as_markdown=as_markdown)
+    title = title.encode("utf-8", "replace").decode()  # a command line may hold bytes that are no text
     store = find_store(data)
     selection = _selection(store, what or [])
     with Terminal() as watch:

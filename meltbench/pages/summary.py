@@ -47,11 +47,11 @@ def markdown(title: str, made: Sequence[Chapter], said: Sequence[str]) -> str:
             parts += [f"### {_line(part.title)}", "", _line(drawn.says), ""]
             grid = drawn.told or drawn.grid
             if grid is not None:
-                parts += [table(_sheet(grid)), ""]
+                parts.append(table(_sheet(grid)))
                 if len(grid.texts) > _ROWS:
                     parts += [f"The first {_ROWS} of {len(grid.texts)} rows.", ""]
             if drawn.facts:
-                parts += [table(Sheet("", (Column("what"), Column("is")), [*drawn.facts])), ""]
+                parts.append(table(Sheet("", (Column("what"), Column("is")), [*drawn.facts])))
             parts += [f"- {_line(note)}" for note in drawn.notes] + ([""] if drawn.notes else [])
     return "\n".join(parts)
 
