@@ -407,6 +407,6 @@ def test_runs_come_in_under_an_open_dashboard_and_both_may_be_killed(browser: Br
     assert set(known) <= stored
     with served(bench) as address:
         shown(browser, f"{address}overview")
-        told = browser.js("return fetch('/export/overview/2.csv').then(r => r.text())")
+        told = browser.js("return fetch('/export/overview/3.csv').then(r => r.text())")
         assert {line.partition(",")[0] for line in told.splitlines()[1:]} == stored
         assert browser.errors() == []
