@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meltbench.analysis.axes import Ref
 from meltbench.analysis.pareto import DRAWS, MOST_AXES, front
 from meltbench.analysis.resample import Point
 from meltbench.errors import UserError
-from meltbench.harvest import items_of, read_rows
-from meltbench.joining import alternatives, arms_of, choose, known_of, one_meter, unlike_settings, whole_runs
+from meltbench.harvest import items_of, own_of, read_rows
+from meltbench.joining import alternatives, arms_of, choose, known_of, lone, one_meter, unlike_settings, whole_runs
 from meltbench.measure.energy import GAIN_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import duckdb
+    import numpy as np
+    import numpy.typing as npt
 
     from meltbench.analysis.axes import Axis
     from meltbench.analysis.constraints import Condition
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from meltbench.selecting import Selection
 
     Document = dict[str, Any]
+    Items = npt.NDArray[np.float64] | None
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,7 @@ def _placed(connection: duckdb.DuckDBPyConnection, arms: Sequence[Arm], axes: Se
         used.append(rows)
         flags.append(told)
         shares.append(shared)
-    known = [known_of(arm, axes, rows) for arm, rows in zip(arms, used, strict=True)]
-    for at, axis in enumerate(axes):
-        if axis.by_item:
-            _lay_items(connection, at, axis, used, known, flags)
+    known = _known(connection, arms, axes, used, flags)
     out = []
     for arm, used_rows, points, told, shared in zip(arms, used, known, flags, shares, strict=True):
         one_run = [
@@ -143,25 +143,39 @@ def _placed(connection: duckdb.DuckDBPyConnection, arms: Sequence[Arm], axes: Se
     return out
 
 
-def _lay_items(
+def _known(
     connection: duckdb.DuckDBPyConnection,
-    at: int,
-    axis: Axis,
+    arms: Sequence[Arm],
+    axes: Sequence[Axis],
     used: Sequence[Sequence[list[Row]]],
-    known: Sequence[list[Known | None]],
     flags: Sequence[list[str]],
-) -> None:
-    """Give arms their items, the same object to those who have it of the same runs, so that they are drawn as one."""
-    items, other_tokens = items_of(connection, axis, [rows[at] for rows in used])
-    same: dict[tuple[str, ...], Known] = {}
-    for rows, mine, told, table in zip(used, known, flags, items, strict=True):
-        one = mine[at]
-        if one is None:
+) -> list[list[Known | None]]:
+    """What is known of each arm, of the rows of it that are used."""
+    items: list[list[Items]] = [[None] * len(axes) for _ in arms]
+    for at, axis in enumerate(axes):
+        if not axis.by_item:
             continue
-        key = tuple(row.run_id for row in rows[at])
-        mine[at] = same.setdefault(key, replace(one, items=table))
-        if axis.log and other_tokens:
-            told.append("other_tokens: arms count other tokens for the same text, so perplexities do not compare")
+        tables, other_tokens = items_of(connection, axis, [rows[at] for rows in used])
+        for mine, table, rows, told in zip(items, tables, used, flags, strict=True):
+            mine[at] = table
+            if rows[at] and axis.log and other_tokens:
+                told.append("other_tokens: arms count other tokens for the same text, so perplexities do not compare")
+    runs = {
+        row.run_id
+        for rows, tables in zip(used, items, strict=True)
+        for axis, mine, table in zip(axes, rows, tables, strict=True)
+        if lone(axis, mine, table)
+        for row in mine
+    }
+    own = own_of(connection, [axis.name for axis in axes], sorted(runs)) if runs else {}
+    known = [known_of(arm, axes, rows, tables, own) for arm, rows, tables in zip(arms, used, items, strict=True)]
+    for at, axis in enumerate(axes):
+        # Arms that have it of the same runs have the same object, so that they are drawn as one.
+        same: dict[tuple[str, ...], Known | None] = {}
+        for rows, points in zip(used, known, strict=True):
+            if axis.by_item:
+                points[at] = same.setdefault(tuple(row.run_id for row in rows[at]), points[at])
+    return known
 
 
 def _axis(ref: Ref, source: Source | None, placed: Sequence[_Placed], at: int, others: list[str]) -> Document:

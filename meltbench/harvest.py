@@ -62,12 +62,11 @@ class Kind:
 
 
 class Row(NamedTuple):
-    """One row of ``results``. ``own``: by name what a measure says of itself, its u at k = 2 and how many it is of."""
+    """One row of ``results``, with its numbers by the names of their axes."""
 
     run_id: str
     kind: Kind
     values: dict[str, float]
-    own: dict[str, tuple[float | None, int]]
 
 
 def read_rows(connection: duckdb.DuckDBPyConnection, selection: Selection, axes: Sequence[Axis]) -> list[Row]:
@@ -84,7 +83,6 @@ def read_rows(connection: duckdb.DuckDBPyConnection, selection: Selection, axes:
         params,
     ).fetchall()
     cells = _cells(connection, [row[0] for row in found])
-    own = _own(connection, names)
     placed, at = [], 6 + len(_METER) + len(ABOUT) + len(BEHIND)
     for row in found:
         (cell, runner, mode, workload, sha256, point, scope, klass), base = (
@@ -95,19 +93,21 @@ def read_rows(connection: duckdb.DuckDBPyConnection, selection: Selection, axes:
         kind = Kind(base, Source(workload, mode, point, sha256, work), {**settings, "runner": runner}, scope, klass)
         for run_id, number, *values in zip(*row[at:], strict=True):
             known = {n: float(v) for n, v in zip(names, values, strict=True) if v is not None and math.isfinite(v)}
-            mine = {name: own[run_id, point, name] for name in known if (run_id, point, name) in own}
-            placed.append((number, Row(run_id, kind, known, mine)))
+            placed.append((number, Row(run_id, kind, known)))
     placed.sort(key=itemgetter(0))
     return [row for _, row in placed]
 
 
 def _cells(connection: duckdb.DuckDBPyConnection, wanted: Iterable[str]) -> dict[str, tuple[dict[str, str], str]]:
     """By cell: knobs, settings of the device, OS and kernel; and settings of the workload as text."""
-    found = connection.execute(
-        "SELECT coalesce(cell_key, run_id), json_extract(manifest, ?) FROM runs WHERE run_id IN ("
-        "SELECT max(run_id) FROM runs WHERE coalesce(cell_key, run_id) IN (SELECT unnest(?)) "
-        "GROUP BY coalesce(cell_key, run_id))",
-        [list(_TOLD), list(dict.fromkeys(wanted))],
+    of_cell = "coalesce(cell_key, run_id)"
+    newest = connection.execute(
+        f"SELECT max(run_id) FROM runs WHERE {of_cell} IN (SELECT unnest(?)) GROUP BY {of_cell}", [[*wanted]]
+    ).fetchall()
+    runs = [run_id for (run_id,) in newest]
+    found = connection.execute(  # manifests are long: of the runs before the first wanted none is unpacked
+        f"SELECT {of_cell}, json_extract(manifest, ?) FROM runs WHERE run_id >= ? AND run_id IN (SELECT unnest(?))",
+        [list(_TOLD), min(runs, default=""), runs],
     ).fetchall()
     out: dict[str, tuple[dict[str, str], str]] = {}
     same: dict[tuple[str | None, ...], tuple[dict[str, str], str]] = {}
@@ -129,17 +129,17 @@ def _told(knobs: Any, made: Any, system: Any, kernel: Any, protocol: Any, work: 
     return told, json.dumps(workload_settings({"workload": work}), sort_keys=True)
 
 
-def _own(
-    connection: duckdb.DuckDBPyConnection, names: Sequence[str]
-) -> dict[tuple[str, str, str], tuple[float | None, int]]:
-    """What a measure says of itself, u at k = 2 and how many it is of; by run, point and name."""
+def own_of(
+    connection: duckdb.DuckDBPyConnection, names: Sequence[str], runs: Sequence[str]
+) -> dict[tuple[str, str, str], tuple[float, int]]:
+    """What measures of these runs say of themselves, u at k = 2 and how many they are of; by run, point and name."""
     called = [(f"{mode}{name}", RESULTS_OF[name], name)
               for name in names if name in RESULTS_OF for mode in MODE_PREFIX.values()]  # fmt: skip
     found = connection.execute(
         "SELECT run_id, CASE WHEN phase = 'run' THEN '' ELSE phase END, column_of, u_k2, n FROM measures "
         "JOIN (SELECT unnest(?) AS name, unnest(?) AS stat, unnest(?) AS column_of) USING (name, stat) "
-        "WHERE (source = '' OR source = ?) AND u_k2 IS NOT NULL",
-        [*([one[at] for one in called] for at in range(3)), TOTAL],
+        "WHERE run_id IN (SELECT unnest(?)) AND (source = '' OR source = ?) AND u_k2 IS NOT NULL",
+        [*([one[at] for one in called] for at in range(3)), [*runs], TOTAL],
     ).fetchall()
     return {(run, point, name): (u, int(n or 0)) for run, point, name, u, n in found}
 
@@ -166,25 +166,29 @@ def items_of(
         "AS number FROM (SELECT DISTINCT category, item FROM asked)) "
         f"SELECT run, number, {value} FROM asked JOIN named "
         "ON item IS NOT DISTINCT FROM called AND category IS NOT DISTINCT FROM of "
-        "GROUP BY run, number ORDER BY run, number",
+        "GROUP BY run, number",
         [runs, list(range(len(runs))), *[point] * 3],
     ).fetchnumpy()
-    run, item, above, below = (found[name] for name in ("run", "number", "above", "below"))
-    n = int(np.max(item, initial=-1)) + 1
-    edges = np.searchsorted(run, np.arange(len(runs) + 1))
-    span = {run_id: np.arange(*edges[at : at + 2]) for at, run_id in enumerate(runs)}
-    out: list[npt.NDArray[np.float64] | None] = []
-    used = [np.empty(0, dtype=np.intp)]
-    for mine in rows:
-        places = [span[row.run_id] for row in mine]
-        if not places or not all(map(len, places)):
-            out.append(None)
-            continue
-        held = np.concatenate(places)
-        times = np.bincount(item[held], minlength=n)
-        out.append(np.array([np.bincount(item[held], part[held], n) for part in (above, below)]) / np.maximum(times, 1))
-        used.append(held)
-    told = np.concatenate(used)
-    first = np.zeros(n)
-    first[item[told]] = below[told]
-    return out, bool((first[item[told]] != below[told]).any())
+    n = int(np.max(found["number"], initial=-1)) + 1
+    count = np.bincount(found["run"], minlength=len(runs))
+    order = np.argsort(found["run"].astype(np.min_scalar_type(len(runs))), kind="stable")
+    numbered = {run_id: number for number, run_id in enumerate(runs)}
+    run = np.array([numbered[row.run_id] for mine in rows for row in mine])
+    arm = np.repeat(np.arange(len(rows)), [len(mine) for mine in rows])
+    # One place after another of what was found, for every run of every arm.
+    ends = np.cumsum(count[run])
+    first = np.cumsum(count)[run] - ends
+    held = order[np.arange(ends[-1]) + np.repeat(first, count[run])]
+    item, below = found["number"][held], found["below"][held]
+    place = np.repeat(arm, count[run]) * n + item
+    shape = (len(rows), n)
+    times = np.maximum(np.bincount(place, minlength=math.prod(shape)), 1)
+    sums = (np.bincount(place, part, math.prod(shape)) for part in (found["above"][held], below))
+    tables = np.stack([(part / times).reshape(shape) for part in sums], axis=1)
+    known = np.bincount(arm, minlength=len(rows)) > 0
+    known[arm[count[run] == 0]] = False
+    used = known[place // n] if n else place
+    told = np.zeros(n)
+    told[item[used]] = below[used]
+    other = bool((told[item[used]] != below[used]).any())
+    return [table if is_known else None for table, is_known in zip(tables, known, strict=True)], other

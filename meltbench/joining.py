@@ -22,6 +22,8 @@ from meltbench.measure.energy import GAIN_LIMIT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import numpy.typing as npt
+
     from meltbench.analysis.axes import Axis, Ref
     from meltbench.harvest import Kind, Row, Source
 
@@ -175,32 +177,41 @@ def _model(arm: Arm) -> tuple[str, ...]:
     return about["model_sha256"] or about["model"], about["engine"], about["origin"]
 
 
-def known_of(arm: Arm, axes: Sequence[Axis], rows: Sequence[Sequence[Row]]) -> list[Known | None]:
-    """What is known of an arm on each axis, of these rows of it; items are laid in afterwards."""
+def known_of(
+    arm: Arm,
+    axes: Sequence[Axis],
+    rows: Sequence[Sequence[Row]],
+    items: Sequence[npt.NDArray[np.float64] | None],
+    own: Mapping[tuple[str, str, str], tuple[float, int]],
+) -> list[Known | None]:
+    """What is known of an arm on each axis, of these rows and items of it; ``own``: what measures say of themselves, of
+    those of which ``lone`` is true."""
     out: list[Known | None] = []
-    for axis, mine in zip(axes, rows, strict=True):
+    for axis, mine, table in zip(axes, rows, items, strict=True):
         if not mine:
             out.append(None)
             continue
         values = [row.values[axis.name] for row in mine]
         klass = mine[0].kind.klass if axis.gain else ""
         limit = GAIN_LIMIT.get(klass, 0.0)
-        u = _u(mine, axis, limit)
-        n_items = max(row.own.get(axis.name, (None, 0))[1] for row in mine)
+        said = [(row, own[key]) for row in mine if (key := (row.run_id, row.kind.source.point, axis.name)) in own]
+        u = _u([(row.values[axis.name], u_k2) for row, (u_k2, _) in said], limit if axis.gain else 0.0)
+        n_items = max((n for _, (_, n) in said), default=0)
         device = arm.base[len(ABOUT)] or arm.base[0]
         meter = f"{device} {mine[0].kind.scope} {klass}" if axis.gain else ""
-        out.append(Known(np.array(values), u, meter, limit, None, n_items))
+        out.append(Known(np.array(values), u, meter, limit, table, n_items))
     return out
 
 
-def _u(rows: Iterable[Row], axis: Axis, limit: float) -> float | None:
-    """What the middle one of the runs says it is uncertain by, k = 1, without the gain."""
-    found = []
-    for row in rows:
-        u_k2 = row.own.get(axis.name, (None, 0))[0]
-        if u_k2 is not None:
-            gain = limit / SQRT3 * abs(row.values[axis.name]) if axis.gain else 0.0
-            found.append(math.sqrt(max((u_k2 / 2) ** 2 - gain**2, 0.0)))
+def lone(axis: Axis, rows: Sequence[Row], items: npt.NDArray[np.float64] | None) -> bool:
+    """Whether it matters what measures say of themselves: neither other runs nor items tell how far they are off, or
+    all runs are off alike."""
+    return len(rows) == 1 or axis.within or (axis.by_item and items is None)
+
+
+def _u(said: Iterable[tuple[float, float]], limit: float) -> float | None:
+    """What the middle one of (value, u at k = 2) is uncertain by, k = 1, without the gain."""
+    found = [math.sqrt(max((u_k2 / 2) ** 2 - (limit / SQRT3 * value) ** 2, 0.0)) for value, u_k2 in said]
     return sorted(found)[len(found) // 2] if found else None
 
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.float64]
 
 _AT_ONCE = 1 << 25  # counts of drawn runs held at a time, a byte each
+_ALONE = 1 << 18  # multiplications up to which OpenBLAS takes one thread
+_WORTH = 32  # draws in a piece, fewer of which are slower than waiting
 _FAR = 300.0  # no number is beyond exp of it: t of two runs has no bounds
 _STEPS = 1 << 16  # of a random number of 16 bits
 # Variance of the median over that of the mean of n normal values, by n; of many it is pi / 2.
@@ -170,12 +172,13 @@ def _between(ranked: Array, low: npt.NDArray[np.uint8], high: npt.NDArray[np.uin
 def _poisson(rng: np.random.Generator, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
     """Poisson numbers of mean 1: how many of the steps of their distribution a random number of 16 bits is above."""
     steps = np.cumsum([math.exp(-1) / math.factorial(k) for k in range(8)]) * _STEPS
+    marks = np.minimum(np.rint(steps), _STEPS - 1).astype(np.uint16)
     size = math.prod(shape)
     dice = rng.integers(0, 1 << 64, -(-size // 4), dtype=np.uint64).view(np.uint16)[:size].reshape(shape)
     counts = np.zeros(shape, dtype=np.uint8)
     for run in range(shape[0]):  # a run at a time stays in the processor's cache
-        for step in steps:
-            counts[run] += dice[run] >= np.uint16(min(round(step), _STEPS - 1))
+        for mark in marks:
+            counts[run] += dice[run] >= mark
     return counts
 
 
@@ -280,7 +283,7 @@ def _together(made: Draws, at: int, axis: Axis, members: Sequence[tuple[int, Arr
     top, bottom = np.empty((len(places), draws)), np.empty((len(places), draws))
     for start, end in _parts(held.shape[2], draws):
         weights = rng.standard_exponential((held.shape[2], end - start))
-        top[:, start:end], bottom[:, start:end] = above @ weights, below @ weights
+        top[:, start:end], bottom[:, start:end] = _product(above, weights), _product(below, weights)
     if axis.log:
         asked = (below > 0).sum(axis=1)[:, None]
         middle = (above.sum(axis=1) / below.sum(axis=1))[:, None]
@@ -290,9 +293,19 @@ def _together(made: Draws, at: int, axis: Axis, members: Sequence[tuple[int, Arr
         made.drawn[at, places] = np.exp(np.minimum(middle + (top / bottom - middle) * longer, _FAR))
         made.spread[at, places] = asked[:, 0] > 1
         return
-    more = rng.standard_gamma(0.5, (2, len(places), draws))
+    more = rng.standard_normal((2, len(places), draws)) ** 2 / 2  # gamma of shape 1/2, in a third of the time
     made.drawn[at, places] = (top + more[0]) / (bottom + more[0] + more[1])
     made.spread[at, places] = True
+
+
+def _product(table: Array, weights: Array) -> Array:
+    """The matrix product. One that is soon done goes in pieces that BLAS does not share out among threads: beside
+    another busy program these wait for each other a hundred times as long as they reckon."""
+    step = _ALONE // max(table.size, 1)
+    if step < _WORTH:
+        return table @ weights
+    parts = [table @ weights[:, start : start + step] for start in range(0, weights.shape[1], step)]
+    return np.concatenate(parts, axis=1)
 
 
 def _ratio(axis: Axis, above: Array, below: Array) -> Array:
