@@ -55,7 +55,9 @@ def bound(store: Store, host: str, port: int) -> Serving:
     family, listen = _resolved(host, port)
     _check_free(family, listen, port)
     index.refresh(store)
-    app = make_app(Published(store), token)
+    published = Published(store)
+    published.snapshot()  # so that the first page is drawn once, and what cannot be read is told here
+    app = make_app(published, token)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     try:
         server = waitress.create_server(app.server, host=listen, port=port, threads=_THREADS, ident="meltbench")

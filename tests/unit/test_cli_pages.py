@@ -17,6 +17,7 @@ import pytest
 from cli import heed_interrupts
 from store_kit import add_run, store_at
 
+from meltbench.pages.page import pages
 from meltbench.store import Store
 
 
@@ -128,6 +129,9 @@ def test_bytes_that_are_no_text_are_no_error_of_ours(
 
 def test_the_dashboard_answers_until_ctrl_c(tmp_path: Path) -> None:
     store = store_at(tmp_path / "data", runs=1)
+    overview = pages()["overview"].page
+    assert overview is not None
+    (number,) = (at for at, one in enumerate(overview.panel) if one.title == "Newest runs")
     process = start(tmp_path, "dashboard", "--port", "0", "--data", str(store.root))
     assert process.stdout is not None
     try:
@@ -136,7 +140,7 @@ def test_the_dashboard_answers_until_ctrl_c(tmp_path: Path) -> None:
         assert how == "(Ctrl-C ends it)\n"
         with urllib.request.urlopen(f"{address}_dash-layout", timeout=60) as answer:
             assert answer.status == 200
-        with urllib.request.urlopen(f"{address}export/overview/2.csv", timeout=60) as answer:
+        with urllib.request.urlopen(f"{address}export/overview/{number}.csv", timeout=60) as answer:
             assert answer.read().count(b"\n") == 2
         store.ingest(add_run(store, 1).run_id)  # nobody is in the way of who writes
         process.send_signal(signal.SIGINT)

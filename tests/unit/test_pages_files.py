@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from contrast_kit import MadeIndex
+from pages_kit import page_of
 
 from meltbench.pages.kinds import KINDS
 from meltbench.pages.page import MAX_PANELS, MAX_ROWS, PageFile, pages
@@ -132,3 +135,21 @@ def test_where_a_query_begins(place: Path, text: str, lines: tuple[int, ...]) ->
     found = read(place, text)
     assert found.page is not None, found.why
     assert found.lines == lines
+
+
+def test_the_page_of_the_docs_is_one(place: Path) -> None:
+    docs = Path(__file__).parents[2] / "docs" / "new-page.md"
+    (text,) = re.findall(r"```toml\n(.*?)```", docs.read_text(), re.DOTALL)
+    found = read(place, text)
+    assert found.page is not None, found.why
+    assert [*pages()][-1] == "mine"  # its place is the eighth
+    made = MadeIndex()
+    made.add({"peak_rss_bytes": 1e8}, model_bytes=5)
+    assert found.page is not None
+    (drawn,) = page_of(made, "mine").values()
+    assert drawn.says == "peak RSS, B by size of the model, B: 1 points in 1 group."
+
+
+def test_every_kind_stands_in_the_docs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "new-page.md").read_text()
+    assert {*re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*?) \|", text, re.MULTILINE)))} == {*KINDS}

@@ -88,16 +88,15 @@ def _command(manifest: dict[str, Any]) -> str:
     spec = manifest.get("spec") or {}
     if not spec:
         return "not with meltbench: another tool measured it"
-    if spec.get("command"):
-        return shown("meltbench exec -- " + shlex.join(map(str, spec["command"])))
-    words = ["meltbench", "run"]
-    for name in ("device", "model", "runner", "workload"):
+    program = [str(word) for word in spec.get("command") or ()]
+    words = ["meltbench", "exec" if program else "run"]
+    for name in ("device",) if program else ("device", "model", "runner", "engine", "workload"):
         if spec.get(name):
             words += [f"--{name}", str(spec[name])]
     if spec.get("threads"):
         words += ["--threads", ",".join(map(str, spec["threads"]))]
-    if spec.get("seed") is not None:
+    if spec.get("seed") is not None and not program:
         words += ["--seed", str(spec["seed"])]
     for knob in spec.get("knobs") or ():
         words += ["--set", f"{knob[0]}={knob[1]}"]
-    return shown(shlex.join(words))
+    return shown(shlex.join([*words, "--", *program] if program else words))
