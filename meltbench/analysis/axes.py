@@ -4,60 +4,64 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from meltbench.analysis.metrics import METRICS
 from meltbench.errors import UnknownName, UserError
+
+if TYPE_CHECKING:
+    from meltbench.analysis.metrics import Metric
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One column. ``better``: 1 where more is better, -1 where less is.
+    """One column. What it is called, its unit and which way is better is the metric's.
 
     ``log``: its scatter is a share of it. ``gain``: the power of the meter's gain in it, 1 for an energy, -1 for what
     is divided by one. ``by_item``: it is of items alone, which were the same for all arms. ``within``: every run of an
     arm is off alike by what its own u tells, so that repeating does not lessen it. ``exact``: it has no scatter.
     """
 
-    name: str
-    better: int
-    unit: str
+    metric: Metric
     log: bool = True
     gain: int = 0
     by_item: bool = False
     within: bool = False
     exact: bool = False
 
+    @property
+    def name(self) -> str:
+        """The column of ``results``."""
+        return self.metric.name
 
+    @property
+    def unit(self) -> str:
+        """The unit of its numbers; 1 for a share or a count."""
+        return self.metric.unit
+
+    @property
+    def better(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return 1 if self.metric.better == "higher" else -1
+
+
+_AS_IT_IS = ("accuracy", "max_temp_c")
+_BY_ITEM = ("accuracy", "perplexity")
+_ENERGIES = ("energy_j", "net_energy_j", "j_per_output_token", "j_per_request", "j_per_question", "mean_power_w")
+_BY_ENERGY = ("ipw_per_w", "ipj_per_j")
+_OF_THE_MODEL = ("model_bytes", "n_params", "bits_per_weight")
+# What only describes a run, such as the temperature it started at, is no axis.
 AXES = {
-    axis.name: axis
-    for axis in (
-        Axis("accuracy", 1, "1", log=False, by_item=True),
-        Axis("perplexity", -1, "1", by_item=True),
-        Axis("ttft_s", -1, "s"),
-        Axis("tpot_s", -1, "s"),
-        Axis("e2e_s", -1, "s"),
-        Axis("inference_s", -1, "s"),
-        Axis("question_latency_s", -1, "s"),
-        Axis("load_s", -1, "s"),
-        Axis("wall_s", -1, "s"),
-        Axis("prefill_tps", 1, "tok/s"),
-        Axis("decode_tps", 1, "tok/s"),
-        Axis("output_tps", 1, "tok/s"),
-        Axis("energy_j", -1, "J", gain=1),
-        Axis("net_energy_j", -1, "J", gain=1),
-        Axis("j_per_output_token", -1, "J", gain=1),
-        Axis("j_per_request", -1, "J", gain=1),
-        Axis("j_per_question", -1, "J", gain=1),
-        Axis("mean_power_w", -1, "W", gain=1),
-        Axis("ipw_per_w", 1, "1/W", gain=-1, within=True),
-        Axis("ipj_per_j", 1, "1/J", gain=-1, within=True),
-        Axis("peak_rss_bytes", -1, "B"),
-        Axis("peak_pss_bytes", -1, "B"),
-        Axis("max_temp_c", -1, "degC", log=False),
-        Axis("throttle_retention", 1, "1"),
-        Axis("model_bytes", -1, "B", exact=True),
-        Axis("n_params", -1, "1", exact=True),
-        Axis("bits_per_weight", -1, "1", exact=True),
+    metric.name: Axis(
+        metric,
+        log=metric.name not in _AS_IT_IS,
+        gain=(metric.name in _ENERGIES) - (metric.name in _BY_ENERGY),
+        by_item=metric.name in _BY_ITEM,
+        within=metric.name in _BY_ENERGY,
+        exact=metric.name in _OF_THE_MODEL,
     )
+    for metric in METRICS.values()
+    if metric.better != "neither"
 }
 SHORT = {
     "ttft": "ttft_s",

@@ -24,6 +24,7 @@ from meltbench.analysis.contrast import (
     scatter,
     sign_test,
 )
+from meltbench.analysis.metrics import METRICS
 from meltbench.analysis.stats import Estimate, missing
 from meltbench.comparing import PAIRED, by_item, exp_of
 from meltbench.contrasts import chosen
@@ -31,7 +32,6 @@ from meltbench.contrasts.advice import advice
 from meltbench.contrasts.notes import OF_ENERGY, notes, nothing
 from meltbench.contrasts.strata import Pairing, Stratum, differing, labels, paired
 from meltbench.errors import UnknownName, UserError
-from meltbench.pages.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

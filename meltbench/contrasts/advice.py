@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from meltbench.analysis.contrast import ALPHA, detectable, floor_p, floor_runs, runs_needed
+from meltbench.analysis.metrics import METRICS
 from meltbench.comparing import PAIRED
-from meltbench.pages.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

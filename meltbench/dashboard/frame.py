@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from dash import dcc, html
 
-from meltbench.pages.metrics import METRICS
+from meltbench.analysis.metrics import METRICS
 from meltbench.report.headline import natural
 
 if TYPE_CHECKING:

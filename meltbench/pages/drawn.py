@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from meltbench.pages.metrics import METRICS, unit_of
+from meltbench.analysis.metrics import METRICS, unit_of
 from meltbench.report.sheet import MISSING
 from meltbench.report.units import quantity
 from meltbench.targets import printable

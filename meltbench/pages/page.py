@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from meltbench import catalog
+from meltbench.analysis.metrics import metric
 from meltbench.errors import DefinitionError, UnknownName
-from meltbench.pages.metrics import metric
 from meltbench.selecting import WORDS
 from meltbench.tables import parse_toml, read_bounded, read_table
 

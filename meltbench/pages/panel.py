@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from meltbench.analysis.metrics import metric
 from meltbench.errors import MeltbenchError, UserError
 from meltbench.pages.drawn import Drawn
-from meltbench.pages.metrics import metric
 from meltbench.pages.published import Answer, QueryRefused, literal, shown_as
 
 if TYPE_CHECKING:

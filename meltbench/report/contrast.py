@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from meltbench.pages.metrics import METRICS
+from meltbench.analysis.metrics import METRICS
 from meltbench.report.sheet import MISSING, Column, Sheet
 from meltbench.report.units import quantity
 from meltbench.targets import printable

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meltbench.analysis.changes import Series, device_changes
+from meltbench.analysis.metrics import METRICS, unit_of
 from meltbench.pages.drawn import COLOURS, SYMBOLS, Drawn, grid_of, nothing, safe, share, shown
-from meltbench.pages.metrics import METRICS, unit_of
 from meltbench.pages.published import Answer
 from meltbench.report.headline import natural
 

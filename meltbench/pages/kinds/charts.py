@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from meltbench.analysis.metrics import METRICS, unit_of
 from meltbench.pages.drawn import COLOURS, SYMBOLS, Drawn, nothing, safe, shown
-from meltbench.pages.metrics import METRICS, unit_of
 from meltbench.report.headline import natural
 
 if TYPE_CHECKING:

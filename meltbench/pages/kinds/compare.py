@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from meltbench.analysis.metrics import METRICS
 from meltbench.pages.drawn import COLOURS, Drawn, Grid, GridColumn, nothing, safe
-from meltbench.pages.metrics import METRICS
 from meltbench.pages.published import Answer, rows_sql
 from meltbench.selecting import Selection
 from meltbench.targets import printable

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meltbench.analysis.cells import grouped, median_of
+from meltbench.analysis.metrics import METRICS, unit_of
 from meltbench.pages.drawn import SCALE, Drawn, Grid, GridColumn, nothing, safe, shown
-from meltbench.pages.metrics import METRICS, unit_of
 from meltbench.report.headline import natural
 from meltbench.targets import printable
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from meltbench.analysis.metrics import METRICS
 from meltbench.pages.drawn import COLOURS, SYMBOLS, Drawn, nothing, safe, share, shown
 from meltbench.pages.kinds.compare import grid_of_sheet
-from meltbench.pages.metrics import METRICS
 from meltbench.pages.published import Answer, rows_sql
 
 if TYPE_CHECKING:

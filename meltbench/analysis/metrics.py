@@ -1,4 +1,7 @@
-"""The figures of the view ``results`` as people are told of them: heading, unit, and which way is better."""
+"""The figures of the view ``results`` as people are told of them: heading, unit, and which way is better.
+
+The one place that says so: tables, pages, comparisons and fronts (``axes``) all ask here.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,12 @@ _ALL = (
     Metric("inference_s", "inference", "s", "lower"),
     Metric("question_latency_s", "latency of a question", "s", "lower"),
     Metric("load_s", "load time", "s", "lower"),
+    Metric("wall_s", "time of the run", "s", "lower"),
     Metric("j_per_output_token", "energy per token", "J", "lower"),
     Metric("j_per_request", "energy per request", "J", "lower"),
     Metric("j_per_question", "energy per question", "J", "lower"),
-    Metric("energy_j", "energy of the run", "J", "neither"),
+    Metric("energy_j", "energy of the run", "J", "lower"),
+    Metric("net_energy_j", "net energy of the run", "J", "lower"),
     Metric("mean_power_w", "mean power", "W", "lower"),
     Metric("peak_rss_bytes", "peak RSS", "B", "lower"),
     Metric("peak_pss_bytes", "peak PSS", "B", "lower"),
@@ -43,7 +48,8 @@ _ALL = (
     Metric("ipw_per_w", "IPW", "1/W", "higher"),
     Metric("ipj_per_j", "IPJ", "1/J", "higher"),
     Metric("model_bytes", "size of the model", "B", "lower"),
-    Metric("bits_per_weight", "bits per weight", "1", "neither"),
+    Metric("n_params", "parameters", "1", "lower"),
+    Metric("bits_per_weight", "bits per weight", "1", "lower"),
 )
 METRICS = {metric.name: metric for metric in _ALL}
 
@@ -59,5 +65,6 @@ def unit_of(column: str) -> str:
     """The unit that a column's name says, or is known by; empty where it says none."""
     if column in METRICS:
         return METRICS[column].unit
-    ends = {"_s": "s", "_j": "J", "_w": "W", "_bytes": "B", "_tps": "tok/s", "_hz": "Hz", "_temp_c": "degC"}
+    ends = {"_per_w": "1/W", "_per_j": "1/J", "_s": "s", "_j": "J", "_w": "W"}
+    ends |= {"_bytes": "B", "_tps": "tok/s", "_hz": "Hz", "_temp_c": "degC"}
     return next((unit for end, unit in ends.items() if column.endswith(end)), "")
