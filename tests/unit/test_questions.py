@@ -381,7 +381,7 @@ def test_a_download_is_told_of_while_the_plan_is_made(endless: Path, capsys: pyt
     assert said == ["fetching openai/gsm8k: main/test-00000-of-00001.parquet"]
     shutil.rmtree(endless)
     with pytest.raises(UserError, match="not a Parquet file"):
-        measure._measure(Spec(**asked), None, dry_run=True, as_markdown=False, as_json=False)
+        measure._measure(Spec(**asked), None, dry_run=True, live=False, as_markdown=False, as_json=False)
     assert capsys.readouterr().err.splitlines() == said
 
 
