@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meltbench.errors import StoreError, UserError
+from meltbench.report.headline import natural
 from meltbench.report.sheet import MISSING
 from meltbench.store import index
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 MEMORY_LIMIT = "192MB"
 PATIENCE_S = 20.0
 _REST = 10.0  # times as long as opening took, until the next version is opened
+# Words of a selection that have few values, which everybody filters by; the others work in an address.
+FILTERS = ("device", "model", "quantisation", "engine", "workload", "mode", "night", "validity", "origin")
 _AT = re.compile(r"LINE (\d+):")
 
 
@@ -59,9 +62,9 @@ class Answer:
     def numbers(self, name: str) -> list[float | None]:
         """A column of figures, None where there is none. Raises UserError as ``column``, and for anything else."""
         values = self.column(name)
-        for value in values:
-            if value is not None and not isinstance(value, int | float):
-                raise UserError(f"column {name!r} has no figures: {str(value)[:40]!r}", hint="name another column")
+        if other := {kind for kind in {*map(type, values)} if not issubclass(kind, int | float | type(None))}:
+            first = next(value for value in values if type(value) in other)
+            raise UserError(f"column {name!r} has no figures: {str(first)[:40]!r}", hint="name another column")
         return [None if value is None or not math.isfinite(value) else value for value in values]
 
     def names(self, name: str) -> list[str]:
@@ -163,10 +166,11 @@ def _refused(error: duckdb.Error, skipped: int) -> QueryRefused:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One version of the index, open. ``version`` tells it from every other."""
+    """One version of the index, open. ``version`` tells it from every other; ``values``: what FILTERS can be set to."""
 
     version: str
     connection: duckdb.DuckDBPyConnection
+    values: dict[str, list[str]]
 
     @contextmanager
     def asking(self, selection: Selection) -> Iterator[Asking]:
@@ -207,13 +211,13 @@ class Published:
         with self._lock:
             if self._held is None:
                 self._tried = self._on_disk()
-                self._held = Snapshot(self._tried, self._open())
+                self._held = self._open(self._tried)
             return self._held
 
     def renew(self) -> None:
         """Open the newest version and wait for it. Raises StoreError; the one before is kept then."""
         self._tried = self._on_disk()
-        made = Snapshot(self._tried, self._open())
+        made = self._open(self._tried)
         with self._lock:
             # Who still asks the old one has its connection; it is closed when the last of them lets go.
             self._held = made
@@ -238,7 +242,7 @@ class Published:
             return ""
         return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
 
-    def _open(self) -> duckdb.DuckDBPyConnection:
+    def _open(self, version: str) -> Snapshot:
         import duckdb
 
         try:
@@ -252,9 +256,19 @@ class Published:
             # Page files are the user's own, but a page copied from somewhere should not read his other files.
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
+            values = _values(connection)
         except duckdb.Error as error:
             connection.close()
             said = str(error).splitlines()[0]
             hint = self.store.command("rebuild")
             raise StoreError(f"{self.store.index} cannot be read: {said}", hint=hint) from error
-        return connection
+        return Snapshot(version, connection, values)
+
+
+def _values(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
+    """What each of FILTERS is somewhere in the store; an engine with and without its version, nights newest first."""
+    asked = ", ".join(f"list(DISTINCT {word})" for word in (*FILTERS, "concat_ws(' ', engine, engine_version)"))
+    *found, versions = connection.execute(f"SELECT {asked} FROM memory.results").fetchall()[0]
+    held = {word: {str(value) for value in one or () if value} for word, one in zip(FILTERS, found, strict=True)}
+    held["engine"] |= {str(value) for value in versions or () if value}
+    return {word: sorted(one, key=natural, reverse=word == "night") for word, one in held.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meltbench.analysis import changes
+from meltbench.analysis.arcs import drawn_in, may_fall_apart, together
 from meltbench.analysis.changes import Series, change_points, device_changes
+from meltbench.analysis.nightly import Nightly
 from meltbench.errors import InternalError
 
 NOISE = 0.015
@@ -165,21 +168,57 @@ def test_neither_the_unit_nor_the_inverse_matters(seed, factor):
     assert [c.index for c in change_points(series(1 / values))] == [c.index for c in found]
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcdefghijkl"), st.floats(1, 2) | st.none()), max_size=60), st.randoms())
+RUNS = st.tuples(
+    st.sampled_from(["pi", "desk"]), st.sampled_from("xyz"), st.sampled_from(["", *"abcdefghijkl"]),
+    st.floats(1, 2) | st.none(),
+)  # fmt: skip
+
+
+def by_device(rows):
+    return Nightly(*([row[k] for row in rows] for k in range(3))).of("m", [row[3] for row in rows])
+
+
+@given(st.lists(RUNS, max_size=60), st.randoms())
 def test_the_order_of_runs_does_not_matter(rows, random):
-    found = Series.of_runs("a", "m", rows)
+    found = by_device(rows)
+    known = [row for row in rows if row[2] and row[3] is not None]
+    assert [*found] == [*dict.fromkeys(row[0] for row in known)]
+    for device, mine in found.items():
+        assert [one.arm for one in mine] == [*dict.fromkeys(row[1] for row in known if row[0] == device)]
+        for one in mine:
+            of_night = {night: [r[3] for r in known if r[:3] == (device, one.arm, night)] for night in one.nights}
+            assert list(one.nights) == sorted({row[2] for row in known if row[:2] == (device, one.arm)})
+            assert one.runs == tuple(map(len, of_night.values()))
+            assert one.values == tuple(map(statistics.median, of_night.values()))
     random.shuffle(rows)
-    assert Series.of_runs("a", "m", rows) == found
-    assert list(found.nights) == sorted({night for night, _ in rows})
-    for night, value, runs in zip(found.nights, found.values, found.runs, strict=True):
-        mine = [v for name, v in rows if name == night and v is not None]
-        assert runs == len(mine)
-        assert value == (np.median(mine) if mine else None)
+    assert by_device(rows).keys() == found.keys()
+    for device, mine in by_device(rows).items():
+        assert sorted(mine, key=repr) == sorted(found[device], key=repr)
 
 
 def test_a_run_without_a_number_is_none():
     rows = [("1", 3.0), ("0", math.nan), ("1", None), ("1", 5.0), ("0", None), ("1", math.inf)]
-    assert Series.of_runs("a", "m", rows) == Series("a", "m", ("0", "1"), (None, 4.0), (0, 2))
+    assert by_device([("pi", "a", *row) for row in rows]) == {"pi": [Series("a", "m", ("1",), (4.0,), (2,))]}
+    assert by_device([]) == {}
+
+
+@given(st.lists(st.lists(NUMBERS, max_size=60).map(lambda values: values * 2), max_size=4), st.integers(0, 2**32))
+@settings(max_examples=60)
+def test_who_is_not_searched_has_no_change(some, seed):
+    rng = np.random.default_rng(seed)
+    walks = [np.exp(step * drifting(rng, 1, n, phi)[0]) for step, n, phi in ((0.01, 100, 0.9), (2.0, 41, 0.0))]
+    several = [series(one) for one in (*some, *walks, stepped(seed, noise=0.03))]
+    found = device_changes(several)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(changes, "may_fall_apart", lambda x, starts, level: np.ones(len(starts) - 1, dtype=bool))
+        assert device_changes(several) == found
+    assert changes.changes_of([several[:2], several[2:]]) == [device_changes(several[:2]), device_changes(several[2:])]
+
+
+def test_hardly_any_series_without_a_change_is_searched():
+    still = NOISE * drifting(np.random.default_rng(1), 200, 100, 0.5)
+    x, starts = together([drawn_in(one, np.array([0, 100])) for one in still])
+    assert may_fall_apart(x, starts, changes.LEVEL).sum() <= 20
 
 
 @given(st.lists(NUMBERS, max_size=60), st.integers(0, 60))

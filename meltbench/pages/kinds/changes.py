@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meltbench.analysis.changes import Series, device_changes
+from meltbench.analysis.changes import changes_of
 from meltbench.analysis.metrics import METRICS, unit_of
+from meltbench.analysis.nightly import Nightly
 from meltbench.pages.drawn import COLOURS, SYMBOLS, Drawn, grid_of, nothing, safe, share, shown
 from meltbench.pages.published import Answer
 from meltbench.report.headline import natural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from meltbench.analysis.changes import ChangePoint
+    from meltbench.analysis.changes import ChangePoint, Series
     from meltbench.pages.panel import Context
-
-    # By device, then by series, the nights and numbers of its runs.
-    Held = dict[str, dict[str, list[tuple[str, float]]]]
 
 _DEVICES, _SERIES = 4, 8
 _PANEL_PX, _REST_PX = 230, 110
@@ -34,11 +30,12 @@ def changes(context: Context) -> Drawn:
     """
     answer = context.answer()
     x, group, value = (context.field(key) for key in ("x", "group", "value"))
-    held = _held(zip(answer.names(x), answer.names(group), answer.column("night"), answer.numbers(value), strict=True))
+    held = Nightly(answer.names(x), answer.names(group), _nights(answer)).of(value, answer.numbers(value))
     if not held:
         return nothing(f"No run has a {_heading(value)} here.", answer)
-    devices = sorted(held, key=lambda name: -sum(map(len, held[name].values())))
+    devices = sorted(held, key=lambda name: -sum(map(_runs, held[name])))
     drawn = devices[:_DEVICES]
+    ordered = [sorted(held[device], key=lambda one: (-_runs(one), natural(one.arm))) for device in drawn]
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {
         "margin": {"l": 10, "r": 10, "t": 40, "b": 10},
@@ -49,10 +46,9 @@ def changes(context: Context) -> Drawn:
     unit = context.panel.unit or unit_of(value)
     height = (1 - _GAP * (len(drawn) - 1)) / len(drawn)
     told, left_out, looks = [], 0, dict[str, int]()
-    for row, device in enumerate(drawn, 1):
-        names = sorted(held[device], key=lambda name: (-len(held[device][name]), natural(name)))
-        left_out += max(len(names) - _SERIES, 0)
-        found = _found(held[device], names, value)
+    for row, (device, mine, moved) in enumerate(zip(drawn, ordered, changes_of(ordered), strict=True), 1):
+        left_out += max(len(mine) - _SERIES, 0)
+        found = list(zip(mine, moved, strict=True))
         axis = f"y{row}" if row > 1 else "y"
         top = max(1 - (row - 1) * (height + _GAP), height)
         layout[f"yaxis{row}" if row > 1 else "yaxis"] = {"domain": [top - height, top], "title": {"text": _axis(unit)}}
@@ -65,7 +61,7 @@ def changes(context: Context) -> Drawn:
     notes += [f"{left_out} more series are not drawn; a filter narrows."] if left_out else []
     more = len(devices) - _DEVICES
     notes += [f"{more} more devices are not drawn: choose one in the filter."] if more > 0 else []
-    n = sum(len(series) for series in held.values())
+    n = sum(map(len, held.values()))
     says = f"{_heading(value)} of {n} series on {len(held)} devices: {_counted(len(told))} on those drawn."
     rows = [(device, series.arm, *_row(point)) for device, series, point in told]
     grid = grid_of(Answer(("device", "series", "night", "before", "after", "ratio", "lo", "hi", "p", "kind"), rows))
@@ -77,34 +73,33 @@ def changes(context: Context) -> Drawn:
 def alerts(context: Context) -> Drawn:
     """What happened in the newest nights: series that moved, runs that are invalid or failed, devices that are gone."""
     answer = context.answer()
-    nights = sorted({str(night) for night in answer.column("night") if night})
+    device, night, run = answer.names("device"), _nights(answer), answer.column("run_id")
+    nights = sorted({*night} - {""})
     if not nights:
         return nothing("There is no run to look at.", answer)
     since = nights[max(len(nights) - _LATELY, 0)]
     rows: list[tuple[Any, ...]] = []
-    device, series, night, run = (
-        answer.names("device"),
-        answer.names("series"),
-        answer.column("night"),
-        answer.column("run_id"),
-    )
     states = zip(answer.column("validity"), answer.column("outcome"), strict=True)
     trusted = [validity != "invalid" and outcome == "done" for validity, outcome in states]
+    nightly = Nightly(device, answer.names("series"), night)
     for value in _WATCHED:
         numbers = [n if trust else None for trust, n in zip(trusted, answer.numbers(value), strict=True)]
-        held = _held(zip(device, series, night, numbers, strict=True))
-        for name, mine in held.items():
-            recent = [one for one, runs in mine.items() if max(runs)[0] >= since]
-            for each, points in _found(mine, recent, value):
+        held = nightly.of(value, numbers)
+        recent = [[one for one in mine if one.nights[-1] >= since] for mine in held.values()]
+        for name, mine, found in zip(held, recent, changes_of(recent), strict=True):
+            for each, points in zip(mine, found, strict=True):
                 rows += [_alert(name, each.arm, value, point) for point in points if point.night >= since]
     newest = nights[-1]
-    for name in sorted({*device}, key=natural):
-        places = [k for k, one in enumerate(device) if one == name and night[k]]
-        last = max((str(night[k]) for k in places), default="")
+    of_device: dict[str, list[int]] = {}
+    for k, name in enumerate(device):
+        of_device.setdefault(name, []).append(k)
+    for name in sorted(of_device, key=natural):
+        places = [k for k in of_device[name] if night[k]]
+        last = max((night[k] for k in places), default="")
         if len([one for one in nights if one > last]) >= 3:
             rows.append((last, "not seen", name, "", f"no run since, and others had {newest}"))
-        tonight = {run[k] for k in places if str(night[k]) == newest}
-        bad = {run[k] for k in places if str(night[k]) == newest and not trusted[k]}
+        tonight = {run[k] for k in places if night[k] == newest}
+        bad = {run[k] for k in places if night[k] == newest and not trusted[k]}
         if bad:
             rows.append(
                 (newest, "invalid or failed runs", name, "", f"{len(bad)} of its {len(tonight)} runs of that night")
@@ -116,19 +111,13 @@ def alerts(context: Context) -> Drawn:
     return Drawn(f"{len(rows)} since {since}.", grid=grid_of(made), answer=made)
 
 
-def _held(rows: Iterable[tuple[Any, ...]]) -> Held:
-    out: Held = {}
-    for device, series, night, value in rows:
-        if value is not None and night:
-            out.setdefault(device, {}).setdefault(series, []).append((str(night), value))
-    return out
+def _nights(answer: Answer) -> list[str]:
+    """The night of each row; empty where there is none."""
+    return [str(night) if night else "" for night in answer.column("night")]
 
 
-def _found(
-    held: dict[str, list[tuple[str, float]]], names: list[str], value: str
-) -> list[tuple[Series, list[ChangePoint]]]:
-    series = [Series.of_runs(name, value, held[name]) for name in names]
-    return list(zip(series, device_changes(series), strict=True))
+def _runs(series: Series) -> int:
+    return sum(series.runs)
 
 
 def _line(
