@@ -49,6 +49,7 @@ def notes(
     for found in pairings.values():
         only.update(found.left_out)
         out += [f"{line}; {hint}" for line, hint in found.refused.items()]
+    out = list(dict.fromkeys(out))  # several workloads may be refused for the same reason
     out += [f"{n} run{'s' if n > 1 else ''} {line}: left out" for line, n in only.items()]
     out += _energies(arms, rows, {*wanted} & {*OF_ENERGY})
     first, second = (arm.started_at.values() for arm in arms)

@@ -60,11 +60,12 @@ class Pairing:
 def paired(first: Sequence[Member], second: Sequence[Member], called: tuple[str, str] = ("A", "B")) -> Pairing:
     """The strata of two arms. ``called``: by what the arms are told of."""
     made = Pairing()
-    _split(list(first), list(second), called, made)
+    _split(list(first), list(second), called, made, "")
     return made
 
 
-def _split(first: list[Member], second: list[Member], called: tuple[str, str], made: Pairing) -> None:
+def _split(first: list[Member], second: list[Member], called: tuple[str, str], made: Pairing, within: str) -> None:
+    """``within``: of which part of the arms these are, to be told."""
     mixed = ""
     for name in dict.fromkeys(name for member in (*first, *second) for name in member.factors):
         ours, theirs = _by_value(first, name), _by_value(second, name)
@@ -79,10 +80,12 @@ def _split(first: list[Member], second: list[Member], called: tuple[str, str], m
                 line = f"of {who[0]}: {_said(name, value)}, which {who[1]} has not"
                 made.left_out[line] = made.left_out.get(line, 0) + len(mine[value])
         for value in shared:
-            _split(ours[value], theirs[value], called, made)
+            part = ", ".join(filter(None, (within, _said(name, value))))
+            _split(ours[value], theirs[value], called, made, part)
         return
     if mixed:
-        made.refused.update([_refusal(first, second, mixed, called)])
+        line, hint = _refusal(first, second, mixed, called)
+        made.refused[f"{within}: {line}" if within else line] = hint
         return
     alike: dict[str, str] = {}
     differs: dict[str, tuple[str, str]] = {}
@@ -112,7 +115,7 @@ def _refusal(first: Sequence[Member], second: Sequence[Member], name: str, calle
 
 
 def _several(name: str, values: Iterable[str]) -> str:
-    told = [value or "none" for value in values]
+    told = [value or "not set" for value in values]
     more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
     return printable(f"{name} {', '.join(told[:_SHOWN])}{more}")
 

@@ -111,10 +111,8 @@ def contrast_notes(document: Document) -> list[str]:
     if any(row["verdict"] != "differs" for row in rows):
         of = f", as one of {family} figures (q, Benjamini-Hochberg)" if family > 1 else ""
         out.append(f"~: no difference is shown at {document['alpha'] * 100:.0f} %{of}")
-    alike = [row for row in rows if row["verdict"] == "alike"]
-    if alike:
-        names = ", ".join(dict.fromkeys(METRICS[row["measure"]].heading for row in alike))
-        out.append(f"differences of {document['effect'] * 100:.3g} % are excluded by the interval of: {names}")
+    if any(row["verdict"] == "alike" for row in rows):
+        out.append(f"differences of {document['effect'] * 100:.3g} % are excluded by the interval of: {_alike(rows)}")
     lacking = dict.fromkeys(
         f"no {METRICS[row['measure']].heading} of B against A: {row['against']['reason']}"
         for row in rows if row["against"]["reason"]
@@ -124,6 +122,16 @@ def contrast_notes(document: Document) -> list[str]:
     )
     out += [*lacking, *([f"methods: {'; '.join(methods)}"] if methods else []), *_outliers(document)]
     return [printable(line) for line in (*out, *document["notes"], *document["advice"])]
+
+
+def _alike(rows: list[Document]) -> str:
+    """Of which measures an interval excludes a difference that matters; of how many rows, where it is not all."""
+    out = []
+    for name in dict.fromkeys(row["measure"] for row in rows if row["verdict"] == "alike"):
+        verdicts = [row["verdict"] for row in rows if row["measure"] == name]
+        some = f" ({verdicts.count('alike')} of {len(verdicts)} rows)" if {*verdicts} != {"alike"} else ""
+        out.append(f"{METRICS[name].heading}{some}")
+    return ", ".join(out)
 
 
 def _outliers(document: Document) -> list[str]:
@@ -141,6 +149,6 @@ def _outliers(document: Document) -> list[str]:
 
 
 def _several(values: list[str]) -> str:
-    told = [value or "none" for value in values]
+    told = [value or "not set" for value in values]
     more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
     return f"{', '.join(told[:_SHOWN])}{more}"

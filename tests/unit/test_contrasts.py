@@ -152,6 +152,36 @@ def test_a_mixture_is_refused_with_a_word_that_chooses() -> None:
         told(threads, "model=tiny", "model=other")
 
 
+def test_what_is_refused_is_told_once_and_of_which_part_of_the_arms() -> None:
+    index = MadeIndex()
+    for k in range(6):
+        for workload in ("quick", "chat"):
+            for device in ("pi", "orin"):
+                old = device == "pi" or k < 3
+                index.add(rates(k), engine_version="b1" if old else "b2", device=device, workload=workload)
+                index.add(rates(k), engine="onnx", engine_version="1", runner="onnx", device=device, workload=workload)
+    document = told(index, "engine=llama.cpp", "engine=onnx")
+    assert {r["stratum"].get("device", "pi") for r in document["rows"]} == {"pi"}
+    (refused,) = [line for line in document["notes"] if "are not taken together" in line]
+    assert refused.startswith("device orin: A holds engine llama.cpp b1, llama.cpp b2, B engine onnx 1")
+
+
+def test_a_knob_that_one_engine_has_and_is_called_none_is_not_what_the_other_lacks() -> None:
+    index = MadeIndex()
+    for k in range(3):
+        index.add(rates(k), knobs={"gpu_layers": "none"})
+        index.add(rates(k), engine="onnx", runner="onnx")
+    assert "gpu_layers: none in A, not set in B" in lines(told(index, "engine=llama.cpp", "engine=onnx"))
+
+
+def test_of_how_many_rows_an_interval_leaves_no_difference_is_told() -> None:
+    index = MadeIndex()
+    builds(index, n=8, step=1.0, sd=0.001, device="pi")
+    builds(index, n=8, step=1.5, sd=0.001, device="orin")
+    (line,) = [line for line in lines(told(index, B1, B2)).splitlines() if "are excluded" in line]
+    assert line == "differences of 3 % are excluded by the interval of: TTFT, decode rate (1 of 2 rows)"
+
+
 def test_a_file_that_differs_by_device_splits_nothing_and_one_that_is_other_is_told() -> None:
     index = MadeIndex()  # the engine's program is another file on each device
     builds(index, device="pi")
