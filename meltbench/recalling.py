@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from meltbench.errors import UserError
 from meltbench.measure.total import TOTAL
 from meltbench.records import MODE_PREFIX, SPANS, Measure, Request, RunRecord, Score
-from meltbench.selecting import Selection
+from meltbench.selecting import Selection, unknown_value
 from meltbench.store import index, schema
 
 if TYPE_CHECKING:
@@ -77,10 +77,14 @@ def recall(
 def recalled(
     store: Store, words: Sequence[str], *, scores: bool = False, scored: bool = False, requests: bool = False
 ) -> Recalled:
-    """The runs that words of the command line mean. Raises UserError where they mean none, or none that counts."""
+    """The runs that words of the command line mean. Raises UserError where they mean none, or none that counts;
+    UnknownName for a value that no run has."""
     selection = Selection.parse(",".join(words))
     with index.opened(store) as connection:
         found = recall(connection, selection, scores=scores, scored=scored, requests=requests)
+        unknown = None if found.records else unknown_value(connection, selection)
+    if unknown:
+        raise unknown
     if found.records:
         return found
     meant = ("no scored run" if scored else "no run of an engine") + (f" of {selection}" if selection.values else "")

@@ -14,6 +14,8 @@ from meltbench.errors import UnknownName, UserError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import duckdb
+
 # Each word: the condition on a row of results that one value of it makes, and what it means.
 _WORDS = {
     "device": ("device = ?", "name of the device"),
@@ -90,6 +92,19 @@ class Selection:
         if pooled:
             conditions += [rule for word, rule in _UNASKED.items() if not self.of_word(word)]
         return " AND ".join(conditions) or "true", params
+
+
+def unknown_value(connection: duckdb.DuckDBPyConnection, selection: Selection) -> UnknownName | None:
+    """Why a selection means nothing: a value of it that no row of ``results`` has, of words that are no starts."""
+    for word, value in selection.values:
+        if not _WORDS[word][0].startswith((f"{word} = ", f"({word} = ")):
+            continue
+        told = f"{word}, concat({word}, ' ', engine_version)" if word == "engine" else word
+        known = connection.execute(f"SELECT DISTINCT {told} FROM results").fetchall()
+        names = {str(name) for row in known for name in row if name}
+        if value not in names:
+            return UnknownName(word, value, names)
+    return None
 
 
 def described() -> Sequence[tuple[str, str]]:

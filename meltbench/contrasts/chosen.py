@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from meltbench.analysis.sameness import workload_settings
 from meltbench.contrasts.strata import Member
-from meltbench.errors import UnknownName, UserError
+from meltbench.errors import UserError
+from meltbench.selecting import unknown_value
 from meltbench.targets import printable
 
 if TYPE_CHECKING:
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 
     from meltbench.selecting import Selection
 
-# Words that must be a value as it stands in the index, and the column that has it.
-_EQUAL = {
-    **{word: word for word in ("device", "model", "quantisation", "runner", "accelerator", "mode", "workload")},
-    **{word: word for word in ("origin", "night", "validity", "engine")},
-}
 _ABOUT = (
     *("origin", "device", "model", "runner", "accelerator", "engine", "engine_version"),
     *("device_identity", "model_sha256", "engine_sha256", "workload_sha256", "cell_key", "started_at"),
@@ -127,20 +123,10 @@ def _left_out(connection: duckdb.DuckDBPyConnection, selection: Selection) -> di
     return dict(found)
 
 
-def _nothing(
-    connection: duckdb.DuckDBPyConnection, selection: Selection, left_out: Mapping[str, int]
-) -> UnknownName | UserError:
+def _nothing(connection: duckdb.DuckDBPyConnection, selection: Selection, left_out: Mapping[str, int]) -> UserError:
     """Why a selection means no run: a word of it that nobody has, or that they are not to be pooled."""
-    for word, value in selection.values:
-        if word in _EQUAL:
-            column = _EQUAL[word]
-            known = [row[0] for row in connection.execute(f"SELECT DISTINCT {column} FROM results").fetchall()]
-            if word == "engine":
-                versions = "SELECT DISTINCT concat(engine, ' ', engine_version) FROM results"
-                known += [row[0] for row in connection.execute(versions).fetchall()]
-            names = [str(one) for one in known if one]
-            if value not in names:
-                return UnknownName(word, value, names)
+    if unknown := unknown_value(connection, selection):
+        return unknown
     asked = printable(str(selection)) or "everything"
     if left_out:
         told = " and ".join(f"{n} {why}" for why, n in left_out.items())

@@ -8,7 +8,7 @@ import pytest
 from economy_kit import keep, scored
 from store_kit import store_at
 
-from meltbench.errors import UserError
+from meltbench.errors import UnknownName, UserError
 from meltbench.measure.total import TOTAL
 from meltbench.recalling import recall, recalled
 from meltbench.selecting import Selection
@@ -58,6 +58,9 @@ def test_nothing_is_one_line(tmp_path):
     keep(store, scored("r", [1.0], validity="invalid"))
     with pytest.raises(UserError, match="no scored run of model=tiny counts: 1 that are meant are invalid"):
         recalled(store, ["model=tiny"], scored=True)
+    with pytest.raises(UnknownName, match="unknown model 'tinny'") as why:
+        recalled(store, ["model=tinny"], scored=True)
+    assert why.value.nearest == ["tiny"]
     keep(store, replace(scored("r", [1.0]), scores=[]))
     assert len(recalled(store, ["model=tiny"]).records) == 1
     with pytest.raises(UserError, match="no scored run"):

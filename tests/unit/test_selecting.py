@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meltbench.errors import UnknownName, UserError
-from meltbench.selecting import WORDS, Selection
+from meltbench.selecting import WORDS, Selection, unknown_value
 
 ROWS = [
     # run_id, device, model, engine, version, validity, outcome, origin, night, plan
@@ -21,11 +21,16 @@ ROWS = [
 NAMES = "run_id, device, model, engine, engine_version, validity, outcome, origin, night, plan_hash"
 
 
-def chosen(text: str, *, pooled: bool = True) -> list[str]:
-    where, params = Selection.parse(text).sql(pooled=pooled)
+def made() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
     connection.execute(f"CREATE TABLE results ({', '.join(f'{name} VARCHAR' for name in NAMES.split(', '))})")
     connection.executemany(f"INSERT INTO results VALUES ({', '.join('?' * 10)})", ROWS)
+    return connection
+
+
+def chosen(text: str, *, pooled: bool = True) -> list[str]:
+    where, params = Selection.parse(text).sql(pooled=pooled)
+    connection = made()
     return [
         row[0] for row in connection.execute(f"SELECT run_id FROM results WHERE {where} ORDER BY 1", params).fetchall()
     ]
@@ -52,6 +57,21 @@ def test_without_words_what_no_aggregate_may_take_in_is_left_out() -> None:
 )
 def test_words_choose(text: str, ids: list[str]) -> None:
     assert chosen(text) == ids
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("device=pi,model=nn", "unknown model 'nn'; did you mean n?"),
+        ("engine=llama.cpp b3", "unknown engine 'llama.cpp b3'; did you mean llama.cpp b2, llama.cpp b1, llama.cpp?"),
+        ("night=2026-11-22", "unknown night '2026-11-22'; did you mean 2026-11-21, 2026-11-20?"),
+        ("engine=llama.cpp b2,device=desk", None),  # each is there, only not together
+        ("plan=zz,run=zz", None),  # starts of names
+    ],
+)
+def test_a_value_that_no_run_has_is_told_with_the_nearest(text: str, told: str | None) -> None:
+    found = unknown_value(made(), Selection.parse(text))
+    assert (found and f"{found.message}; {found.hint}") == told
 
 
 def test_bad_words_are_one_line() -> None:
