@@ -57,8 +57,9 @@ class Front:
     """What is known of the arms, in their order.
 
     ``draws``: values, (axes, arms), and what was drawn. ``lo``, ``hi``: 95 % of the draws. ``on_front``: by the
-    estimates, among arms that meet the condition. ``p_front``: NaN where the spread of an arm is not known on an axis.
-    ``meets``: 1, 0, NaN where a missing number leaves it open; ``p_meets``: the share of draws in which it does.
+    estimates, among arms that meet the condition. ``meets``: 1, 0, NaN where a missing number leaves it open;
+    ``p_meets``: the share of draws in which it does. ``p_front``: NaN where that is open, or the spread of an arm is
+    not known on an axis.
     """
 
     names: tuple[str, ...]
@@ -131,7 +132,7 @@ def front(
     share = np.zeros(len(points))
     share[held] = on_front(by_draw).mean(axis=0)
     known = made.spread[:k].all(axis=0)
-    p_front = np.where(known, share, np.nan)
+    p_front = np.where(known & ~np.isnan(meets), share, np.nan)
     lo, hi = _percentiles(made.drawn, _TAILS)
     estimates = np.where(allowed[0], estimates, np.inf).transpose(0, 2, 1)
     volume = _hypervolume(made.value[:k], estimates, by_draw, axes[:k], reference, ideal)

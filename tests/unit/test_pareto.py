@@ -186,6 +186,8 @@ def test_a_condition_on_what_an_arm_lacks_leaves_it_open() -> None:
     found = front(arms, axes, objectives=2, where=parse("power_w<9"), asked=(2,))
     assert np.isnan([found.meets[0], found.p_meets[0]]).all()
     assert (found.meets[1], found.on_front.tolist()) == (1.0, [False, True])
+    assert math.isnan(found.p_front[0])  # what nobody knows is no 0 %
+    assert found.p_front[1] > 0.9
 
 
 def test_an_arm_of_unknown_spread_has_no_probability() -> None:
