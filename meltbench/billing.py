@@ -225,24 +225,26 @@ def _meter(cell: Sequence[RunRecord]) -> tuple[str, str | None]:
 
 def _energies(cell: Sequence[RunRecord], point: str) -> list[tuple[str, str, Estimate]]:
     """Joules an output token, a query and a right answer, gross and net."""
+    scored = _scored(cell, point)
+    by_item = _by_item(cell, point) if scored else {}
     out = []
     for which, prefix in (("gross", ""), ("net", "net_")):
         by_token, by_request = (f"{prefix}{name}" for name in ("j_per_output_token", "j_per_request"))
         if any(_measure(record, point, by_token) for record in cell):
             out.append(("output_tokens", which, per_unit(*_spent(cell, point, by_token, by_request))))
-        if not _scored(cell, point):
+        if not scored:
             out.append(("queries", which, per_unit(*_spent(cell, point, by_request))))
-    if _scored(cell, point):
-        mine = [replace(r, scores=[s for s in r.scores if s.point == point and s.method != TEXT]) for r in cell]
-        for found in efficiency([record for record in mine if record.scores]):
-            of = {(one["name"], one["energy"]): _estimate(one) for one in found["numbers"]}
-            for which in ("gross", "net"):
-                out += [
-                    ("queries", which, of["mean_energy_j", which]),
-                    ("right_answer", which, inverted(of["ipj_per_j", which])),
-                ]
-            break  # of answers that were scored in several ways the first one's
+        elif by_item:
+            out.append(("queries", which, by_item["mean_energy_j", which]))
+            out.append(("right_answer", which, inverted(by_item["ipj_per_j", which])))
     return out
+
+
+def _by_item(cell: Sequence[RunRecord], point: str) -> dict[tuple[str, str], Estimate]:
+    """The numbers of what was scored; of answers that were scored in several ways the first one's."""
+    mine = [replace(r, scores=[s for s in r.scores if s.point == point and s.method != TEXT]) for r in cell]
+    found = efficiency([record for record in mine if record.scores])
+    return {(one["name"], one["energy"]): _estimate(one) for one in found[0]["numbers"]} if found else {}
 
 
 def _scored(cell: Iterable[RunRecord], point: str) -> bool:

@@ -66,7 +66,7 @@ class _Local:
     gain_u: float | None
     size: float
     workload: str
-    latency_s: float | None
+    latencies_s: dict[str, float]  # by item, of those whose every query has one
 
 
 def route(
@@ -122,7 +122,6 @@ def _local(cell: Sequence[RunRecord], point: str, method: str, limits: Limits) -
     scores = [one for record in cell for one in _scores(record, point, method)]
     about = cell[0].manifest
     model, runner = about.get("model") or {}, about.get("runner") or {}
-    latencies = [score.latency_s for score in scores if score.latency_s is not None]
     told = {
         "measured_by": measured_by(cell[0]),
         "device": (about.get("device") or {}).get("name"),
@@ -144,7 +143,7 @@ def _local(cell: Sequence[RunRecord], point: str, method: str, limits: Limits) -
         meter.gain_u,
         float(model.get("bytes") or model.get("n_params") or 0),
         str(workload.get("sha256") or workload.get("name")),
-        sum(latencies) / len(latencies) if latencies and len(latencies) == len(scores) else None,
+        _latencies_s(scores),
     )
 
 
@@ -155,6 +154,14 @@ def _scores(record: RunRecord, point: str, method: str) -> list[Score]:
     if total is None or total.value is not None:
         return found
     return [replace(one, energy_j=None, energy_reason=str(total.reason)) for one in found]
+
+
+def _latencies_s(scores: Iterable[Score]) -> dict[str, float]:
+    held: dict[str, list[float | None]] = {}
+    for score in scores:
+        held.setdefault(score.item, []).append(score.latency_s)
+    known = {item: [one for one in of if one is not None] for item, of in held.items()}
+    return {item: sum(of) / len(of) for item, of in known.items() if of and len(of) == len(held[item])}
 
 
 def _asked(scores: Iterable[Score], limits: Limits) -> dict[str, Asked]:
@@ -219,6 +226,7 @@ def _names(arms: Sequence[_Local]) -> list[str]:
 
 
 def _of_arm(one: _Local, arm: Arm, items: Sequence[str]) -> dict[str, Any]:
+    latencies = [one.latencies_s[item] for item in items if item in one.latencies_s]
     energies = [arm.asked[item].energy_j for item in items]
     known = [energy for energy in energies if energy is not None]
     return {
@@ -226,7 +234,7 @@ def _of_arm(one: _Local, arm: Arm, items: Sequence[str]) -> dict[str, Any]:
         **{name: value for name, value in one.about.items() if name not in _KEY},
         "right": _estimate(accuracy_of([(item, arm.asked[item].right) for item in items])),
         "right_within": _estimate(accuracy_of([(item, float(arm.asked[item].within)) for item in items])),
-        "mean_latency_s": one.latency_s,
+        "mean_latency_s": sum(latencies) / len(items) if len(latencies) == len(items) else None,
         "mean_energy_j": sum(known) / len(items) if len(known) == len(items) else None,
     }
 

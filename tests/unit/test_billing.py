@@ -71,6 +71,8 @@ def test_a_right_answer_costs_what_the_wrong_ones_did_too():
     assert right["lo"] < right["value"] < right["hi"]
     assert told["j_per_1000_queries", "net"]["value"] < told["j_per_1000_queries", "gross"]["value"]
     assert not [name for name, _ in told if name.startswith("g_co2e")]
+    of_cost = [(name, which) for name, which in told if name.startswith("cost")]
+    assert [which for _, which in of_cost] == ["gross"] * 3 + ["net"] * (len(of_cost) - 3), "gross is the headline"
     wrong = numbers(cost_tables([scored("r1", [0.0] * 8)], EUR, None))["j_per_right_answer", "gross"]
     assert (wrong["value"], wrong["reason"].partition(":")[0]) == (None, "not_positive")
 

@@ -209,6 +209,10 @@ def test_items_that_not_all_answered_are_told_and_a_refused_total_refuses_its_it
     (table,) = route([less, two()[1]], StatedCloud(500.0, 0.9))["tables"]
     assert table["n_items"] == 8
     assert "not_shared: 12 items" in table["flags"][0]
+    slow = [replace(one, latency_s=100.0) if one not in less.scores else one for one in two()[0].scores]
+    arms = [replace(two()[0], scores=slow), replace(two()[1], scores=two()[1].scores[:8])]
+    (asked,) = route(arms, StatedCloud())["tables"]
+    assert asked["arms"][0]["mean_latency_s"] == table["arms"][0]["mean_latency_s"] < 100  # of what all answered
     refused = [replace(m, value=None, reason="implausible_power: 0 W") for m in less.measures if m.name == "energy_j"]
     dark = replace(less, measures=refused)
     (table,) = route([dark], StatedCloud(500.0, 0.9))["tables"]
