@@ -14,6 +14,7 @@ from meltbench.pages.address import Address
 from meltbench.pages.offline import BROWSER
 from meltbench.pages.page import pages
 from meltbench.pages.panel import contexts, draw
+from meltbench.pages.published import FILTERS
 
 if TYPE_CHECKING:
     from meltbench.pages.page import PageFile
@@ -60,7 +61,7 @@ def _connect(app: dash.Dash, published: Published) -> None:
             return no_update
         page, links, known = page_of(published, pathname or "/", search or "", str(theme))
         selection = Address.parse(search or "").selection
-        values = [list(selection.of_word(word)) for word in frame.FILTERS]
+        values = [list(selection.of_word(word)) for word in FILTERS]
         options = [[*has, *(one for one in mine if one not in has)] for has, mine in zip(known, values, strict=True)]
         return page, links, options, values
 
@@ -117,8 +118,9 @@ def page_of(published: Published, pathname: str, search: str, theme: str) -> tup
     address = Address.parse(search)
     links = frame.nav(files, name, address)
     try:
-        with published.snapshot().asking(address.selection) as asking:
-            values = frame.options(asking)
+        snapshot = published.snapshot()
+        values = [snapshot.values[word] for word in FILTERS]
+        with snapshot.asking(address.selection) as asking:
             if not asking.ask("SELECT 1 FROM runs LIMIT 1").rows:
                 return cards.trouble("There is no run in this store yet. The first one: meltbench run"), links, values
             if name not in files:
@@ -129,7 +131,7 @@ def page_of(published: Published, pathname: str, search: str, theme: str) -> tup
                 return cards.trouble(file.why), links, values
             return _page(published, file, asking, address, theme), links, values
     except MeltbenchError as error:
-        return cards.trouble(str(error)), links, [[] for _ in frame.FILTERS]
+        return cards.trouble(str(error)), links, [[] for _ in FILTERS]
 
 
 def _page(published: Published, file: PageFile, asking: Any, address: Address, theme: str) -> list[Any]:

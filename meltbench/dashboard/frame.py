@@ -8,15 +8,12 @@ from urllib.parse import quote
 from dash import dcc, html
 
 from meltbench.analysis.metrics import METRICS
-from meltbench.report.headline import natural
+from meltbench.pages.published import FILTERS
 
 if TYPE_CHECKING:
     from meltbench.pages.address import Address
     from meltbench.pages.page import Choice, Page, PageFile
-    from meltbench.pages.published import Asking
 
-# Words of a selection that everybody filters by; the others work in an address.
-FILTERS = ("device", "model", "quantisation", "engine", "workload", "mode", "night", "validity", "origin")
 _TICK_MS = 2000
 
 
@@ -65,16 +62,6 @@ def nav(files: dict[str, PageFile], here: str, address: Address) -> list[Any]:
             if not current
             else html.Span(file.title, className="here", **current)
         )
-    return out
-
-
-def options(asking: Asking) -> list[list[str]]:
-    """Of each filter the values that there are in the store."""
-    out = []
-    for word in FILTERS:
-        column = "unnest([engine, concat_ws(' ', engine, engine_version)])" if word == "engine" else word
-        found = asking.ask(f"SELECT DISTINCT {column} AS value FROM results WHERE {word} IS NOT NULL").column("value")
-        out.append(sorted((str(value) for value in found if value), key=natural, reverse=word == "night"))
     return out
 
 

@@ -17,13 +17,12 @@ from flask.testing import FlaskClient
 from store_kit import add_run, store_at
 
 from benchmarks import made_store
-from meltbench.dashboard import frame
 from meltbench.dashboard.app import make_app
 from meltbench.pages.page import pages
-from meltbench.pages.published import Published
+from meltbench.pages.published import FILTERS, Published
 from meltbench.store import Store, index
 
-FILTERS = [{"type": "filter", "word": word} for word in frame.FILTERS]
+FILTER_IDS = [{"type": "filter", "word": word} for word in FILTERS]
 SQL_PANELS = [
     (name, at) for name, file in pages().items() if file.page for at, one in enumerate(file.page.panel) if one.sql
 ]
@@ -54,8 +53,8 @@ class Dashboard:
         outputs = [
             {"id": "page", "property": "children"},
             {"id": "nav", "property": "children"},
-            [{"id": one, "property": "options"} for one in FILTERS],
-            [{"id": one, "property": "value"} for one in FILTERS],
+            [{"id": one, "property": "options"} for one in FILTER_IDS],
+            [{"id": one, "property": "value"} for one in FILTER_IDS],
         ]
         inputs = [
             {"id": "at", "property": "pathname", "value": path},
@@ -120,7 +119,7 @@ def test_every_page_opens(dashboard: Dashboard, made: Store, name: str) -> None:
 def test_the_frame_comes_before_anything_is_known(dashboard: Dashboard) -> None:
     assert dashboard.get("/").status_code == 200
     layout = dashboard.get("/_dash-layout").get_json()
-    assert {one["id"]["word"] for one in parts(layout, "Dropdown")} == {*frame.FILTERS}
+    assert {one["id"]["word"] for one in parts(layout, "Dropdown")} == {*FILTERS}
     known = {str(one["output"]) for one in dashboard.get("/_dash-dependencies").get_json()}
     assert {"at.search", "at.href", "version.data", "theme.data", "saved.data"} <= known
     assert dashboard.page("/", version=None) == {}
