@@ -8,6 +8,7 @@ from meltbench.collecting import index
 from meltbench.errors import StoreError, UserError
 from meltbench.imports.melt.record import record, run_id, ticket
 from meltbench.store import fs
+from meltbench.store.index import refresh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,13 +50,19 @@ def store_melt(store: Store, study: Study, told: Sequence[Told], files: Mapping[
     return made
 
 
-def store_imported(store: Store, runs: Sequence[Imported], watch: Watch) -> list[Path]:
+def store_imported(
+    store: Store,
+    runs: Sequence[Imported],
+    watch: Watch,
+    counted: Callable[[str, int, int], object] = lambda *_: None,
+) -> list[Path]:
     """Store these runs of another tool; the folders. What is there already is left, with a word.
 
-    Raises StoreError where the disk refuses.
+    ``counted`` is told what is done, how many of it and of how many. Raises StoreError where the disk refuses.
     """
     made = []
-    for one in runs:
+    for number, one in enumerate(runs):
+        counted("storing runs", number, len(runs))
         folder, known = _place(store, one)
         if known:
             _told_again(folder.run_id, watch)
@@ -68,9 +75,17 @@ def store_imported(store: Store, runs: Sequence[Imported], watch: Watch) -> list
                 evidence,
                 lambda: one.record(folder.run_id, left_out),  # noqa: B023
             )
-            index(store, folder.run_id, watch)
         made.append(folder.path)
+    _index(store, watch, lambda done, total: counted("indexing runs", done, total))
     return made
+
+
+def _index(store: Store, watch: Watch, progress: Callable[[int, int], None]) -> None:
+    """Bring all of them into the index at once: each alone would copy all of it."""
+    try:
+        refresh(store, progress)
+    except StoreError as error:  # as in collecting.index: they are stored, and the index can be made at any time
+        watch.warn(f"the runs are stored, their index is not: {error.message}; then: {store.command('rebuild')}")
 
 
 def _place(store: Store, one: Imported) -> tuple[RunFolder, bool]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from meltbench.imports.foreign import File, Imported
 
-_MAX_FILES = 4096
+_MAX_FILES, _MAX_ALL_BYTES = 4096, 256 << 20
 Paths = Annotated[list[str], typer.Argument(metavar="PATH...", help="Its files; - reads standard input.")]
 Device = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="What to call the machine; else what the files say.")
@@ -162,10 +162,13 @@ def _files(paths: Sequence[str]) -> list[File]:
         named += here
     if len(named) > _MAX_FILES:
         raise UserError(f"more than {_MAX_FILES} files", hint="import them in parts")
-    files = [File(path, bytes_of(path, MAX_BYTES)) for path in dict.fromkeys(named)]
-    for file in files:
-        if not file.raw.strip():
-            raise UserError(f"{file.path} is empty")
+    files: list[File] = []
+    for path in dict.fromkeys(named):
+        files.append(File(path, bytes_of(path, MAX_BYTES)))
+        if not files[-1].raw.strip():
+            raise UserError(f"{path} is empty")
+        if sum(len(file.raw) for file in files) > _MAX_ALL_BYTES:
+            raise UserError(f"more than {_MAX_ALL_BYTES >> 20} MiB of files", hint="import them in parts")
     return files
 
 
@@ -175,4 +178,4 @@ def _store(runs: Sequence[Imported], data: str | None) -> list[str]:
     from meltbench.store import open_store
 
     with Terminal() as watch:
-        return [str(path) for path in store_imported(open_store(data), runs, watch)]
+        return [str(path) for path in store_imported(open_store(data), runs, watch, watch.counted)]

@@ -13,7 +13,7 @@ import io
 from typing import TYPE_CHECKING
 
 from meltbench.errors import UserError
-from meltbench.imports.foreign import MAX_RUNS, File, Imported, measured, number, positive, utc_ns, word
+from meltbench.imports.foreign import MAX_RUNS, File, Imported, measured, number, positive, seconds, utc_ns, word
 from meltbench.measure import RunInputs
 from meltbench.measure.screening import most_w
 from meltbench.measure.total import TOTAL
@@ -85,11 +85,11 @@ def _check_head(file: File, head: Sequence[str]) -> None:
 
 
 def _run(file: File, line: int, row: Mapping[str, str], device: str | None) -> Imported:
-    seconds = positive(row["duration"])
-    if seconds is None:
+    lasted_s = seconds(row["duration"])
+    if lasted_s is None:
         raise UserError(f"{file.path}, line {line}: the duration {row['duration'][:40]!r} is no time in s")
     ended = utc_ns(row["timestamp"])
-    watts = {part: _watts(row, part, seconds) for part in ("cpu_energy", "gpu_energy", "energy_consumed")}
+    watts = {part: _watts(row, part, lasted_s) for part in ("cpu_energy", "gpu_energy", "energy_consumed")}
     wrong = _wrong(row, watts)
     more = [("implausible_power", wrong)] if wrong else []
     joules = number(row.get("cpu_energy"))
@@ -104,8 +104,8 @@ def _run(file: File, line: int, row: Mapping[str, str], device: str | None) -> I
         totals=(),
         conditions=[("imported", f"{file.name} of codecarbon, line {line}; what it did not record is missing")],
     )
-    measures, reasons = measured(TOOL, inputs, _measures(row, seconds, wrong), more)
-    started = None if ended is None else ended - round(seconds * 1e9)
+    measures, reasons = measured(TOOL, inputs, _measures(row, lasted_s, wrong), more)
+    started = None if ended is None else ended - round(lasted_s * 1e9)
     project = word(row.get("project_name")) or TOOL
     return Imported(
         tool=TOOL,
@@ -129,8 +129,8 @@ def _machine(row: Mapping[str, str]) -> str:
     return ", ".join(part for part in parts if part) or "unknown"
 
 
-def _watts(row: Mapping[str, str], column: str, seconds: float) -> float:
-    return (number(row.get(column)) or 0.0) * J_PER_KWH / seconds
+def _watts(row: Mapping[str, str], column: str, lasted_s: float) -> float:
+    return (number(row.get(column)) or 0.0) * J_PER_KWH / lasted_s
 
 
 def _wrong(row: Mapping[str, str], watts: Mapping[str, float]) -> str:
@@ -146,12 +146,12 @@ def _wrong(row: Mapping[str, str], watts: Mapping[str, float]) -> str:
     return f"{most:.4g} W by its {part}: a read of RAPL that fails adds 262 kJ in codecarbon"
 
 
-def _measures(row: Mapping[str, str], seconds: float, wrong: str) -> list[Measure]:
+def _measures(row: Mapping[str, str], lasted_s: float, wrong: str) -> list[Measure]:
     """Its energies in joules, class E, and what else it prints under its own names."""
     scope: Scope = "process" if row.get("tracking_mode", "").strip() == "process" else "soc"
     if scope == "soc" and positive(row.get("gpu_energy")) is not None:
         scope = "module"
-    out = [Measure("wall_s", seconds, "s", method="duration of codecarbon")]
+    out = [Measure("wall_s", lasted_s, "s", method="duration of codecarbon")]
     columns = {TOTAL: "energy_consumed", **{f"codecarbon.{part}": f"{part}_energy" for part in _PARTS}}
     for source, column in columns.items():
         kwh = positive(row.get(column))  # 0 stands for what is not there, or could not be read
@@ -167,7 +167,7 @@ def _measures(row: Mapping[str, str], seconds: float, wrong: str) -> list[Measur
     if total.value is None:
         out.append(_without(power, str(total.reason)))
     else:
-        out.append(_with(power, total.value / seconds, f"energy_consumed / duration; {_METHOD}"))
+        out.append(_with(power, total.value / lasted_s, f"energy_consumed / duration; {_METHOD}"))
     emitted = number(row.get("emissions"))
     if emitted is not None and not wrong:
         how = "energy_consumed times the carbon intensity that codecarbon took for the place, kg CO2 equivalent"

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import meltbench
 from meltbench.errors import UserError
@@ -38,7 +37,12 @@ _WANTED = {
 _OF_SPAN = ("output_tps", "total_tps", "requests_per_s")
 _OURS = re.compile(r"^(?:observed on the target|samples_ns)")
 _UNKNOWN_START = "19700101T000000Z"
-_MAX_NS = 253_402_300_799 * 10**9  # the last second that a date can name
+_MAX_NS = 8 * 10**18  # in 2223: a time that is later is none, and what lasts until then has its end in 64 bits too
+_MAX_SPAN_NS = 10**18  # of a run, some 30 years
+_MAX_S = 1e9
+_HUGE = 1e300
+_MAX_TEXT = 4096
+_MAX_SAMPLES, _MAX_SAMPLE_NS = 10_000, 10**15
 _QUANTISATION = re.compile(
     r"(?:^| )(I?Q\d\w{0,12}|B?F16|F32|MXFP4\w{0,8}|TQ\d_\d)(?: - (Small|Medium|Large))?(?: |$)", re.ASCII
 )
@@ -246,15 +250,43 @@ def number(value: object) -> float | None:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300:
-        return None
-    return float(value) if math.isfinite(value) else None
+    return float(value) if _is_number(value) else None
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """Whether it is a number that a float can hold; NaN and infinity are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE
 
 
 def positive(value: object) -> float | None:
     """A finite number above 0; else None: tools write 0 or -1 for what they do not know."""
     found = number(value)
     return found if found is not None and found > 0 else None
+
+
+def seconds(value: object) -> float | None:
+    """A time of at least 1 ns and at most 30 years, s; else None: nothing that is shorter or longer was measured."""
+    found = number(value)
+    return found if found is not None and 1e-9 <= found <= _MAX_S else None
+
+
+def samples_ns(where: str, given: object) -> list[int]:
+    """Times of repetitions, ns. Raises UserError where it is no list of such."""
+    if not isinstance(given, list) or len(given) > _MAX_SAMPLES:
+        raise UserError(f"{where}: samples_ns is no list of at most {_MAX_SAMPLES} times")
+    found = [count(one) for one in given]
+    if any(one is None or not 0 < one < _MAX_SAMPLE_NS for one in found):
+        raise UserError(f"{where}: samples_ns holds what is no time in ns")
+    return [one for one in found if one is not None]
+
+
+def ended(path: str, start_ns: int, now_ns: int) -> int:
+    """The end of what was put one behind the other. Raises UserError where no table could hold it."""
+    if now_ns - start_ns > _MAX_SPAN_NS:
+        raise UserError(
+            f"{path}: all that it tells of took more than 30 years", hint="take out the times that are wrong"
+        )
+    return now_ns
 
 
 def count(value: object) -> int | None:
@@ -266,6 +298,17 @@ def count(value: object) -> int | None:
 def word(value: object) -> str:
     """A text of at most 200 characters; empty for anything else."""
     return value.strip()[:200] if isinstance(value, str) else ""
+
+
+def facts(found: object) -> dict[str, Any]:
+    """What a table of a file says in texts and numbers; what is neither, or not finite, is left out."""
+    if not isinstance(found, dict):
+        return {}
+    return {
+        word(key): value[:_MAX_TEXT] if isinstance(value, str) else value
+        for key, value in found.items()
+        if isinstance(value, str | bool) or _is_number(value)
+    }
 
 
 def part_of(value: object, *names: str) -> Any:
@@ -288,7 +331,7 @@ def utc_ns(text: object) -> int | None:
 
 
 def within(ns: int) -> int | None:
-    """The time where a date can name it; else None."""
+    """The time where a table can hold it; else None."""
     return ns if 0 < ns < _MAX_NS else None
 
 

@@ -11,17 +11,20 @@ every row and no answer's mark; marks are in ``evaluation``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from meltbench.errors import UserError
 from meltbench.imports.foreign import (
     Imported,
     count,
+    ended,
+    facts,
     json_lines,
     json_of,
     measured,
     part_of,
     positive,
+    seconds,
     within,
     word,
 )
@@ -30,10 +33,11 @@ from meltbench.measure.total import TOTAL
 from meltbench.records import Measure, Request, Score
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from meltbench.imports.foreign import File
 
+T = TypeVar("T", int, float)
 TOOL = "intelligence-per-watt"
 SUMMARY = "summary.json"
 BUFFER_S = 30.0  # of the old profiler's window
@@ -148,11 +152,11 @@ def _query(where: str, at: int, row: dict[str, Any], metrics: dict[str, Any], mo
 
 
 def _of_profile(at: int, row: dict[str, Any], metrics: dict[str, Any], model: str) -> _Query | None:
-    latency = positive(part_of(metrics, "latency_metrics", "total_query_seconds"))
+    latency = seconds(part_of(metrics, "latency_metrics", "total_query_seconds"))
     if latency is None:
         return None
     evaluation = part_of(metrics, "evaluation", "is_correct")
-    ttft = positive(part_of(metrics, "latency_metrics", "time_to_first_token_seconds"))
+    ttft = seconds(part_of(metrics, "latency_metrics", "time_to_first_token_seconds"))
     return _Query(
         name=str(at),
         latency_s=latency,
@@ -172,18 +176,18 @@ def _of_profile(at: int, row: dict[str, Any], metrics: dict[str, Any], model: st
 
 
 def _of_trace(at: int, row: dict[str, Any]) -> _Query | None:
-    latency, turns = positive(row.get("total_wall_clock_s")), row["turns"]
+    latency, turns = seconds(row.get("total_wall_clock_s")), row["turns"]
     if latency is None or len(turns) > _MAX_TURNS:
         return None
     resolved = row.get("is_resolved")
     return _Query(
         name=word(row.get("query_id")) or str(at),
         latency_s=latency,
-        n_in=_sum(turns, "input_tokens"),
-        n_out=_sum(turns, "output_tokens"),
+        n_in=_sum(turns, "input_tokens", count),
+        n_out=_sum(turns, "output_tokens", count),
         ttft_s=None,
-        energy_j=_sum_j(turns, "gpu_energy_joules"),
-        cpu_energy_j=_sum_j(turns, "cpu_energy_joules"),
+        energy_j=_sum(turns, "gpu_energy_joules", positive),
+        cpu_energy_j=_sum(turns, "cpu_energy_joules", positive),
         power_w=None,
         correct=float(resolved) if isinstance(resolved, bool) else None,
         unscored="" if isinstance(resolved, bool) else "not_scored: the trace has no is_resolved",
@@ -194,15 +198,11 @@ def _of_trace(at: int, row: dict[str, Any]) -> _Query | None:
     )
 
 
-def _sum(turns: Sequence[Any], key: str) -> int | None:
-    found = [count(part_of(turn, key)) for turn in turns]
-    return sum(one or 0 for one in found) or None
-
-
-def _sum_j(turns: Sequence[Any], key: str) -> float | None:
-    """Of all turns; None where one has none, for a sum without it would be of another query."""
-    found = [positive(part_of(turn, key)) for turn in turns]
-    return sum(one for one in found if one is not None) if found and None not in found else None
+def _sum(turns: Sequence[Any], key: str, read: Callable[[object], T | None]) -> T | None:
+    """Of all turns; None where one has none, or the 0 of what nobody counted: a sum without it is of another query."""
+    found = [read(part_of(turn, key)) or None for turn in turns]
+    known = [one for one in found if one is not None]
+    return sum(known[1:], known[0]) if known and len(known) == len(found) else None
 
 
 def _text(value: object) -> str:
@@ -239,7 +239,7 @@ def _run(
         end = now + round(query.latency_s * 1e9)
         requests.append(_request(at, query, now, end, energy, why))
         scores.append(_score(at, query, energy, why))
-        now = end
+        now = ended(model, 0, end)
     capped = [one for one in requests if one.energy_reason.startswith(_CAPPED)]
     told = [("imported", f"{TOOL} of {model}; what it did not record is missing")]
     inputs = RunInputs(
@@ -258,8 +258,8 @@ def _run(
         TOOL, inputs, _theirs(requests, scores, queries), more, clock="the clock of the profiler's client"
     )
     system, gpu = (part_of(metrics, key) or part_of(summary, key) for key in ("system_info", "gpu_info"))
-    ended = positive(part_of(summary, "generated_at"))
-    ended_ns = None if ended is None else within(round(min(ended, 1e12) * 1e9))
+    stamp = positive(part_of(summary, "generated_at"))
+    ended_ns = None if stamp is None else within(round(min(stamp, 1e12) * 1e9))
     hardware = word(part_of(gpu, "name")) or word(part_of(system, "cpu_brand"))
     dataset = word(part_of(summary, "dataset_name")) or word(part_of(summary, "dataset"))
     client = word(part_of(summary, "profiler_config", "client_id"))
@@ -287,8 +287,8 @@ def _run(
         said={
             "hardware_label": word(part_of(summary, "hardware_label")),
             "ipw": word(part_of(summary, "versions", "ipw")) or "unknown",
-            "system": {k: v for k, v in system.items() if isinstance(v, str | int)} if isinstance(system, dict) else {},
-            "gpu": {k: v for k, v in gpu.items() if isinstance(v, str | int)} if isinstance(gpu, dict) else {},
+            "system": facts(system),
+            "gpu": facts(gpu),
         },
         requests=requests,
         scores=scores,

@@ -16,11 +16,14 @@ from meltbench.errors import UserError
 from meltbench.imports.foreign import (
     Imported,
     count,
+    ended,
+    facts,
     json_of,
     measured,
     part_of,
     positive,
     quantisation,
+    samples_ns,
     utc_ns,
     word,
 )
@@ -33,7 +36,8 @@ if TYPE_CHECKING:
     from meltbench.imports.foreign import File
 
 TOOL = "localscore"
-_MAX_TESTS, _MAX_SAMPLES, _MAX_TOKENS, _MAX_NS = 1000, 10_000, 10**7, 10**15
+_MAX_TESTS, _MAX_TOKENS = 1000, 10**7
+_MODEL = ("model_name", "model_filename", "model_quant_str")
 _SUMMARY = {
     "avg_prompt_tps": ("localscore_prompt_tps", "tok/s"),
     "avg_gen_tps": ("localscore_gen_tps", "tok/s"),
@@ -56,16 +60,18 @@ def _run(file: File, found: Any, device: str | None) -> Imported:
             hint="give what localscore -o json printed, from its first brace on",
         )
     tests = [_checked(file, at, one) for at, one in enumerate(results, 1)]
+    _check_alike(tests)
     starts = [ns for _, _, one in tests if (ns := utc_ns(one.get("test_time"))) is not None]
     now = min(starts, default=0)
     requests: list[Request] = []
     theirs: list[Measure] = []
     for where, point, one in tests:
-        samples = _samples(where, one)
+        samples = samples_ns(where, one.get("samples_ns", []))  # none in what was sent to the site
         for sample in samples:
             requests.append(_request(len(requests), point, now, sample))
             now += sample
         theirs += _of_test(point, one, len(samples))
+    ended(file.path, min(starts, default=0), now)
     theirs += _summary(part_of(found, "results_summary"))
     inputs = RunInputs(
         kind="grid",
@@ -110,11 +116,7 @@ def _run(file: File, found: Any, device: str | None) -> Imported:
             "accelerator": "GPU" if on_gpu else "CPU",
         },
         said={"quantisation": quant}
-        | {
-            key: {k: v for k, v in part.items() if isinstance(v, str | int | float)}
-            for key in ("runtime_info", "system_info", "accelerator_info")
-            if isinstance(part := part_of(found, key), dict)
-        },
+        | {key: facts(part_of(found, key)) for key in ("runtime_info", "system_info", "accelerator_info")},
         requests=requests,
         measures=measures,
         reasons=reasons,
@@ -130,15 +132,15 @@ def _checked(file: File, at: int, one: Any) -> tuple[str, Point, dict[str, Any]]
     return where, Point(n_prompt, n_gen, 0), one
 
 
-def _samples(where: str, one: dict[str, Any]) -> list[int]:
-    """Times of the repetitions, ns; none in what was sent to the site."""
-    given = one.get("samples_ns", [])
-    if not isinstance(given, list) or len(given) > _MAX_SAMPLES:
-        raise UserError(f"{where}: samples_ns is no list of at most {_MAX_SAMPLES} times")
-    found = [count(each) for each in given]
-    if any(each is None or not 0 < each < _MAX_NS for each in found):
-        raise UserError(f"{where}: samples_ns holds what is no time in ns")
-    return [each for each in found if each is not None]
+def _check_alike(tests: Sequence[tuple[str, Point, dict[str, Any]]]) -> None:
+    """Raises UserError where they are no single run: tests of two models, or of one size twice."""
+    seen: set[Point] = set()
+    for where, point, one in tests:
+        if any(one.get(key) != tests[0][2].get(key) for key in _MODEL):
+            raise UserError(f"{where} is of another model than the first", hint="import them apart")
+        if point in seen:
+            raise UserError(f"{where} is a second one of {point.name}", hint="import them apart")
+        seen.add(point)
 
 
 def _request(index: int, point: Point, send_ns: int, sample: int) -> Request:

@@ -75,13 +75,16 @@ def sheet(tool: str, runs: Sequence[Imported]) -> Sheet:
         what = f"{number} {(one.model or {}).get('name') or one.workload['name']}"
         for measure in _told(one.measures):
             value = MISSING if measure.value is None else f"{measure.value:.5g} {measure.unit}"
-            named = measure.source if measure.source not in ("", "total") else ""
             why = measure.reason or measure.method.partition(";")[0]
             count = MISSING if measure.n is None else str(measure.n)
             point = "" if measure.phase == "run" else measure.phase
-            out.rows.append((what, point, f"{measure.name} {named}".strip(), measure.stat, value, count, why))
+            out.rows.append((what, point, _named(measure), measure.stat, value, count, why))
             what = ""
     return out
+
+
+def _named(one: Measure) -> str:
+    return one.name if one.source in ("", "total") else f"{one.name} {one.source}"
 
 
 def _told(measures: Sequence[Measure]) -> list[Measure]:
@@ -100,7 +103,7 @@ def lines(runs: Sequence[Imported]) -> list[str]:
     """What is to be said of the runs: why each is not fully valid, and the notes."""
     said: dict[str, list[int]] = {}
     for number, one in enumerate(runs):
-        untold = [measure.name for measure in one.measures if (measure.reason or "").startswith(_UNTOLD)]
+        untold = [_named(measure) for measure in one.measures if (measure.reason or "").startswith(_UNTOLD)]
         lacking = [f"{one.tool} does not tell {', '.join(dict.fromkeys(untold))}"] if untold else []
         for text in (*(f"{reason.code}: {reason.detail}" for reason in one.reasons), *one.notes, *lacking):
             said.setdefault(text, []).append(number)

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 from jsoncheck import NAMED, problems
 
-from meltbench.errors import UserError
+from meltbench import importing
+from meltbench.errors import StoreError, UserError
 from meltbench.importing import store_imported
 from meltbench.imports import codecarbon, ipw, llama_bench, localscore, tegrastats
 from meltbench.imports.foreign import File, Imported
@@ -20,6 +21,7 @@ from meltbench.records import Measure
 from meltbench.report import imported as report
 from meltbench.selecting import Selection
 from meltbench.store import Store, open_store
+from meltbench.store import index as index_module
 
 
 class Silent:
@@ -193,11 +195,24 @@ def test_the_arrow_of_a_saved_dataset_is_the_same_run() -> None:
     assert run.measures == same.measures
 
 
+def test_what_is_missing_is_told_with_its_part() -> None:
+    (old,) = codecarbon.read(given("emissions_old.csv"))
+    assert "codecarbon does not tell peak_rss_bytes, max_temp_c, energy_j codecarbon.gpu" in report.lines([old])
+
+
 def test_a_trace_lacks_the_energy_that_one_of_its_turns_lacks() -> None:
     (run,) = ipw.read(given("traces.jsonl"))
     assert [one.energy_j for one in run.requests] == [700, None]
     assert [one.n_out for one in run.requests] == [50, 50]
     assert [one.correct for one in run.scores] == [1, 0]
+
+
+@pytest.mark.parametrize("lacking", [{}, {"output_tokens": 0}, {"output_tokens": None}])
+def test_a_trace_has_no_tokens_where_one_of_its_turns_has_none(lacking: dict[str, object]) -> None:
+    turns = [{"input_tokens": 5, "output_tokens": 7}, {"input_tokens": 3, **lacking}]
+    trace = {"turns": turns, "total_wall_clock_s": 2.0, "completed": True}
+    (run,) = ipw.read([File("x.jsonl", json.dumps(trace).encode())])
+    assert [(one.n_in, one.n_out) for one in run.requests] == [(8, None)]
 
 
 def test_codecarbon_s_energies_are_of_class_e_and_zeros_are_missing() -> None:
@@ -296,6 +311,30 @@ def test_the_same_files_are_the_same_runs_and_nobody_pools_them(store: Store) ->
     assert evidence.read_bytes() == (HERE / "llama_bench.jsonl").read_bytes()
 
 
+def test_many_runs_are_told_of_and_come_into_the_index_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    published: list[object] = []
+    swap = index_module._swap
+    monkeypatch.setattr(index_module, "_swap", lambda *paths: (published.append(paths), swap(*paths)))
+    told: list[tuple[str, int, int]] = []
+    runs = codecarbon.read(given("emissions.csv"))
+    store_imported(store, runs, Silent(), lambda *words: told.append(words))
+    assert [one for one in told if one[0] == "storing runs"] == [("storing runs", at, 4) for at in range(4)]
+    assert told[-1] == ("indexing runs", 4, 4)
+    assert len(published) == 1
+
+
+def test_runs_that_cannot_be_indexed_are_stored(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(importing, "refresh", full)
+    watch = Silent()
+    store_imported(store, codecarbon.read(given("emissions.csv")), watch)
+    assert len(store.stored_ids()) == 4
+    assert len(watch.said) == 1
+    assert "the disk is full; then: meltbench rebuild" in watch.said[0]
+
+
 def test_a_file_that_has_grown_gives_its_old_runs_once(store: Store) -> None:
     lines = (HERE / "emissions.csv").read_text().splitlines(keepends=True)
     store_imported(store, codecarbon.read([File("emissions.csv", "".join(lines[:3]).encode())]), Silent())
@@ -335,6 +374,9 @@ def test_a_row_that_we_wrote_keeps_its_mode_and_is_nobody_else_s() -> None:
     assert run.runner is not None
     assert (run.tool, run.runner["mode"]) == ("meltbench-export", "server")
     assert of(run, "prefill_tps", "median", "pp16").value is not None
+    mine = {"run_id": "x", "origin": "llama-bench", "device": "desk"}
+    (theirs,) = llama_bench.read([text(entry(mode="bench", meltbench=mine))])
+    assert (theirs.tool, theirs.device) == ("llama-bench", "desk")
     (stranger,) = llama_bench.read([text(entry(mode="server"))])
     assert stranger.runner is not None
     assert (stranger.tool, stranger.runner["mode"]) == ("llama-bench", "bench")

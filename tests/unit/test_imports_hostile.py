@@ -85,6 +85,61 @@ def test_values_of_other_types(junk: object) -> None:
         read("localscore.json", json.dumps(score | {"results": [score["results"][0] | {key: junk}]}).encode())
 
 
+BENCH = {"model_filename": "m", "n_prompt": 1}
+QUERY = {"turns": [], "completed": True}
+ODD = (math.nan, math.inf, 10**400, [], {}, "\ud800", 1e308)
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_odd_values_anywhere(odd: object) -> None:
+    """A setting that is no number is none, also where the run is known by its settings."""
+    for key in ("n_batch", "type_k", "model_size", "mode", "meltbench", "test_time", "avg_ts"):
+        read("llama_bench.json", json.dumps([BENCH | {"meltbench": {}, key: odd}]).encode())
+    score = json.loads((HERE / "localscore.json").read_text())
+    for part in ("runtime_info", "system_info", "accelerator_info"):
+        for key in score[part]:
+            read("localscore.json", json.dumps(score | {part: score[part] | {key: odd}}).encode())
+    read("traces.jsonl", json.dumps(QUERY | {"total_wall_clock_s": odd}).encode())
+
+
+@pytest.mark.parametrize(("lasts", "good"), [("5e-324", False), ("1e300", False), ("1e12", False), ("1e6", True)])
+def test_no_time_is_beyond_what_a_date_can_name(lasts: str, good: bool) -> None:
+    table = f"timestamp,duration,energy_consumed\n2026-11-20T21:00:00,{lasts},1\n".encode()
+    trace = json.dumps(QUERY | {"total_wall_clock_s": float(lasts)}).encode()
+    for name, raw in (("emissions.csv", table), ("traces.jsonl", trace)):
+        if good:
+            read(name, raw)
+        else:
+            with pytest.raises(UserError, match=r"line [12]: (the duration|a query without its time)"):
+                READERS[name]([File(name, raw)])
+
+
+def test_times_that_come_to_ages_are_refused_and_late_dates_are_none() -> None:
+    ages = [
+        BENCH | {"n_prompt": at, "samples_ns": [9 * 10**14] * 10_000, "test_time": "2026-01-01T00:00:00Z"}
+        for at in (1, 2)
+    ]
+    with pytest.raises(UserError, match="more than 30 years"):
+        llama_bench.read([File("x", json.dumps(ages).encode())])
+    score = json.loads((HERE / "localscore.json").read_text())
+    score["results"][0]["samples_ns"] = [9 * 10**14] * 10_000
+    with pytest.raises(UserError, match="more than 30 years"):
+        localscore.read([File("x", json.dumps(score).encode())])
+    (late,) = llama_bench.read([File("x", json.dumps([BENCH | {"test_time": "9999-12-31T23:59:59Z"}]).encode())])
+    assert late.started_ns is None
+
+
+def test_tests_of_two_models_or_of_one_size_twice_are_no_one_run() -> None:
+    score = json.loads((HERE / "localscore.json").read_text())
+    first, second, *_ = score["results"]
+    for results, said in (
+        ([first, second | {"model_name": "another"}], "result 2 is of another model"),
+        ([first, second, first | {"gen_tps": 1}], "result 3 is a second one of pp1024"),
+    ):
+        with pytest.raises(UserError, match=said):
+            localscore.read([File("x", json.dumps(score | {"results": results}).encode())])
+
+
 @pytest.mark.parametrize(
     ("name", "raw", "said"),
     [
