@@ -171,7 +171,8 @@ def export(
 
     store = find_store(data)
     stored = store.stored_ids()
-    ids = [store.resolve(name, among=stored).run_id for name in run] if run else stored
+    named = [store.resolve(name, among=stored).run_id for name in run] if run else None
+    ids = exporting.unnamed(store, stored, format_) if named is None else named
     for path in exporting.export(store, ids, format_, out, table=table):
         typer.echo(str(path), err=True)
 

@@ -33,7 +33,7 @@ def row(record: RunRecord) -> dict[str, Any]:
     """The run's row by column; None for what is not known."""
     about = record.manifest
     seen: dict[str, Any] = about.get("conditions") or {}
-    seconds = _run(record, "wall_s", "")
+    seconds, total = _run(record, "wall_s", ""), _run(record, "energy_j", "total")
     seconds_s = None if seconds is None else seconds.value
     gpus = [str(one) for one in seen.get("gpus") or ()]
     out: dict[str, Any] = dict.fromkeys(COLUMNS)
@@ -48,11 +48,10 @@ def row(record: RunRecord) -> dict[str, Any]:
         "cpu_model": seen.get("cpu"),
         "gpu_count": len(gpus) or None,
         "gpu_model": ", ".join(gpus) or None,
-        "tracking_mode": "machine",
+        "tracking_mode": "process" if total is not None and total.scope == "process" else "machine",
     }
     memory = seen.get("memory_total_bytes")
     out["ram_total_size"] = memory / 2**30 if isinstance(memory, int) else None
-    total = _run(record, "energy_j", "total")
     if total is not None and total.value is not None:
         out["energy_consumed"] = total.value / _J_PER_KWH
     for part in _PARTS:

@@ -30,11 +30,32 @@ Format = Literal[
 ]
 FORMATS: tuple[Format, ...] = get_args(Format)
 EXPORTABLE = (*(view.name for view in views.VIEWS), *(table.name for table in rows.INDEXED))
+_UNTOLD = ("llama-bench-sql", "codecarbon")
 _ROWS = 1 << 18  # that get the name of their run at once
 _HINT = "free space or choose another place"
 _REGIME = schema.Column("regime", "VARCHAR", "Name of the regime at its time; null where none covers it.")
 # A program reading CSV takes a cell that starts like this for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def unnamed(store: Store, run_ids: Sequence[str], fmt: str, say: Callable[[str], None] = index.to_stderr) -> list[str]:
+    """Of these runs, none of which was asked for by name, those that may go into one file of a format.
+
+    Who reads SQL of llama-bench averages its rows, and no column of it or of emissions.csv tells a run's validity or
+    origin: of such a format invalid, failed and imported runs are left out, with a line to ``say``.
+    """
+    if fmt not in _UNTOLD:
+        return list(run_ids)
+    kept = [one for one in run_ids if _is_ours_and_good(tables.read_manifest(store.folder(one).path))]
+    if left := len(run_ids) - len(kept):
+        say(
+            f"{left} of {len(run_ids)} runs are left out, which {fmt} cannot tell: invalid, failed, imported; name them"
+        )
+    return kept
+
+
+def _is_ours_and_good(about: dict[str, Any]) -> bool:
+    return about.get("validity") != "invalid" and about.get("outcome") == "done" and not about.get("imported")
 
 
 def export(

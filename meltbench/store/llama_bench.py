@@ -132,6 +132,7 @@ def _identity(manifest: dict[str, Any]) -> dict[str, Any]:
         "meltbench": {
             "run_id": manifest.get("run_id"),
             "device": device.get("name"),
+            "origin": part("imported").get("from", "meltbench"),
             "validity": manifest.get("validity"),
             "runner": runner.get("name"),
             "engine_version": runner.get("version"),

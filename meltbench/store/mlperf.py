@@ -43,13 +43,14 @@ def _good(record: RunRecord) -> dict[str, list[Request]]:
 def _summary(record: RunRecord, point: str, good: Sequence[Request]) -> str:
     about = record.manifest
     device, model, engine, work = (about.get(key) or {} for key in ("device", "model", "runner", "workload"))
+    origin = (about.get("imported") or {}).get("from", "meltbench")
     reasons = ", ".join(one.code for one in record.reasons) or "nothing against it"
     mode = engine.get("mode")
     lines = [
         *_head(_TITLE),
         f"SUT name : {device.get('name')}, {engine.get('engine')} {engine.get('version')}, {model.get('name')}",
         f"Scenario : {_scenario(good)}",
-        f"Mode     : meltbench {mode}; workload {work.get('name')}{f', {point}' if point else ''}, run {record.run_id}",
+        f"Mode     : {origin} {mode}; workload {work.get('name')}{f', {point}' if point else ''}, run {record.run_id}",
         *_latency("90.0th percentile latency (ns)", [_percentile([one.e2e_s for one in good], 90.0)]),
         *_rates(record, point or "run"),
         f"Validity by meltbench : {about.get('validity')} ({reasons})",

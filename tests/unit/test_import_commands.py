@@ -11,6 +11,12 @@ from pathlib import Path
 import pytest
 from cli import Bench
 from jsoncheck import NAMED, problems
+from test_store_export_foreign import bench as grid
+from test_store_export_foreign import stored
+
+from meltbench.cli import imported
+from meltbench.errors import UserError
+from meltbench.store import open_store
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests" / "contract" / "imports"
@@ -35,6 +41,9 @@ def files(bench: Bench) -> Bench:
 
 
 def test_every_command_of_the_page_runs_and_what_it_stores_is_a_run_like_any_other(files: Bench) -> None:
+    own = open_store(files.data)
+    ours = stored(own, grid())
+    own.ingest(ours)
     commands = re.findall(r"^    (meltbench .+)$", PAGE, re.MULTILINE)
     assert len(commands) == 6
     for command in commands:
@@ -42,13 +51,25 @@ def test_every_command_of_the_page_runs_and_what_it_stores_is_a_run_like_any_oth
         assert done.returncode == 0, f"{command}: {done.stderr}"
     rows = files.json("runs")
     assert problems(NAMED["runs"], rows) == []
-    assert {row["workload"] for row in rows} == {"llama-bench", "ipw-IPW"}
-    for row in rows:
+    others = [row for row in rows if row["run_id"] != ours]
+    assert {row["workload"] for row in others} == {"llama-bench", "ipw-IPW"}
+    for row in others:
         shown = files.json("show", row["run_id"])
         assert problems(NAMED["run"], shown) == []
         assert shown["imported"]["from"] in ("llama-bench", "intelligence-per-watt")
     text = (files.home / "ours.sql").read_text()
-    assert text.count("INSERT INTO llama_bench") == 3
+    assert text.count("INSERT INTO llama_bench") == 2  # ours alone
+    done = files.run("export", *(row["run_id"] for row in others), "--format", "llama-bench-sql")
+    assert done.stdout.count("INSERT INTO llama_bench") == 3  # by name
+
+
+def test_files_are_bounded_together(files: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imported, "_MAX_ALL_BYTES", 2 * (files.home / "result.json").stat().st_size - 1)
+    here = str(files.home / "result.json")
+    assert len(imported._files([here])) == 1
+    shutil.copy(here, f"{here}.2")
+    with pytest.raises(UserError, match="MiB of files"):
+        imported._files([here, f"{here}.2"])
 
 
 def test_json_is_as_described_and_a_second_import_stores_nothing(files: Bench) -> None:

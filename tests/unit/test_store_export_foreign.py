@@ -21,7 +21,7 @@ from meltbench.imports import llama_bench as their_llama_bench
 from meltbench.imports.foreign import File
 from meltbench.records import Measure, Request, RunRecord
 from meltbench.store import Store, codecarbon, llama_bench, mlperf, otel
-from meltbench.store.export import export
+from meltbench.store.export import export, unnamed
 from meltbench.store.llama_bench_sql import sql_text
 
 # What llama.cpp's scripts/compare-llama-bench.py joins two builds by (LLAMA_BENCH_KEY_PROPERTIES), as of build 11549.
@@ -147,6 +147,42 @@ def test_codecarbon_has_what_was_measured_and_nothing_else(tmp_path: Path) -> No
     (back,) = their_codecarbon.read([File(str(path), path.read_bytes())])
     (total,) = (m for m in back.measures if (m.name, m.source) == ("energy_j", "total"))
     assert (round(total.value or 0, 6), total.klass) == (720.0, "E")
+
+
+def test_a_process_is_no_machine(tmp_path: Path) -> None:
+    assert codecarbon.row(powered(bench(), "process"))["tracking_mode"] == "process"
+    assert codecarbon.row(powered(bench()))["tracking_mode"] == "machine"
+
+
+@pytest.mark.parametrize(
+    "more", [{"validity": "invalid"}, {"outcome": "failed"}, {"imported": {"from": "llama-bench"}}]
+)
+def test_what_a_file_cannot_tell_is_left_out_of_it_unasked(tmp_path: Path, more: dict[str, Any]) -> None:
+    store = store_at(tmp_path)
+    good = stored(store, bench())
+    other = bench()
+    bad = stored(store, replace(other, manifest=other.manifest | more))
+    for fmt in ("llama-bench-sql", "codecarbon"):
+        said: list[str] = []
+        assert unnamed(store, [good, bad], fmt, said.append) == [good]
+        assert len(said) == 1
+        assert said[0].startswith("1 of 2 runs")
+        assert unnamed(store, [good], fmt, pytest.fail) == [good]
+    for fmt in ("llama-bench", "otel", "mlperf", "csv"):
+        assert unnamed(store, [good, bad], fmt, pytest.fail) == [good, bad]
+
+
+def test_an_import_that_is_exported_has_its_origin(tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    other = bench()
+    about = other.manifest | {"imported": {"from": "llama-bench"}}
+    run_id = stored(store, replace(other, manifest=about))
+    (path,) = export(store, [run_id], "llama-bench", tmp_path / "out")
+    assert {entry["meltbench"]["origin"] for entry in json.loads(path.read_text())} == {"llama-bench"}
+    (back,) = their_llama_bench.read([File(str(path), path.read_bytes())])
+    assert back.tool == "llama-bench"
+    (path,) = export(store, [run_id], "mlperf", tmp_path / "summary")
+    assert "Mode     : llama-bench bench;" in path.read_text()
 
 
 def test_a_run_without_a_duration_is_no_row_of_codecarbon(tmp_path: Path) -> None:
