@@ -85,6 +85,11 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=file, width=wide, soft_wrap=False)
 
 
+def draws(out: Console) -> bool:
+    """Whether what stands there can be drawn anew; a dumb terminal (TERM=dumb) cannot, as little as a pipe."""
+    return out.is_terminal and not out.is_dumb_terminal
+
+
 def plain(out: Console, text: str, style: str | None = None) -> None:
     """Print text as it is, unwrapped: what a device or a model says is data, and no markup."""
     out.print(text, markup=False, highlight=False, soft_wrap=True, style=style)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meltbench.cli.common import Data, Json, Markdown, check_format, console, plain, print_json
+from meltbench.cli.common import Data, Json, Markdown, check_format, console, draws, plain, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ def top(
         print_sheet(out, living.jobs_sheet(found, steps, bars=_bars(out)), as_markdown=as_markdown)
     else:
         with contextlib.suppress(KeyboardInterrupt):
-            (_draw if out.is_terminal else _lines)(out, store, jobs, steps)
+            (_draw if draws(out) else _lines)(out, store, jobs, steps)
 
 
 def _steps() -> Callable[[Job], Look]:
@@ -88,7 +88,7 @@ def _draw(out: Console, store: Store, jobs: Jobs, steps: Callable[[Job], Look]) 
     with _pressed() as pressed, Live(console=out, auto_refresh=False, transient=True) as drawn:
         while True:
             found = jobs.look()
-            sheet = living.jobs_sheet(found, steps, bars=bars, wide=out.width >= living.WIDE)
+            sheet = living.jobs_sheet(found, steps, bars=bars, width=out.width)
             body: RenderableType = rich_table(sheet) if found else Text(f"{_none(store)}\n")
             drawn.update(Group(body, Text("q: leave", style="dim")), refresh=True)
             if pressed(_PERIOD_S):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meltbench.cli.common import console, plain
+from meltbench.cli.common import console, draws, plain
 from meltbench.errors import Interrupted
 from meltbench.report import living
 from meltbench.report.progress import Lines, Steps
@@ -61,7 +61,7 @@ class Terminal:
         """Draw the bar of a download, or of what else is on its way."""
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 
-        if not self._console.is_terminal:
+        if not draws(self._console):
             self._lines.fetched(done, total, what)
             return
         if self._progress is None or self._last != what:
@@ -77,7 +77,7 @@ class Terminal:
         """Draw the bar of a count, such as of runs."""
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-        if not self._console.is_terminal:
+        if not draws(self._console):
             return
         if self._progress is None or self._last != what:
             self._open(what, TextColumn(what), BarColumn(), MofNCompleteColumn())
@@ -89,7 +89,7 @@ class Terminal:
         """Show which step of the run is under way, how far it is, and how long it may take where that is known."""
         from rich.progress import BarColumn, TextColumn
 
-        if not self._console.is_terminal:
+        if not draws(self._console):
             self._lines.step(status)
             return
         if self._progress is None or self._last != "run":
@@ -108,7 +108,7 @@ class Terminal:
 
     def live(self, sight: Sight) -> None:
         """Show token rate, power and temperature: below the bar, or as a line every few seconds."""
-        if self._console.is_terminal:
+        if draws(self._console):
             self._sight = sight  # drawn with the next step, which comes at once
             return
         if self._ticker is None:

@@ -26,7 +26,8 @@ _RIGHT = ("elapsed", "left", "tok/s", "power", "temp")
 _WIDE = ("run", "device", "what runs", "step", *_RIGHT, "")
 _NARROW = tuple(name for name in _WIDE if name not in ("run", "left", ""))
 _COLUMNS = {name: Column(name, right=name in _RIGHT, whole=name in (*_RIGHT, "run")) for name in _WIDE}
-WIDE = 120  # characters of a terminal from which on all of them fit
+_SLIM = tuple(name for name in _NARROW if name not in ("what runs", "elapsed"))
+WIDE, NARROW = 120, 80  # characters of a terminal from which on all of them fit, and those of _NARROW
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -85,17 +86,19 @@ class Ticker:
             self._write(f"{printable(self._steps.look(sight.status).words)}: {line(sight, bars=False)}")
 
 
-def jobs_sheet(jobs: Sequence[Job], steps: Callable[[Job], Look], *, bars: bool = True, wide: bool = True) -> Sheet:
+def jobs_sheet(jobs: Sequence[Job], steps: Callable[[Job], Look], *, bars: bool = True, width: int = WIDE) -> Sheet:
     """One row a job; ``steps`` says what each is at, ``bars``: with how its token rate went, else its power.
 
-    Not ``wide``: for a terminal of 80 characters, without ids, bars and the time that is left.
+    ``width``: characters of the terminal. Below WIDE there are no ids, bars and time that is left, below NARROW it says
+    neither what runs nor since when, and of notes the first words.
     """
-    columns = [_COLUMNS[name] for name in (_WIDE if wide else _NARROW)]
+    columns = [_COLUMNS[name] for name in (_WIDE if width >= WIDE else _NARROW if width >= NARROW else _SLIM)]
     sheet = Sheet("", tuple(columns))
     for job in jobs:
         cells = _cells(job, steps, bars=bars)
-        if not wide and job.note:
-            cells["step"] = f"{cells['step']}: {job.note}"
+        if width < WIDE and job.note:
+            note = job.note if width >= NARROW else job.note.partition(":")[0]
+            cells["step"] = f"{cells['step']}: {note}"
         sheet.rows.append(tuple(cells[column.heading] for column in columns))
     return sheet
 

@@ -215,12 +215,18 @@ def test_rows_say_what_is_known_and_what_is_not() -> None:
     assert "| answering requests, 1 of 4 | 12 s | ≤ 1 min 30 s | 48.2 tok/s | — | 51.5 °C |  ▄█ |" in first
     assert f"| running | 1 min 15 s | — | — | — | — | {UNWATCHED} |" in second_row
     assert "\x1b" not in text
-    narrow = rich_table(living.jobs_sheet([*JOBS, replace(JOBS[0], model="m" * 40)], look, wide=False))
+    narrow = rich_table(living.jobs_sheet([*JOBS, replace(JOBS[0], model="m" * 40)], look, width=80))
     drawn = Console(width=80, file=io.StringIO(), record=True)
     drawn.print(narrow)
     shown = drawn.export_text()
     for words in ("board", "tiny", "answering", "running:", "crosses", "12 s", "48.2 tok/s", "51.5 °C"):
         assert words in shown, words
+    slim = Console(width=60, file=io.StringIO(), record=True)
+    slim.print(rich_table(living.jobs_sheet([replace(JOBS[0], device="workbench"), *JOBS], look, width=60)))
+    shown = slim.export_text()
+    for words in ("workbench", "answering", "watched", "48.2 tok/s", "51.5 °C"):
+        assert words in shown, words
+    assert "crosses" not in shown
     assert "<= 1 min 30 s" in "".join(living.jobs_sheet(JOBS, look, bars=False).rows[0])
 
 
