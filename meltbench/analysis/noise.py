@@ -114,7 +114,9 @@ def _between(groups: dict[tuple[str, str], Array], within: Estimate) -> Estimate
     """What nights add: the scatter from a cell's night to its next, less what the runs behind their medians explain."""
     nights: dict[str, list[tuple[float, int]]] = {}
     for (cell, _), logs in groups.items():
-        nights.setdefault(cell, []).append((float(np.median(logs)), len(logs)))
+        n = len(logs)
+        median = (logs[(n - 1) // 2] + logs[n // 2]) / 2  # they are in order; np.median takes ten times as long
+        nights.setdefault(cell, []).append((float(median), n))
     series = [one for one in nights.values() if len(one) > 1]
     if within.value is None:
         return missing(str(within.reason))
