@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from meltbench.analysis.observations import TEXT, total_energy
+from meltbench.analysis.observations import TEXT, meter_of, total_energy
 from meltbench.analysis.stats import Estimate, inverted, mean, missing, scaled, widened
 from meltbench.analysis.unit_costs import Spent, per_unit
 from meltbench.efficiency import efficiency
-from meltbench.efficiency_tables import cells_of, measured_by, scope_flags
+from meltbench.efficiency_tables import cell_about, cells_of, scope_flags
 from meltbench.errors import UnknownName, UserError
 from meltbench.measure.charge import NEW_LIMIT
 from meltbench.measure.edges import SQRT3
@@ -165,7 +165,7 @@ def _tables(
     cells = cells_of(records)
     for done, cell in enumerate(cells):
         for point in _points(cell):
-            row = _about(cell, point) | more(cell)
+            row = {**cell_about(cell), "point": point, **more(cell)}
             try:
                 row["scope"], row["klass"] = _meter(cell)
                 row["numbers"] = numbers(cell, point)
@@ -195,32 +195,11 @@ def _points(cell: Iterable[RunRecord]) -> list[str]:
     return list(found) or [""]
 
 
-def _about(cell: Sequence[RunRecord], point: str) -> dict[str, Any]:
-    about = cell[0].manifest
-    runner, model = about.get("runner") or {}, about.get("model") or {}
-    return {
-        "measured_by": measured_by(cell[0]),
-        "mode": runner.get("mode"),
-        "workload": (about.get("workload") or {}).get("name"),
-        "point": point,
-        "device": (about.get("device") or {}).get("name"),
-        "model": model.get("name"),
-        "quantisation": model.get("quantisation"),
-        "engine": runner.get("engine"),
-        "engine_version": runner.get("version"),
-        "accelerator": runner.get("accelerator"),
-        "runs": [record.run_id for record in cell],
-    }
-
-
 def _meter(cell: Sequence[RunRecord]) -> tuple[str, str | None]:
     """What the energies of a cell cover, and their class. Raises UserError where its runs have several."""
-    totals = [m for record in cell if (m := total_energy(record)) is not None and m.value is not None]
-    kinds = list(dict.fromkeys((str(m.scope), m.klass) for m in totals))
-    if len(kinds) > 1:
-        said = " and ".join(f"{scope} (class {klass})" for scope, klass in kinds)
-        raise UserError(f"the energies of these runs are of {said}: they do not cover the same")
-    return kinds[0] if kinds else ("none", None)
+    meter = meter_of(cell)
+    known = any((m := total_energy(record)) is not None and m.value is not None for record in cell)
+    return (meter.scope, meter.klass) if known else ("none", None)
 
 
 def _energies(cell: Sequence[RunRecord], point: str) -> list[tuple[str, str, Estimate]]:

@@ -39,6 +39,24 @@ def measured_by(record: RunRecord) -> str:
     return str((record.manifest.get("imported") or {}).get("from") or OURS)
 
 
+def cell_about(cell: Sequence[RunRecord]) -> dict[str, Any]:
+    """What a cell is, as rows of tables and arms of routers have it; ``runs``: the runs of it."""
+    about = cell[0].manifest
+    runner, model = about.get("runner") or {}, about.get("model") or {}
+    return {
+        "measured_by": measured_by(cell[0]),
+        "device": (about.get("device") or {}).get("name"),
+        "mode": runner.get("mode"),
+        "workload": (about.get("workload") or {}).get("name"),
+        "model": model.get("name"),
+        "quantisation": model.get("quantisation"),
+        "engine": runner.get("engine"),
+        "engine_version": runner.get("version"),
+        "accelerator": runner.get("accelerator"),
+        "runs": [record.run_id for record in cell],
+    }
+
+
 def intelligence_tables(
     records: Sequence[RunRecord], by: str = "model", left_out: int = 0, progress: Progress | None = None
 ) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from meltbench.analysis.intelligence import accuracy_of
 from meltbench.analysis.observations import TEXT, meter_of, origin_of, total_energy
 from meltbench.analysis.routing import Arm, Asked, Cloud, covered, routed
-from meltbench.efficiency_tables import cells_of, measured_by
+from meltbench.efficiency_tables import cell_about, cells_of
 from meltbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -121,24 +121,10 @@ def _local(cell: Sequence[RunRecord], point: str, method: str, limits: Limits) -
     meter = meter_of(cell)
     scores = [one for record in cell for one in _scores(record, point, method)]
     about = cell[0].manifest
-    model, runner = about.get("model") or {}, about.get("runner") or {}
-    told = {
-        "measured_by": measured_by(cell[0]),
-        "device": (about.get("device") or {}).get("name"),
-        "mode": runner.get("mode"),
-        "workload": (about.get("workload") or {}).get("name"),
-        "model": model.get("name"),
-        "quantisation": model.get("quantisation"),
-        "engine": runner.get("engine"),
-        "engine_version": runner.get("version"),
-        "accelerator": runner.get("accelerator"),
-        "runs": [record.run_id for record in cell],
-        "scope": meter.scope,
-        "klass": meter.klass,
-    }
+    model = about.get("model") or {}
     workload = about.get("workload") or {}
     return _Local(
-        told,
+        {**cell_about(cell), "scope": meter.scope, "klass": meter.klass},
         _asked(scores, limits),
         meter.gain_u,
         float(model.get("bytes") or model.get("n_params") or 0),
