@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import duckdb
 
+# What lies outside is left out first, so that no later sum of two times can overflow.
+_HERE = "FROM samples WHERE t0_ns >= $start AND t1_ns <= $end AND t1_ns >= t0_ns AND abs(value) < 1e300"
 # (mean, low, high) by number of the bucket.
 Values = dict[int, tuple[float, float, float]]
 
@@ -44,21 +47,6 @@ class Span:
         return Span(self.start, self.end, max(1, count))
 
 
-def bucketed(connection: duckdb.DuckDBPyConnection, span: Span, columns: str, where: str) -> list[tuple[Any, ...]]:
-    """One row a series and bucket. ``columns`` are aggregates over mid (ns), t0_ns, t1_ns and value."""
-    # What lies outside is left out first, so that no later sum of two times can overflow.
-    return connection.execute(
-        f"""
-        SELECT series, least((mid - $start) // $width, $last) AS bucket, {columns}
-        FROM (SELECT series, t0_ns, t1_ns, value, t0_ns + (t1_ns - t0_ns) // 2 AS mid FROM samples
-              WHERE t0_ns >= $start AND t1_ns <= $end AND t1_ns >= t0_ns AND abs(value) < 1e300
-              AND series IN (SELECT series FROM series WHERE {where}))
-        GROUP BY ALL ORDER BY 1, 2
-        """,
-        span.params,
-    ).fetchall()
-
-
 def filled(span: Span, found: Values) -> dict[str, Any]:
     """(mean, low, high) by bucket as the columns of a Trace."""
     times = span.middles()
@@ -68,15 +56,47 @@ def filled(span: Span, found: Values) -> dict[str, Any]:
     return columns
 
 
-def gauges(connection: duckdb.DuckDBPyConnection, span: Span, where: str) -> tuple[Span, dict[int, Values]]:
-    """(mean, low, high) by bucket of each gauge, in buckets that the most read one fills: a gap is then a real one."""
-    counts = connection.execute(
-        f"SELECT count(*) FROM samples WHERE abs(value) < 1e300 AND t0_ns >= ? AND t1_ns <= ? "
-        f"AND series IN (SELECT series FROM series WHERE {where}) GROUP BY series",
-        [span.start, span.end],
-    ).fetchall()
-    wide = span.cut(min(span.count, max((row[0] for row in counts), default=0) // 2))
-    found: dict[int, Values] = {}
-    for number, bucket, *values in bucketed(connection, wide, "avg(value), min(value), max(value)", where):
-        found.setdefault(number, {})[bucket] = (values[0], values[1], values[2])
-    return wide, found
+@dataclass(frozen=True)
+class Samples:
+    """What was read within a span of time: of ``connection`` its tables samples and series are asked."""
+
+    connection: duckdb.DuckDBPyConnection
+    span: Span
+
+    @cached_property
+    def counts(self) -> dict[int, int]:
+        """How many numbers each series has here."""
+        return dict(
+            self.connection.execute(f"SELECT series, count(*) {_HERE} GROUP BY series", self._within).fetchall()
+        )
+
+    @property
+    def _within(self) -> dict[str, int]:
+        return {"start": self.span.start, "end": self.span.end}
+
+    def those(self, where: str) -> list[int]:
+        """The series with numbers here of which a condition holds."""
+        found = self.connection.execute(f"SELECT series FROM series WHERE {where} ORDER BY series").fetchall()
+        return [number for (number,) in found if number in self.counts]
+
+    def bucketed(self, span: Span, columns: str, series: list[int]) -> list[tuple[Any, ...]]:
+        """One row a series and bucket of ``span``. ``columns``: aggregates over mid (ns), t0_ns, t1_ns and value."""
+        if not series:
+            return []
+        # Numbers written out tell DuckDB which parts of the file it need not read.
+        only = f"AND series IN ({', '.join(map(str, series))})"
+        return self.connection.execute(
+            f"SELECT series, least((mid - $start) // $width, $last) AS bucket, {columns} "
+            f"FROM (SELECT series, t0_ns, t1_ns, value, t0_ns + (t1_ns - t0_ns) // 2 AS mid {_HERE} {only}) "
+            "GROUP BY ALL ORDER BY 1, 2",
+            span.params,
+        ).fetchall()
+
+    def gauges(self, where: str) -> tuple[Span, dict[int, Values]]:
+        """(mean, low, high) by bucket of each gauge, in buckets that the most read one fills: a gap is a real one."""
+        series = self.those(where)
+        wide = self.span.cut(min(self.span.count, max((self.counts[one] for one in series), default=0) // 2))
+        found: dict[int, Values] = {}
+        for number, bucket, *values in self.bucketed(wide, "avg(value), min(value), max(value)", series):
+            found.setdefault(number, {})[bucket] = (values[0], values[1], values[2])
+        return wide, found

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meltbench.report.buckets import Span, Values, bucketed, gauges
-
 if TYPE_CHECKING:
     import duckdb
 
     from meltbench.measure.energy import Rail
     from meltbench.records import Series
+    from meltbench.report.buckets import Samples, Span, Values
 
 _PARTS = 4  # of a bucket, whose differences are its least and its most
 _SHORTEST_NS = 80_000_000  # of a bucket of a counter: a register that ticks in 1 ms tells its quarters within 5 %
 _FINE = 8192  # readings of a counter that are kept: differences need its edges alone
 
 
-def power(connection: duckdb.DuckDBPyConnection, span: Span) -> tuple[Span, Values, str] | None:
+def power(samples: Samples) -> tuple[Span, Values, str] | None:
     """Power (W) by bucket, with the buckets it is in and what it is of; None where nothing gives a power."""
     from meltbench.measure.counters import MAX_POWER_W
 
+    span = samples.span
     wide = span.cut(min(span.count, (span.end - span.start) // _SHORTEST_NS))
-    rail = _rail(_thinned(connection, span, "kind = 'counter' AND unit = 'J'"))
+    rail = _rail(_thinned(samples, "kind = 'counter' AND unit = 'J'"))
     if rail is not None and (values := _counter_power(rail, wide, MAX_POWER_W)):
         return wide, values, f"{' + '.join(part.name for part in rail.parts)}, {rail.scope}"
-    number, of = _gauge(connection)
-    wide, found = gauges(connection, span, f"series = {number}")
+    number, of = _gauge(samples.connection)
+    wide, found = samples.gauges(f"series = {number}")
     sane = {k: one for k, one in found.get(number, {}).items() if one[1] >= 0 and one[2] <= MAX_POWER_W}
     return (wide, sane, of) if sane else None
 
@@ -66,24 +66,25 @@ def _gauge(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:
     return (found[0][2], f"{found[0][3]}, {found[0][4]}") if found else (-1, "")
 
 
-def _thinned(connection: duckdb.DuckDBPyConnection, span: Span, where: str) -> list[Series]:
+def _thinned(samples: Samples, where: str) -> list[Series]:
     """Each counter by its last reading in every fine bucket, and the first of all, so that nothing rises unseen."""
     import numpy as np
 
     from meltbench.records import Series
 
-    fine = span.cut(_FINE)
+    fine = samples.span.cut(_FINE)
     last = "arg_max(t0_ns, mid), max_by(t1_ns, mid), arg_max(value, mid)"
     first = "arg_min(t0_ns, mid), min_by(t1_ns, mid), arg_min(value, mid)"
     points: dict[int, list[tuple[int, int, float]]] = {}
-    for number, _, *edges in bucketed(connection, fine, f"{first}, {last}", where):
+    for number, _, *edges in samples.bucketed(fine, f"{first}, {last}", samples.those(where)):
         mine = points.setdefault(number, [])
         if not mine:
             mine.append((edges[0], edges[1], edges[2]))
         if (edges[3], edges[4]) != mine[-1][:2]:
             mine.append((edges[3], edges[4], edges[5]))
     series = []
-    known = connection.execute(f"SELECT series, name, source, scope, klass, wrap FROM series WHERE {where}").fetchall()
+    asked = f"SELECT series, name, source, scope, klass, wrap FROM series WHERE {where}"
+    known = samples.connection.execute(asked).fetchall()
     for number, name, source, scope, klass, wrap in known:
         mine = points.get(number, [])
         t0, t1 = (np.array([point[place] for point in mine], np.int64) for place in (0, 1))

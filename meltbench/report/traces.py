@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from meltbench.errors import StoreError
-from meltbench.report.buckets import Span, Values, filled, gauges
+from meltbench.report.buckets import Samples, Span, Values, filled
 from meltbench.report.power import power
 from meltbench.store import schema, tables
 
@@ -80,21 +81,28 @@ def read_traces(folder: Path, record: RunRecord, buckets: int = 400) -> Traces:
     """
     import duckdb
 
-    from meltbench.store.index import open_memory
-
     whole = tables.read_manifest(folder)
     paths = {t: tables.checked_path(folder, whole, t) for t in (schema.SAMPLES, schema.SERIES, schema.TOKENS)}
-    connection = open_memory()
+    connection = _engine().cursor()
     try:
         for table, path in paths.items():
+            made = "TABLE" if table is schema.SERIES else "VIEW"  # it is small, and asked for every signal
             quoted = str(path).replace("'", "''")
-            connection.execute(f"CREATE VIEW {table.name} AS FROM read_parquet('{quoted}'){_lacking(table)}")
+            connection.execute(f"CREATE TEMP {made} {table.name} AS FROM read_parquet('{quoted}'){_lacking(table)}")
         return _traces(connection, record, max(1, min(buckets, MAX_BUCKETS)))
     except duckdb.Error as error:
         why = str(error).splitlines()[0]
         raise StoreError(f"the samples of {record.run_id} cannot be read: {why}", hint="meltbench verify") from error
     finally:
         connection.close()
+
+
+@cache
+def _engine() -> duckdb.DuckDBPyConnection:
+    """A DuckDB without anything in it: to make one takes as long as a short run's traces."""
+    from meltbench.store.index import open_memory
+
+    return open_memory()
 
 
 def _lacking(table: schema.Table) -> str:
@@ -109,14 +117,15 @@ def _traces(connection: duckdb.DuckDBPyConnection, record: RunRecord, buckets: i
         signals = [Trace(name, unit, reason=_absent(record, name)) for name, unit in _WORDS.items()]
         return Traces(record.run_id, 0.0, tuple(signals))
     span = Span(*edges, buckets)
-    signals = [make(connection, span, record) for make in (_power, _temperature, _rate)]
+    samples = Samples(connection, span)
+    signals = [_power(samples, record), _temperature(samples, record), _rate(connection, span, record)]
     named = [(p.name, span.second(p.t0_ns), span.second(p.t1_ns)) for p in record.phases]
     slow = [(r.cause, span.second(r.t0_ns), span.second(r.t1_ns)) for r in record.regimes if r.name == "throttled"]
     asked = [
         (r.index, r.role, span.second(r.t_send_ns), _second(span, r.t_first_ns), span.second(r.t_end_ns))
         for r in record.requests[:_MARKS]
     ]
-    beside = tuple(_beside(connection, span))
+    beside = tuple(_beside(samples))
     return Traces(record.run_id, span.second(span.end), tuple(signals), tuple(named), beside, tuple(slow), tuple(asked))
 
 
@@ -124,12 +133,12 @@ def _second(span: Span, t_ns: int | None) -> float | None:
     return None if t_ns is None else span.second(t_ns)
 
 
-def _beside(connection: duckdb.DuckDBPyConnection, span: Span) -> Iterator[Trace]:
+def _beside(samples: Samples) -> Iterator[Trace]:
     told: set[str] = set()
     for name, unit, scale, where in _BESIDE:
         if name in told:
             continue
-        wide, found = gauges(connection, span, where)
+        wide, found = samples.gauges(where)
         if not found:
             continue
         told.add(name)
@@ -139,7 +148,7 @@ def _beside(connection: duckdb.DuckDBPyConnection, span: Span) -> Iterator[Trace
                 mean, low, high = (part * scale for part in one)
                 if k not in highest or mean > highest[k][0]:
                     highest[k] = (mean, low, high)
-        of = _name(connection, min(found)) if len(found) == 1 else f"highest of {len(found)}"
+        of = _name(samples, min(found)) if len(found) == 1 else f"highest of {len(found)}"
         yield Trace(name, unit, of, **filled(wide, highest))
 
 
@@ -168,27 +177,27 @@ def _absent(record: RunRecord, name: str) -> str:
     return "no_reading: nothing was read of it"
 
 
-def _temperature(connection: duckdb.DuckDBPyConnection, span: Span, record: RunRecord) -> Trace:
+def _temperature(samples: Samples, record: RunRecord) -> Trace:
     """The zone that was hottest at any time, as it was."""
     unit = _WORDS["temperature"]
-    wide, zones = gauges(connection, span, "unit = 'degC'")
+    wide, zones = samples.gauges("unit = 'degC'")
     if not zones:
         return Trace("temperature", unit, reason=_absent(record, "temperature"))
     hottest = max(zones, key=lambda number: max(high for _, _, high in zones[number].values()))
-    return Trace("temperature", unit, _name(connection, hottest), **filled(wide, zones[hottest]))
+    return Trace("temperature", unit, _name(samples, hottest), **filled(wide, zones[hottest]))
 
 
-def _power(connection: duckdb.DuckDBPyConnection, span: Span, record: RunRecord) -> Trace:
+def _power(samples: Samples, record: RunRecord) -> Trace:
     """Of the designated total, else of the counter or the gauge that covers most."""
-    found = power(connection, span)
+    found = power(samples)
     if found is None:
         return Trace("power", _WORDS["power"], reason=_absent(record, "power"))
     wide, values, of = found
     return Trace("power", _WORDS["power"], of, **filled(wide, values))
 
 
-def _name(connection: duckdb.DuckDBPyConnection, number: int) -> str:
-    return str(connection.execute("SELECT name FROM series WHERE series = ?", [number]).fetchall()[0][0])
+def _name(samples: Samples, number: int) -> str:
+    return str(samples.connection.execute("SELECT name FROM series WHERE series = ?", [number]).fetchall()[0][0])
 
 
 def _rate(connection: duckdb.DuckDBPyConnection, span: Span, record: RunRecord) -> Trace:
