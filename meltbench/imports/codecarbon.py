@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meltbench.errors import UserError
@@ -157,27 +158,19 @@ def _measures(row: Mapping[str, str], lasted_s: float, wrong: str) -> list[Measu
         kwh = positive(row.get(column))  # 0 stands for what is not there, or could not be read
         blank = Measure("energy_j", None, "J", scope=scope if source == TOTAL else "rail", source=source, klass="E")
         if wrong:
-            out.append(_without(blank, f"implausible_power: {wrong}"))
+            out.append(replace(blank, reason=f"implausible_power: {wrong}"))
         elif kwh is None:
-            out.append(_without(blank, f"not_recorded: codecarbon has no {column}"))
+            out.append(replace(blank, reason=f"not_recorded: codecarbon has no {column}"))
         else:
-            out.append(_with(blank, kwh * J_PER_KWH, f"{column} in kWh; {_METHOD}"))
+            out.append(replace(blank, value=kwh * J_PER_KWH, method=f"{column} in kWh; {_METHOD}"))
     total = next(one for one in out if one.source == TOTAL)
     power = Measure("mean_power_w", None, "W", scope=scope, source=TOTAL, klass="E")
     if total.value is None:
-        out.append(_without(power, str(total.reason)))
+        out.append(replace(power, reason=total.reason))
     else:
-        out.append(_with(power, total.value / lasted_s, f"energy_consumed / duration; {_METHOD}"))
+        out.append(replace(power, value=total.value / lasted_s, method=f"energy_consumed / duration; {_METHOD}"))
     emitted = number(row.get("emissions"))
     if emitted is not None and not wrong:
         how = "energy_consumed times the carbon intensity that codecarbon took for the place, kg CO2 equivalent"
         out.append(Measure("codecarbon_emissions_kg", emitted, "kg", klass="E", method=how))
     return out
-
-
-def _with(one: Measure, value: float, method: str) -> Measure:
-    return Measure(one.name, value, one.unit, scope=one.scope, source=one.source, klass=one.klass, method=method)
-
-
-def _without(one: Measure, why: str) -> Measure:
-    return Measure(one.name, None, one.unit, scope=one.scope, source=one.source, klass=one.klass, reason=why)

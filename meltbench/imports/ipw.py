@@ -11,6 +11,7 @@ every row and no answer's mark; marks are in ``evaluation``.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from meltbench.errors import UserError
@@ -43,7 +44,7 @@ SUMMARY = "summary.json"
 BUFFER_S = 30.0  # of the old profiler's window
 _SEEN_SHARE = 0.9  # of a query: less than that by its energy over its mean power was cut off
 _MAX_QUERIES, _MAX_MODELS, _MAX_TURNS = 100_000, 64, 10_000
-_MAX_ROW_BYTES, _MAX_ANSWER = 1 << 30, 65_536
+_MAX_ROW_BYTES, _MAX_ANSWER = 256 << 20, 65_536  # rows as they unfold, a compressed file's too
 _METHOD = "difference of the GPU's counter between the monitor's first and last reading within the query"
 _ARROW = (b"\xff\xff\xff\xff", b"ARROW1")
 _CAPPED = "capped"
@@ -110,12 +111,19 @@ def _arrow(file: File) -> list[dict[str, Any]]:
 
     try:
         source = pa.BufferReader(file.raw)
-        reader = pa.ipc.open_file(source) if file.raw.startswith(b"ARROW1") else pa.ipc.open_stream(source)
-        table = reader.read_all()
-        table.validate(full=True)
-        if table.num_rows > _MAX_QUERIES or table.nbytes > _MAX_ROW_BYTES:
-            raise UserError(f"{file.path} has more than {_MAX_QUERIES} rows or 1 GiB", hint="cut it into parts")
-        rows: list[dict[str, Any]] = table.to_pylist()
+        if file.raw.startswith(b"ARROW1"):
+            whole = pa.ipc.open_file(source)
+            batches = (whole.get_batch(at) for at in range(whole.num_record_batches))
+        else:
+            batches = iter(pa.ipc.open_stream(source))
+        rows: list[dict[str, Any]] = []
+        size = 0
+        for batch in batches:
+            size += batch.nbytes
+            if len(rows) + batch.num_rows > _MAX_QUERIES or size > _MAX_ROW_BYTES:
+                raise UserError(f"{file.path} has more than {_MAX_QUERIES} rows or 256 MiB", hint="cut it into parts")
+            batch.validate(full=True)
+            rows += batch.to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
         why = str(error).partition("\n")[0][:200]
         raise UserError(f"{file.path} cannot be read as Arrow: {why}") from error
@@ -358,23 +366,18 @@ def _theirs(requests: Sequence[Request], scores: Sequence[Score], queries: Seque
     lack = next((one.energy_reason for one in requests if one.energy_reason), "no_reading: no query has one")
     method = f"energies of the queries alone, without the time between them; each: {_METHOD}"
     blank = Measure("energy_j", None, "J", scope="rail", source=TOTAL, klass="B", n=len(known))
-    total = _said(blank, sum(known), method, None) if whole else _said(blank, None, "", lack)
+    total = replace(blank, value=sum(known), method=method) if whole else replace(blank, reason=lack)
     out = [total, *(one for one in question_measures(scores, total) if one.name == "j_per_question")]
     for name, unit, of in (("j_per_request", "J/request", len(requests)), ("j_per_output_token", "J/tok", sum(n_out))):
         blank = Measure(name, None, unit, "ratio_of_sums", scope="rail", source=TOTAL, klass="B", n=len(known))
         counted = name == "j_per_request" or (of and len(n_out) == len(requests))
         if whole and counted:
-            out.append(_said(blank, sum(known) / of, method, None))
+            out.append(replace(blank, value=sum(known) / of, method=method))
         else:
-            out.append(_said(blank, None, "", lack if not whole else "no_token_count: of the answers"))
+            out.append(replace(blank, reason="no_token_count: of the answers" if whole else lack))
     for name, unit, values, how in (
-        (
-            "ipwtool_gpu_energy_j",
-            "J",
-            [q.energy_j for q in queries],
-            "per_query_joules as it stands there, capped or not",
-        ),
-        ("ipwtool_cpu_energy_j", "J", [q.cpu_energy_j for q in queries], "cpu_per_query_joules as it stands there"),
+        ("ipwtool_gpu_energy_j", "J", [q.energy_j for q in queries], "the GPU's energy as it is told, capped or not"),
+        ("ipwtool_cpu_energy_j", "J", [q.cpu_energy_j for q in queries], "the CPU's energy as it is told"),
         ("ipwtool_gpu_power_w", "W", [q.power_w for q in queries], "mean of the GPU's power readings within a query"),
     ):
         found = [one for one in values if one is not None]
@@ -384,12 +387,3 @@ def _theirs(requests: Sequence[Request], scores: Sequence[Score], queries: Seque
                 Measure(name, mean, unit, "mean", source="ipwtool", n=len(found), method=f"{how}; mean of queries")
             )
     return out
-
-
-def _said(one: Measure, value: float | None, method: str, why: str | None) -> Measure:
-    return Measure(
-        *(one.name, value, one.unit, one.stat, one.phase, one.scope, one.source, one.n),
-        method=method,
-        reason=why,
-        klass=one.klass,
-    )

@@ -7,6 +7,7 @@ import math
 import sqlite3
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -184,6 +185,20 @@ def test_databases_that_are_other_damaged_or_would_fill_the_memory(tmp_path: Pat
     huge = database(tmp_path / "huge", ", b AS (length(hex(zeroblob(100000000)))) VIRTUAL")
     with pytest.raises(UserError, match="too big"):
         llama_bench.read([File("x", huge)])
+
+
+@pytest.mark.parametrize("parts", [1, 30])
+def test_arrow_that_unfolds_to_more_than_is_held_is_told(parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compressed bytes are few; they are counted as they unfold, part by part."""
+    monkeypatch.setattr(ipw, "_MAX_ROW_BYTES", 1 << 20)
+    table = pa.table({"query": ["a" * (4 << 20) if parts == 1 else "a" * (64 << 10)]})
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, table.schema, options=options) as stream:
+        for _ in range(parts):
+            stream.write_table(table)
+    with pytest.raises(UserError, match="more than 100000 rows or 256 MiB"):
+        ipw.read([File("x.arrow", sink.getvalue().to_pybytes())])
 
 
 def test_arrow_that_is_damaged_is_told() -> None:
