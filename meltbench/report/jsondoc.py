@@ -11,8 +11,8 @@ from meltbench.report.jsondevices import DEVICE, DEVICES, READ
 from meltbench.report.jsonimport import IMPORT, IMPORTED
 from meltbench.report.jsoninventory import ADDED, DOCTOR, INVENTORY, KNOWN
 from meltbench.report.jsonlive import TOP
-from meltbench.report.jsonpages import REPORT
 from meltbench.report.jsonmodels import MODELS
+from meltbench.report.jsonpages import REPORT
 from meltbench.report.jsonpareto import PARETO
 from meltbench.report.jsonshapes import Document, Key
 from meltbench.store import schema
@@ -193,6 +193,7 @@ RUNS = Document(
         Key("[].workload", "text", "Workload.", _OPEN),
         Key("[].command", "text", "The command of `exec`, as one would type it.", "there is none"),
         Key("[].validity", "text", "valid, degraded or invalid.", "it is not stored"),
+        Key("[].origin", "text", "meltbench, or the tool whose records were imported.", "it cannot be read"),
         Key("[].failure", "text", "Why it failed, or cannot be read.", "it did not, and can"),
         Key("[].plan_hash", "text", "Hash of the plan.", _OPEN),
         Key("[].cell_key", "text", "Hash of all that must be equal for runs to be compared.", _OPEN),

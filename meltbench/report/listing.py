@@ -72,11 +72,24 @@ def _chosen(
 
 
 def _known(connection: duckdb.DuckDBPyConnection) -> dict[str, Row]:
-    names = ("run_id", "state", "started_at", *_NAMES, "validity", "failure", "plan_hash", "cell_key", "command")
+    names = (
+        "run_id",
+        "state",
+        "started_at",
+        *_NAMES,
+        "validity",
+        "failure",
+        "plan_hash",
+        "cell_key",
+        "origin",
+        "command",
+    )
     found = connection.execute(
         f"""
         SELECT run_id, outcome, strftime(started_at, '%Y-%m-%dT%H:%M:%S.%g+00:00'), {", ".join(_NAMES)},
-            validity, failure, plan_hash, cell_key, json_extract(manifest, '$.spec.command')::VARCHAR
+            validity, failure, plan_hash, cell_key,
+            coalesce(json_extract_string(manifest, '$.imported.from'), 'meltbench'),
+            json_extract(manifest, '$.spec.command')::VARCHAR
         FROM runs
         """
     ).fetchall()
@@ -119,6 +132,7 @@ def _from_entry(entry: RunEntry) -> Row:
         "failure": info.get("failure") or info.get("error"),
         "plan_hash": info.get("plan_hash"),
         "cell_key": info.get("cell_key"),
+        "origin": part("imported", "from") or (None if "error" in info else "meltbench"),
         "command": command_line(info),
         "measures": {},
         "points": [],
@@ -198,6 +212,7 @@ def _sheet(title: str, rows: list[Row], wanted: Sequence[Headline], *, several: 
     for row in rows:
         texts = [row["device"] or ""] * several + _what(row, served=served)
         state = str(row["validity"] if row["state"] == "done" else row["state"] or "unknown")
+        state += f", from {row['origin']}" if row["origin"] not in ("meltbench", None) else ""
         for point in sorted(row["points"], key=lambda one: natural(one["point"])) if by_point else (row,):
             found = {bare(name): value for name, value in point["measures"].items()}
             cells = [quantity(found[h.name], h.unit) if h.name in found else MISSING for h in wanted]

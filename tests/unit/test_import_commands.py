@@ -53,6 +53,13 @@ def test_every_command_of_the_page_runs_and_what_it_stores_is_a_run_like_any_oth
     assert problems(NAMED["runs"], rows) == []
     others = [row for row in rows if row["run_id"] != ours]
     assert {row["workload"] for row in others} == {"llama-bench", "ipw-IPW"}
+    assert {(row["origin"], row["run_id"] == ours) for row in rows} == {
+        ("meltbench", True),
+        ("llama-bench", False),
+        ("intelligence-per-watt", False),
+    }
+    listed = files.run("runs", "--markdown").stdout
+    assert listed.count(", from ") == 3 + 1  # points of the one, the other
     for row in others:
         shown = files.json("show", row["run_id"])
         assert problems(NAMED["run"], shown) == []

@@ -73,7 +73,9 @@ def test_figures_of_two_modes_never_share_a_table(tmp_path):
 
 def test_the_index_and_the_folders_tell_the_same_of_a_run(tmp_path, monkeypatch):
     store = store_at(tmp_path, runs=2)
+    stored(store, manifest={"imported": {"from": "localscore"}})
     indexed, _ = read_rows(store)
+    assert [row["origin"] for row in indexed] == ["meltbench", "meltbench", "localscore"]
 
     def locked(_store):
         raise StoreError("the index is open for writing in another program")
@@ -96,6 +98,7 @@ def test_open_and_unreadable_runs_are_listed_without_numbers(tmp_path):
     (store.runs_dir / bad / "manifest.json").write_text("{}")
     rows, notes = read_rows(store)
     assert sorted(row["state"] for row in rows) == ["detached", "done", "unreadable"]
+    assert [row["origin"] for row in rows if row["state"] == "unreadable"] == [None]
     assert any(bad in note for note in notes)
     assert {row["run_id"] for row in rows if not row["measures"]} == {late, bad}
 
