@@ -86,13 +86,14 @@ class Jobs:
 
     def _scan(self) -> None:
         self._scanned_s = time.monotonic()
-        for run_id in self.store.open_ids():
+        begun = self.store.open_ids()
+        for run_id in begun:
             if run_id in self._tickets and "folder" in self._tickets[run_id]:
                 continue
             entry = self.store.entry(run_id)
             if entry.state == "open":
                 self._tickets[run_id] = entry.info
-        for run_id in set(self._tickets) - set(self.store.open_ids()):
+        for run_id in set(self._tickets) - set(begun):
             self._forget(run_id)
 
     def _forget(self, run_id: str) -> None:
@@ -114,7 +115,7 @@ class Jobs:
             note = DETACHED if not watched else "" if sight is not None else UNWATCHED
         if sight is not None and sight.elapsed_s is not None:
             elapsed_s = sight.elapsed_s
-        left_s = float(ticket["expected_s"]) - elapsed_s if "expected_s" in ticket else None
+        left_s = float(ticket["expected_s"]) - elapsed_s if "expected_s" in ticket and state != "ended" else None
         return Job(
             run_id,
             state,

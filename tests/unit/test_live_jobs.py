@@ -140,6 +140,8 @@ def test_a_run_without_a_controller_is_watched_all_the_same_and_one_that_ended_w
     assert by_id[goes_on].sight is not None
     assert (by_id[ended].state, by_id[ended].note, by_id[ended].sight) == ("ended", ENDED, None)
     assert (by_id[dead].state, by_id[dead].note) == ("ended", ENDED)
+    assert by_id[goes_on].left_s is not None
+    assert (by_id[ended].left_s, by_id[dead].left_s) == (None, None)
 
 
 def test_one_that_is_brought_in_or_gone_is_shown_no_more(store: Store, tmp_path: Path) -> None:
