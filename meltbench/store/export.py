@@ -48,9 +48,8 @@ def unnamed(store: Store, run_ids: Sequence[str], fmt: str, say: Callable[[str],
         return list(run_ids)
     kept = [one for one in run_ids if _is_ours_and_good(tables.read_manifest(store.folder(one).path))]
     if left := len(run_ids) - len(kept):
-        say(
-            f"{left} of {len(run_ids)} runs are left out, which {fmt} cannot tell: invalid, failed, imported; name them"
-        )
+        why = f"are invalid, failed or imported, for which {fmt} has no column"
+        say(f"{left} of {len(run_ids)} runs {why}: left out unless they are named")
     return kept
 
 
