@@ -71,9 +71,9 @@ class Server:
 
     def page(self, name: str, search: str) -> float:
         """Seconds until a page's answer is here."""
-        from meltbench.dashboard import frame
+        from meltbench.pages.published import FILTERS
 
-        ids = [{"type": "filter", "word": word} for word in frame.FILTERS]
+        ids = [{"type": "filter", "word": word} for word in FILTERS]
         wanted = [{"id": "page", "property": "children"}, {"id": "nav", "property": "children"}]
         given = {"at.pathname": f"/{quote(name)}", "at.search": search, "version.data": "any", "theme.data": "light"}
         asked = {

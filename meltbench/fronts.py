@@ -17,6 +17,7 @@ from meltbench.errors import UserError
 from meltbench.harvest import items_of, own_of, read_rows
 from meltbench.joining import alternatives, arms_of, choose, known_of, lone, one_meter, unlike_settings, whole_runs
 from meltbench.measure.energy import GAIN_LIMIT
+from meltbench.selecting import unknown_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +75,8 @@ def pareto(
     columns = [ref.axis for ref in refs]
     rows = read_rows(connection, selection, columns)
     if not rows:
+        if (unknown := unknown_value(connection, selection)) is not None:
+            raise unknown
         chosen = str(selection) or "every run"
         raise UserError(f"{chosen}: no run has one of these numbers", hint="meltbench runs lists what is there")
     sources = choose(rows, refs)

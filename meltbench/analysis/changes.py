@@ -46,8 +46,9 @@ Kind = Literal["environment", "series"]
 class Series:
     """One metric of one arm, workload and mode on one device: a number a night, in order of the nights.
 
-    ``arm``: the model and engine; ``nights``: names that sort by time, such as 2026-11-20; ``values``: the median over
-    the runs of each, None (or NaN) where there is none; ``runs``: how many runs gave it.
+    ``arm``: the model and engine; ``name``: what tells it from others of the arm, where it is more; ``nights``: names
+    that sort by time, such as 2026-11-20; ``values``: the median over the runs of each, None (or NaN) where there is
+    none; ``runs``: how many runs gave it.
     """
 
     arm: str
@@ -55,6 +56,7 @@ class Series:
     nights: tuple[str, ...]
     values: tuple[float | None, ...]
     runs: tuple[int, ...]
+    name: str = ""
 
     def __post_init__(self) -> None:
         if not len(self.nights) == len(self.values) == len(self.runs):

@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 
 
 class Nightly:
-    """Device, arm and night of every run, put in order once for all that was measured of them."""
+    """Device, series and night of every run, put in order once for all that was measured of them."""
 
-    def __init__(self, devices: Sequence[str], arms: Sequence[str], nights: Sequence[str]) -> None:
-        """``nights``: names that sort by time; empty where nobody knows, which leaves the run out."""
+    def __init__(
+        self, devices: Sequence[str], names: Sequence[str], nights: Sequence[str], arms: Sequence[str] | None = None
+    ) -> None:
+        """``nights``: names that sort by time; empty where nobody knows, which leaves the run out. ``arms``: of each
+        run the arm that its series is of, where several are; else a series is an arm."""
         numbers: dict[tuple[str, str], int] = {}
-        pairs = zip(devices, arms, strict=True)
+        pairs = list(zip(devices, names, strict=True))
         self._series = np.array([numbers.setdefault(pair, len(numbers)) for pair in pairs], dtype=np.int64)
+        self._arm = dict(zip(pairs, names if arms is None else arms, strict=True))
         self._called = list(numbers)
         self._nights = sorted({*nights})
         places = {night: at for at, night in enumerate(self._nights)}
@@ -43,8 +47,9 @@ class Nightly:
         edges = [*firsts.tolist(), len(begins)]
         for _, at in sorted(zip(seen, range(len(seen)), strict=True)):
             mine = slice(edges[at], edges[at + 1])
-            device, arm = self._called[series[begins[edges[at]]]]
-            made = Series(arm, metric, tuple(names[mine]), tuple(medians[mine]), tuple(runs[mine]))
+            device, name = self._called[series[begins[edges[at]]]]
+            arm = self._arm[device, name]
+            made = Series(arm, metric, tuple(names[mine]), tuple(medians[mine]), tuple(runs[mine]), name)
             out.setdefault(device, []).append(made)
         return out
 

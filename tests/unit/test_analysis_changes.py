@@ -198,7 +198,7 @@ def test_the_order_of_runs_does_not_matter(rows, random):
 
 def test_a_run_without_a_number_is_none():
     rows = [("1", 3.0), ("0", math.nan), ("1", None), ("1", 5.0), ("0", None), ("1", math.inf)]
-    assert by_device([("pi", "a", *row) for row in rows]) == {"pi": [Series("a", "m", ("1",), (4.0,), (2,))]}
+    assert by_device([("pi", "a", *row) for row in rows]) == {"pi": [Series("a", "m", ("1",), (4.0,), (2,), "a")]}
     assert by_device([]) == {}
 
 
@@ -309,3 +309,19 @@ def test_each_night_is_judged_alone():
     other, this = device_changes(arms(both, mine, stepped(3, (30,), noise=0.005)))[:2]
     assert [c.kind for c in other] == ["environment"]
     assert [(c.index, c.kind) for c in this] == [(30, "environment"), (70, "series")]
+
+
+def test_series_of_one_arm_do_not_speak_for_each_other():
+    """A model that is asked two workloads moves in both when its file changes: nothing says that the device did."""
+    nights = [f"2026-01-{day:02d}" for day in range(1, 31)]
+    rows = [
+        ("pi", f"m · {work}", night, (10.0 if at < 15 else 9.0) * (1 + 0.001 * (at % 3)))
+        for work in ("quick", "long")
+        for at, night in enumerate(nights)
+    ]
+    devices, names, dated, values = (list(column) for column in zip(*rows, strict=True))
+    alone = Nightly(devices, names, dated, ["m"] * len(rows)).of("m", values)["pi"]
+    assert [one.name for one in alone] == ["m · quick", "m · long"]
+    assert [[point.kind for point in found] for found in device_changes(alone)] == [["series"], ["series"]]
+    apart = Nightly(devices, names, dated).of("m", values)["pi"]
+    assert [[point.kind for point in found] for found in device_changes(apart)] == [["environment"], ["environment"]]

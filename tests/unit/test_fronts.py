@@ -301,3 +301,10 @@ def test_the_command_prints_tables_and_json(store: Store) -> None:
     assert "of the box from ttft_s" in told
     both = CliRunner().invoke(app, [*asked, "--markdown", "--json"])
     assert isinstance(both.exception, UserError)
+
+
+def test_a_device_that_nobody_has_is_named_with_the_nearest(tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    run(store, ttft_s=0.5, decode_tps=10.0)
+    with opened(store) as connection, pytest.raises(UnknownName, match=r"unknown device 'pie'; did you mean pi\?"):
+        pareto(connection, Selection.parse("device=pie"), ["ttft_s", "decode_tps"])

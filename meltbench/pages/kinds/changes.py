@@ -26,16 +26,18 @@ def changes(context: Context) -> Drawn:
     """The median of each ``night`` of column ``value``, a line a ``group``, a chart a device ``x``.
 
     A change point is a diamond on its line: filled where the series moved alone, open where the device's others moved
-    with it. Charts are of the devices, and lines of the series, that have most runs.
+    with it: those of other arms, where the query has a column ``arm``. Charts are of the devices, and lines of the
+    series, that have most runs.
     """
     answer = context.answer()
     x, group, value = (context.field(key) for key in ("x", "group", "value"))
-    held = Nightly(answer.names(x), answer.names(group), _nights(answer)).of(value, answer.numbers(value))
+    nightly = Nightly(answer.names(x), answer.names(group), _nights(answer), _arms(answer))
+    held = nightly.of(value, answer.numbers(value))
     if not held:
         return nothing(f"No run has a {_heading(value)} here.", answer)
     devices = sorted(held, key=lambda name: -sum(map(_runs, held[name])))
     drawn = devices[:_DEVICES]
-    ordered = [sorted(held[device], key=lambda one: (-_runs(one), natural(one.arm))) for device in drawn]
+    ordered = [sorted(held[device], key=lambda one: (-_runs(one), natural(one.name))) for device in drawn]
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {
         "margin": {"l": 10, "r": 10, "t": 40, "b": 10},
@@ -54,16 +56,16 @@ def changes(context: Context) -> Drawn:
         layout[f"yaxis{row}" if row > 1 else "yaxis"] = {"domain": [top - height, top], "title": {"text": _axis(unit)}}
         layout["annotations"].append(_named(device, top))
         for series, points in found[:_SERIES]:
-            named = series.arm in looks  # a series looks the same on every device, and stands in the legend once
-            data += _line(series, points, looks.setdefault(series.arm, len(looks)), axis, unit, named=named)
+            named = series.name in looks  # a series looks the same on every device, and stands in the legend once
+            data += _line(series, points, looks.setdefault(series.name, len(looks)), axis, unit, named=named)
         told += [(device, series, point) for series, points in found for point in points]
-    notes = [_sentence(device, series.arm, point, unit) for device, series, point in told[:12]]
+    notes = [_sentence(device, series.name, point, unit) for device, series, point in told[:12]]
     notes += [f"{left_out} more series are not drawn; a filter narrows."] if left_out else []
     more = len(devices) - _DEVICES
     notes += [f"{more} more devices are not drawn: choose one in the filter."] if more > 0 else []
     n = sum(map(len, held.values()))
     says = f"{_heading(value)} of {n} series on {len(held)} devices: {_counted(len(told))} on those drawn."
-    rows = [(device, series.arm, *_row(point)) for device, series, point in told]
+    rows = [(device, series.name, *_row(point)) for device, series, point in told]
     grid = grid_of(Answer(("device", "series", "night", "before", "after", "ratio", "lo", "hi", "p", "kind"), rows))
     height_px = _PANEL_PX * len(drawn) + _REST_PX
     figure = {"data": data, "layout": layout}
@@ -81,14 +83,14 @@ def alerts(context: Context) -> Drawn:
     rows: list[tuple[Any, ...]] = []
     states = zip(answer.column("validity"), answer.column("outcome"), strict=True)
     trusted = [validity != "invalid" and outcome == "done" for validity, outcome in states]
-    nightly = Nightly(device, answer.names("series"), night)
+    nightly = Nightly(device, answer.names("series"), night, _arms(answer))
     for value in _WATCHED:
         numbers = [n if trust else None for trust, n in zip(trusted, answer.numbers(value), strict=True)]
         held = nightly.of(value, numbers)
         recent = [[one for one in mine if one.nights[-1] >= since] for mine in held.values()]
         for name, mine, found in zip(held, recent, changes_of(recent), strict=True):
             for each, points in zip(mine, found, strict=True):
-                rows += [_alert(name, each.arm, value, point) for point in points if point.night >= since]
+                rows += [_alert(name, each.name, value, point) for point in points if point.night >= since]
     newest = nights[-1]
     of_device: dict[str, list[int]] = {}
     for k, name in enumerate(device):
@@ -116,6 +118,11 @@ def _nights(answer: Answer) -> list[str]:
     return [str(night) if night else "" for night in answer.column("night")]
 
 
+def _arms(answer: Answer) -> list[str] | None:
+    """Of each row the arm, of which a model on a device may have several series; None where the query gives none."""
+    return answer.names("arm") if "arm" in answer.columns else None
+
+
 def _runs(series: Series) -> int:
     return sum(series.runs)
 
@@ -124,7 +131,7 @@ def _line(
     series: Series, points: list[ChangePoint], number: int, axis: str, unit: str, *, named: bool
 ) -> list[dict[str, Any]]:
     colour = COLOURS[number % len(COLOURS)]
-    name = safe(series.arm)
+    name = safe(series.name)
     common = {"type": "scatter", "xaxis": "x", "yaxis": axis, "legendgroup": name, "name": name}
     runs = [f"{shown(value, unit)}, {n} runs" for value, n in zip(series.values, series.runs, strict=True)]
     line = common | {
@@ -166,12 +173,11 @@ def _row(point: ChangePoint) -> tuple[Any, ...]:
     return (point.night, point.before, point.after, ratio.value, ratio.lo, ratio.hi, point.p, point.kind)
 
 
-def _alert(device: str, arm: str, value: str, point: ChangePoint) -> tuple[Any, ...]:
+def _alert(device: str, series: str, value: str, point: ChangePoint) -> tuple[Any, ...]:
     better = METRICS[value].better
-    up = (point.ratio.value or 1.0) > 1
-    what = "better" if up == (better == "higher") else "worse"
+    what = "better" if (point.after > point.before) == (better == "higher") else "worse"
     cause = "all of the device" if point.kind == "environment" else "alone"
-    return (point.night, f"{_heading(value)} {what}, {cause}", device, arm, _moved(point, unit_of(value)))
+    return (point.night, f"{_heading(value)} {what}, {cause}", device, series, _moved(point, unit_of(value)))
 
 
 def _moved(point: ChangePoint, unit: str) -> str:
@@ -184,9 +190,9 @@ def _moved(point: ChangePoint, unit: str) -> str:
     return said
 
 
-def _sentence(device: str, arm: str, point: ChangePoint, unit: str) -> str:
-    cause = "the device's others moved with it" if point.kind == "environment" else "the others did not"
-    return f"{point.night}, {arm} on {device}: {_moved(point, unit)}; {cause}"
+def _sentence(device: str, series: str, point: ChangePoint, unit: str) -> str:
+    cause = "the device's others moved with it" if point.kind == "environment" else "no other was seen to move with it"
+    return f"{point.night}, {series} on {device}: {_moved(point, unit)}; {cause}"
 
 
 def _counted(n: int) -> str:
