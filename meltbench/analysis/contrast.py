@@ -85,7 +85,7 @@ def mann_whitney(first: Sequence[float], second: Sequence[float]) -> Test:
     values, counts = np.unique(ranks, return_counts=True)
     most = int(np.sort(ranks)[-few:].sum())
     if math.comb(n + m, few) <= _EXACT and len(values) * few * most <= _STEPS:
-        ways = _ways(values, counts, few, most)
+        ways = _ways(tuple(values.tolist()), tuple(counts.tolist()), few, most)
         off = np.abs(np.arange(most + 1) - few * (n + m + 1))
         p, least = (float(ways[off >= one].sum() / ways.sum()) for one in (far, off[ways > 0].max()))
         return Test(min(p, 1.0), delta, "exact Mann-Whitney", min(least, 1.0))
@@ -99,17 +99,18 @@ def _doubled_ranks(values: Array) -> Ranks:
     return np.asarray((2 * last - counts + 1)[inverse], dtype=np.int64)
 
 
-def _ways(values: Ranks, counts: Ranks, few: int, most: int) -> Array:
+@lru_cache(maxsize=64)  # without ties it is the same of all arms of these sizes
+def _ways(values: tuple[int, ...], counts: tuple[int, ...], few: int, most: int) -> Array:
     """How many choices of ``few`` runs have each sum of ranks."""
     ways = np.zeros((few + 1, most + 1))
     ways[0, 0] = 1
-    for rank, tied in zip(values.tolist(), counts.tolist(), strict=True):
+    for rank, tied in zip(values, counts, strict=True):
         before = ways.copy()
         for k in range(1, min(tied, few) + 1):
             if k * rank > most:
                 break
             ways[k:, k * rank :] += math.comb(tied, k) * before[: few + 1 - k, : most + 1 - k * rank]
-    return np.asarray(ways[few], dtype=float)
+    return np.array(ways[few], dtype=float)  # a copy: the others are let go of
 
 
 def _normal_p(far: float, n: int, m: int, counts: Ranks) -> float:
@@ -150,8 +151,8 @@ def _lower_tail(few: int, many: int) -> Array | None:
     total = few + many
     if math.comb(total, few) > _EXACT or total * few * (2 * many + few) > _STEPS:
         return None
-    ranks = np.arange(1, total + 1)
-    ways = _ways(ranks, np.ones_like(ranks), few, int(ranks[-few:].sum()))[few * (few + 1) // 2 :]
+    ranks = range(1, total + 1)
+    ways = _ways(tuple(ranks), (1,) * total, few, sum(ranks[-few:]))[few * (few + 1) // 2 :]
     return np.asarray(np.cumsum(ways) / ways.sum(), dtype=float)
 
 

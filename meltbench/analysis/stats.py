@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[np.float64]
+    Places = npt.NDArray[np.int64]
     # Sums over clusters, one set a row, to the number that is wanted of each.
     Statistic = Callable[[Array], Array]
 
@@ -196,8 +198,8 @@ def ratio_of_medians(above: Sequence[float], below: Sequence[float]) -> Estimate
     if min(len(a), len(b)) < 2:
         return Estimate(value, n=n, clusters=n, method="one run in an arm")
     if min(len(a), len(b)) >= FEW:
-        rng = np.random.default_rng(_SEED)
-        drawn = _medians(rng, a) / _medians(rng, b)
+        ranks = _ranks(len(a), len(b))
+        drawn = _medians(a, ranks[0]) / _medians(b, ranks[1])
         lo, hi = np.quantile(drawn, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
         spread = float(drawn.std(ddof=1))
         return Estimate(value, float(lo), float(hi), spread, n, n, "bootstrap of the medians of both arms' runs")
@@ -216,16 +218,26 @@ def spread_of_log_ratio(above: Sequence[float], below: Sequence[float]) -> tuple
     return va + vb, (va + vb) ** 2 / (va**2 / (len(above) - 1) + vb**2 / (len(below) - 1))
 
 
-def _medians(rng: np.random.Generator, values: Array) -> Array:
-    """The median of every resample of one arm: its ranks are drawn, as those of uniform numbers in order are."""
-    n, ordered = len(values), np.sort(values)
-    rank = (n + 1) // 2
-    lower = rng.beta(rank, n - rank + 1, RESAMPLES)
-    found = ordered[(n * lower).astype(np.int64)]
-    if n % 2 == 0:
-        upper = lower + (1 - lower) * rng.beta(1, n - rank, RESAMPLES)
-        found = (found + ordered[np.minimum((n * upper).astype(np.int64), n - 1)]) / 2
-    return np.asarray(found, dtype=float)
+@lru_cache(maxsize=32)  # many figures are of as many runs; a quarter of a megabyte each
+def _ranks(*sizes: int) -> list[tuple[Places, Places]]:
+    """Of each resample of each arm the places of the two runs in order of which the median is the mean.
+
+    Ranks are drawn, as those of uniform numbers in order are.
+    """
+    rng = np.random.default_rng(_SEED)
+    found = []
+    for n in sizes:
+        rank = (n + 1) // 2
+        lower = rng.beta(rank, n - rank + 1, RESAMPLES)
+        upper = lower + (1 - lower) * rng.beta(1, n - rank, RESAMPLES) if n % 2 == 0 else lower
+        found.append(((n * lower).astype(np.int64), np.minimum((n * upper).astype(np.int64), n - 1)))
+    return found
+
+
+def _medians(values: Array, ranks: tuple[Places, Places]) -> Array:
+    """The median of every resample of one arm."""
+    ordered = np.sort(values)
+    return np.asarray((ordered[ranks[0]] + ordered[ranks[1]]) / 2, dtype=float)
 
 
 def ratio_of_estimates(above: Estimate, below: Estimate) -> Estimate:

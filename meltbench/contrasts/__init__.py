@@ -92,7 +92,7 @@ def compare_selections(
     if not (math.isfinite(effect) and effect > 0):
         raise UserError(f"a difference that matters is above zero, not {effect * 100:g} %", hint="--effect 3")
     wanted = tuple(dict.fromkeys(measures)) or MEASURES
-    arms = tuple(chosen.arm(connection, one, wanted) for one in (first, second))
+    arms = chosen.arms(connection, (first, second), wanted)
     if shared := arms[0].members.keys() & arms[1].members.keys():
         told = f"{len(shared)} run{'s are' if len(shared) > 1 else ' is'} in both, such as {min(shared)}"
         raise UserError(told, hint="add a word that tells the two apart, such as night= or engine=")

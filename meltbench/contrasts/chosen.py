@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meltbench.analysis.sameness import workload_settings
 from meltbench.contrasts.strata import Member
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
 
 _ABOUT = (
     *("origin", "device", "model", "runner", "accelerator", "engine", "engine_version"),
-    *("device_identity", "model_sha256", "engine_sha256", "workload_sha256", "cell_key", "started_at"),
+    *("device_identity", "model_sha256", "engine_sha256", "workload_sha256", "cell_key"),
 )
+_EACH = 6 + len(_ABOUT)  # columns before those that every run has its own of
 _FREE = ("ctx", "ctx_all")  # settled by the workload
 _TOLD = ("$.knobs", "$.conditions.settings", "$.workload", "$.conditions.os", "$.conditions.kernel")
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A run as a whole, or a point of it, with its numbers; those that are missing are not there."""
 
     run_id: str
@@ -53,29 +54,59 @@ class Arm:
     left_out: dict[str, int] = field(default_factory=dict)
 
 
-def arm(connection: duckdb.DuckDBPyConnection, selection: Selection, measures: Sequence[str]) -> Arm:
-    """What a selection means. Raises UserError where that is no run of a model, UnknownName for a value nobody has."""
+def arms(connection: duckdb.DuckDBPyConnection, selections: Sequence[Selection], measures: Sequence[str]) -> list[Arm]:
+    """What selections mean. Raises UserError where one means no run of a model, UnknownName for a value nobody has."""
+    found = [_asked(connection, one, measures) for one in selections]
+    left_out = [_left_out(connection, one) for one in selections]
+    for groups, selection, why in zip(found, selections, left_out, strict=True):
+        if not groups:
+            raise _nothing(connection, selection, why)
+    runs = (run_id for groups in found for one in groups for run_id in one[_EACH])
+    unlike = _unlike(connection, list(dict.fromkeys(runs)))
+    parts = zip(selections, found, left_out, strict=True)
+    return [_arm(selection, groups, measures, unlike, why) for selection, groups, why in parts]
+
+
+def _asked(
+    connection: duckdb.DuckDBPyConnection, selection: Selection, measures: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """Rows of ``results`` by what they have in common, which is read once, for most runs are repetitions."""
     where, params = selection.sql()
-    names = (*_ABOUT, *measures)
-    found = connection.execute(
-        f"SELECT run_id, workload, mode, point, energy_scope, energy_class, energy_reason, {', '.join(names)} "
-        f"FROM results WHERE ({where}) AND mode IS NOT NULL ORDER BY run_id, point",
+    alike = ", ".join(("workload", "mode", "point", "energy_scope", "energy_class", "energy_reason", *_ABOUT))
+    each = ", ".join(f"list({name})" for name in ("run_id", "number", "started_at", *measures))
+    found: list[tuple[Any, ...]] = connection.execute(
+        f"SELECT {alike}, {each} FROM (SELECT *, row_number() OVER (ORDER BY run_id, point) AS number "
+        f"FROM results WHERE ({where}) AND mode IS NOT NULL) GROUP BY {alike}",
         params,
     ).fetchall()
-    left_out = _left_out(connection, selection)
-    if not found:
-        raise _nothing(connection, selection, left_out)
-    rows, about, started_at = [], {}, {}
-    for run_id, workload, mode, point, scope, klass, reason, *rest in found:
-        held = dict(zip(names, rest, strict=True))
-        values = {name: held[name] for name in measures if held[name] is not None and math.isfinite(held[name])}
-        rows.append(Row(run_id, workload, mode, point, values, f"{scope} (class {klass})", reason))
-        about[run_id], started_at[run_id] = held, held["started_at"]
-    unlike = _unlike(connection, list(about))
-    members = {
-        run_id: Member(run_id, str(held["cell_key"]), _factors(held) | unlike[run_id]) for run_id, held in about.items()
-    }
-    return Arm(selection, rows, members, started_at, left_out)
+    return found
+
+
+def _arm(
+    selection: Selection,
+    groups: Sequence[tuple[Any, ...]],
+    measures: Sequence[str],
+    unlike: Mapping[str, dict[str, str]],
+    left_out: dict[str, int],
+) -> Arm:
+    placed = []
+    for one in groups:
+        workload, mode, point, scope, klass, reason, *about = one[:_EACH]
+        held = dict(zip(_ABOUT, about, strict=True))
+        own, cell, covers = _factors(held), str(held["cell_key"]), f"{scope} (class {klass})"
+        same: dict[int, dict[str, str]] = {}  # by what is told: one object for all runs that are alike
+        for run_id, number, started_at, *numbers in zip(*one[_EACH:], strict=True):
+            named = zip(measures, numbers, strict=True)
+            values = {name: value for name, value in named if value is not None and math.isfinite(value)}
+            told = unlike[run_id]
+            if id(told) not in same:
+                same[id(told)] = own | told
+            member = Member(run_id, cell, same[id(told)])
+            placed.append((number, Row(run_id, workload, mode, point, values, covers, reason), member, started_at))
+    placed.sort(key=itemgetter(0))
+    members = {row.run_id: member for _, row, member, _ in placed}
+    started = {row.run_id: started_at for _, row, _, started_at in placed}
+    return Arm(selection, [row for _, row, _, _ in placed], members, started, left_out)
 
 
 def _factors(held: Mapping[str, Any]) -> dict[str, str]:

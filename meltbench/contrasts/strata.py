@@ -8,7 +8,7 @@ one kind of run: of two it would be a mixture, whose scatter is that of no devic
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from meltbench.targets import printable
 
@@ -29,9 +29,11 @@ _WORDS = ("origin", "device", "model", "runner", "engine", "accelerator")
 _SHOWN = 3
 
 
-@dataclass(frozen=True)
-class Member:
-    """One run: all that makes runs unlike, by name, in the order in which arms are split by it."""
+class Member(NamedTuple):
+    """One run: all that makes runs unlike, by name, in the order in which arms are split by it.
+
+    Runs that are alike may have the same object of factors, which then is looked at once.
+    """
 
     run_id: str
     cell_key: str
@@ -67,10 +69,11 @@ def paired(first: Sequence[Member], second: Sequence[Member], called: tuple[str,
 def _split(first: list[Member], second: list[Member], called: tuple[str, str], made: Pairing, within: str) -> None:
     """``within``: of which part of the arms these are, to be told."""
     mixed = ""
-    for name in dict.fromkeys(name for member in (*first, *second) for name in member.factors):
-        ours, theirs = _by_value(first, name), _by_value(second, name)
-        if len(ours) == len(theirs) == 1:
+    kinds = [[*{id(member.factors): member.factors for member in part}.values()] for part in (first, second)]
+    for name in dict.fromkeys(name for part in kinds for factors in part for name in factors):
+        if all(len({factors.get(name, "") for factors in part}) == 1 for part in kinds):
             continue
+        ours, theirs = _by_value(first, name), _by_value(second, name)
         shared = [value for value in ours if value in theirs]
         if not shared:
             mixed = mixed or name  # another factor may tell these apart, such as a device its engine's file
