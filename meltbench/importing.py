@@ -54,7 +54,7 @@ def store_imported(
     store: Store,
     runs: Sequence[Imported],
     watch: Watch,
-    counted: Callable[[str, int, int], object] = lambda *_: None,
+    counted: Callable[[str, int, int], None] = lambda *_: None,
 ) -> list[Path]:
     """Store these runs of another tool; the folders. What is there already is left, with a word.
 

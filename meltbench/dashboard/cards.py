@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from meltbench.pages.drawn import Drawn, Grid
     from meltbench.pages.page import Panel
 
-_LONG = 40  # characters, from which on a cell has lines
+_LONG, _LONG_NARROW = 40, 16  # characters, from which on a cell has lines, by the width of the panel
+_FEW = 12  # rows, up to which a table is as high as they are
 _GRID_ROW_PX, _GRID_HEAD_PX, _GRID_MOST_PX = 34, 52, 520
 
 
@@ -30,7 +31,7 @@ def card(key: str, panel: Panel, drawn: Drawn, theme: str, links: Sequence[tuple
     if drawn.figure is not None:
         parts.append(_graph(key, drawn, theme))
     if drawn.grid is not None:
-        parts.append(_grid(key, panel.title, drawn.grid))
+        parts.append(_grid(key, panel, drawn.grid))
     if drawn.facts:
         parts.append(html.Dl([each for label, text in drawn.facts for each in (html.Dt(label), html.Dd(text))]))
     parts.append(html.P(drawn.says, className="trouble" if drawn.troubled else "says", id=f"s-{key}"))
@@ -51,15 +52,17 @@ def _graph(key: str, drawn: Drawn, theme: str) -> Any:
     return html.Div(graph, role="img", **{"aria-label": drawn.says}, className="graph")
 
 
-def _grid(key: str, title: str, grid: Grid) -> Any:
+def _grid(key: str, panel: Panel, grid: Grid) -> Any:
+    few = len(grid.rows) <= _FEW
+    long = _LONG if panel.wide else _LONG_NARROW
     columns = []
     for column in grid.columns:
         one: dict[str, Any] = {"field": column.key, "headerName": column.heading, "tooltipField": f"{column.key} "}
         one["valueFormatter"] = {"function": "params.data[params.colDef.tooltipField]"}
         if column.right:
             one |= {"type": "rightAligned", "filter": "agNumberColumnFilter"}
-        if any(len(texts[column.key]) > _LONG for texts in grid.texts):
-            one |= {"wrapText": True, "autoHeight": True, "minWidth": 260, "cellClass": "long"}
+        if any(len(texts[column.key]) > long for texts in grid.texts):
+            one |= {"wrapText": True, "autoHeight": True, "minWidth": 260 if panel.wide else 130, "cellClass": "long"}
         if column.run:
             one["cellRenderer"] = "Run"
         columns.append(one)
@@ -75,14 +78,15 @@ def _grid(key: str, title: str, grid: Grid) -> Any:
         columnSize="responsiveSizeToFit" if len(columns) <= 8 else "autoSize",
         defaultColDef={"sortable": True, "filter": True, "resizable": True, "minWidth": 90},
         dashGridOptions={
+            "domLayout": "autoHeight" if few else "normal",
             "animateRows": False,
             "enableCellTextSelection": True,
             "rowHeight": 32,
             "suppressFieldDotNotation": True,
         },
-        style={"height": f"{min(_GRID_HEAD_PX + _GRID_ROW_PX * max(len(rows), 1), _GRID_MOST_PX)}px"},
+        style={"height": None if few else f"{min(_GRID_HEAD_PX + _GRID_ROW_PX * len(rows), _GRID_MOST_PX)}px"},
     )
-    return html.Div(drawn, role="region", **{"aria-label": title})
+    return html.Div(drawn, role="region", **{"aria-label": panel.title})
 
 
 def _footer(key: str, drawn: Drawn, links: Sequence[tuple[str, str]]) -> Any:

@@ -121,6 +121,7 @@ def share(value: float) -> str:
 def grid_of(answer: Answer, units: Sequence[tuple[str, str]] = ()) -> Grid:
     """The rows of an answer as a table. ``units``: of columns, where their names do not say them."""
     known = dict(units)
+    of_column = [known.get(name, unit_of(name)) for name in answer.columns]
     columns, texts, rows = [], [], []
     for at, name in enumerate(answer.columns):
         number = any(isinstance(row[at], int | float) and not isinstance(row[at], bool) for row in answer.rows)
@@ -131,9 +132,7 @@ def grid_of(answer: Answer, units: Sequence[tuple[str, str]] = ()) -> Grid:
         texts.append(
             {
                 name: share(value) if name == "accuracy" and isinstance(value, float) else shown(value, unit)
-                for name, value, unit in zip(
-                    answer.columns, row, (known.get(n, unit_of(n)) for n in answer.columns), strict=True
-                )
+                for name, value, unit in zip(answer.columns, row, of_column, strict=True)
             }
         )
     return Grid(tuple(columns), rows, texts)

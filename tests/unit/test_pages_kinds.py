@@ -294,7 +294,7 @@ def test_a_night_that_moved_is_marked(made: MadeIndex) -> None:
     series(made, [100.0, 101.0, 99.0, 100.5, 99.5, 100.0, 101.0, 99.0, 80.0, 80.5, 79.5, 80.0, 80.2], device="pi")
     drawn = page_of(made, "trends")["Night by night"]
     moved = date(2026, 11, 20) + timedelta(days=8)
-    assert drawn.says == "decode rate of 1 series on 1 devices: 1 change point on those drawn."
+    assert drawn.says == "decode rate of 1 series on 1 device: 1 change point on those drawn."
     assert drawn.figure is not None
     line, marks = drawn.figure["data"]
     assert line["y"][:2] == [100.0, 101.0]

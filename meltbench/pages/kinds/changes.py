@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from meltbench.pages.panel import Context
 
 _DEVICES, _SERIES = 4, 8
-_PANEL_PX, _REST_PX = 230, 110
+_PANEL_PX, _REST_PX, _LEGEND_PX = 230, 110, 19
 _GAP = 0.09
 _LATELY = 7  # nights
 _WATCHED = ("decode_tps", "ttft_s", "j_per_output_token", "accuracy")
@@ -64,10 +64,13 @@ def changes(context: Context) -> Drawn:
     more = len(devices) - _DEVICES
     notes += [f"{more} more devices are not drawn: choose one in the filter."] if more > 0 else []
     n = sum(map(len, held.values()))
-    says = f"{_heading(value)} of {n} series on {len(held)} devices: {_counted(len(told))} on those drawn."
+    of = f"{len(held)} device{'s' if len(held) != 1 else ''}"
+    says = f"{_heading(value)} of {n} series on {of}: {_counted(len(told))} on those drawn."
     rows = [(device, series.name, *_row(point)) for device, series, point in told]
     grid = grid_of(Answer(("device", "series", "night", "before", "after", "ratio", "lo", "hi", "p", "kind"), rows))
-    height_px = _PANEL_PX * len(drawn) + _REST_PX
+    height_px = _PANEL_PX * len(drawn) + _REST_PX + _LEGEND_PX * (len(looks) // 2 + 1)
+    below = (_REST_PX - 40) / (_PANEL_PX * len(drawn))  # of the plot, where the axis and its title end
+    layout["legend"] = {"orientation": "h", "x": 0, "y": -below, "yanchor": "top"}
     figure = {"data": data, "layout": layout}
     return Drawn(says, figure, notes=tuple(notes), answer=answer, told=grid if rows else None, height_px=height_px)
 
@@ -176,7 +179,7 @@ def _row(point: ChangePoint) -> tuple[Any, ...]:
 def _alert(device: str, series: str, value: str, point: ChangePoint) -> tuple[Any, ...]:
     better = METRICS[value].better
     what = "better" if (point.after > point.before) == (better == "higher") else "worse"
-    cause = "all of the device" if point.kind == "environment" else "alone"
+    cause = "all of the device" if point.kind == "environment" else "not all of the device" if point.moved else "alone"
     return (point.night, f"{_heading(value)} {what}, {cause}", device, series, _moved(point, unit_of(value)))
 
 
@@ -191,7 +194,8 @@ def _moved(point: ChangePoint, unit: str) -> str:
 
 
 def _sentence(device: str, series: str, point: ChangePoint, unit: str) -> str:
-    cause = "the device's others moved with it" if point.kind == "environment" else "no other was seen to move with it"
+    others = f"{point.moved} of {point.peers} others of the device moved with it"
+    cause = others if point.moved else "no other was seen to move with it"
     return f"{point.night}, {series} on {device}: {_moved(point, unit)}; {cause}"
 
 
