@@ -62,7 +62,8 @@ def choose(rows: Sequence[Row], refs: Sequence[Ref]) -> list[Source | None]:
             continue
         arms: dict[Source, set[tuple[str, ...]]] = defaultdict(set)
         runs: Counter[Source] = Counter()
-        for kind, n in Counter(row.kind for row in rows if ref.axis.name in row.values).items():
+        name = ref.axis.name
+        for kind, n in Counter(row.kind for row in rows if name in row.values).items():
             if _fits(ref, kind.source):
                 arms[kind.source].add(kind.base)
                 runs[kind.source] += n
@@ -95,7 +96,8 @@ def alternatives(rows: Sequence[Row], ref: Ref, taken: Source | None) -> list[st
 
 def _places(rows: Iterable[Row], ref: Ref) -> set[Source]:
     """Where an axis has numbers."""
-    return {kind.source for kind in {row.kind for row in rows if ref.axis.name in row.values}}
+    name = ref.axis.name
+    return {kind.source for kind in {row.kind for row in rows if name in row.values}}
 
 
 def _kinds(rows: Iterable[Row]) -> list[Kind]:
@@ -112,8 +114,9 @@ def arms_of(rows: Sequence[Row], axes: Sequence[Axis], sources: Sequence[Source 
     by_base: dict[tuple[str, ...], list[list[Row]]] = {base: [[] for _ in axes] for base in of_kind.values()}
     for at, (axis, source) in enumerate(zip(axes, sources, strict=True)):
         taken = {kind: by_base[base][at] for kind, base in of_kind.items() if source in (None, kind.source)}
+        name = axis.name
         for row in rows:
-            if axis.name in row.values and row.kind in taken:
+            if name in row.values and row.kind in taken:
                 taken[row.kind].append(row)
     out = []
     for base, held in by_base.items():

@@ -190,10 +190,13 @@ def change_points(series: Series) -> list[ChangePoint]:
     return [found.told(cut) for cut in found.cuts]
 
 
-def changes_of(devices: Sequence[Sequence[Series]]) -> list[list[list[ChangePoint]]]:
-    """``device_changes`` of several devices, in their order; quicker than one after another."""
+def changes_of(devices: Sequence[Sequence[Series]], since: str = "") -> list[list[list[ChangePoint]]]:
+    """``device_changes`` of several devices, in their order; quicker than one after another.
+
+    ``since``: only those of this night and later ones, by what all nights say.
+    """
     found = iter(_Searched.all_of([one for series in devices for one in series]))
-    return [_judged([next(found) for _ in series]) for series in devices]
+    return [_judged([next(found) for _ in series], since) for series in devices]
 
 
 def device_changes(series: Sequence[Series]) -> list[list[ChangePoint]]:
@@ -206,9 +209,10 @@ def device_changes(series: Sequence[Series]) -> list[list[ChangePoint]]:
     return changes_of([series])[0]
 
 
-def _judged(found: Sequence[_Searched]) -> list[list[ChangePoint]]:
+def _judged(found: Sequence[_Searched], since: str) -> list[list[ChangePoint]]:
     """What was found of one device, told apart by kind."""
-    if not any(one.cuts for one in found):
+    wanted = [[cut for cut in one.cuts if one.night(cut) >= since] for one in found]
+    if not any(wanted):
         return [[] for _ in found]
     series = [one.series for one in found]
     days = {night: i for i, night in enumerate(sorted({night for one in series for night in one.nights}))}
@@ -229,7 +233,7 @@ def _judged(found: Sequence[_Searched]) -> list[list[ChangePoint]]:
         moved = len(same) + sum(_moved(around(i, point.night), change) for i in peers if i not in same)
         return replace(point, kind="series" if stayed else "environment", moved=moved, peers=moved + stayed)
 
-    return [[judged(one, cut) for cut in one.cuts] for one in found]
+    return [[judged(one, cut) for cut in cuts] for one, cuts in zip(found, wanted, strict=True)]
 
 
 def _moved(step: _Step | None, change: float) -> bool:

@@ -54,6 +54,12 @@ _ALL = (
 METRICS = {metric.name: metric for metric in _ALL}
 
 
+_ENDS = (
+    *(("_per_w", "1/W"), ("_per_j", "1/J"), ("_s", "s"), ("_j", "J"), ("_w", "W")),
+    *(("_bytes", "B"), ("_tps", "tok/s"), ("_hz", "Hz"), ("_temp_c", "degC")),
+)
+
+
 def metric(name: str) -> Metric:
     """The metric of that name. Raises UnknownName, which knows the nearest."""
     if name not in METRICS:
@@ -65,6 +71,4 @@ def unit_of(column: str) -> str:
     """The unit that a column's name says, or is known by; empty where it says none."""
     if column in METRICS:
         return METRICS[column].unit
-    ends = {"_per_w": "1/W", "_per_j": "1/J", "_s": "s", "_j": "J", "_w": "W"}
-    ends |= {"_bytes": "B", "_tps": "tok/s", "_hz": "Hz", "_temp_c": "degC"}
-    return next((unit for end, unit in ends.items() if column.endswith(end)), "")
+    return next((unit for end, unit in _ENDS if column.endswith(end)), "")

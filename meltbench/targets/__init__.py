@@ -99,6 +99,8 @@ class Place:
 
 def printable(text: str) -> str:
     """Text of a device made harmless for a terminal: control and format characters become U+FFFD."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else " " if c == "\t" else "\ufffd" for c in text)
 
 

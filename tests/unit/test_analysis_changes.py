@@ -213,6 +213,8 @@ def test_who_is_not_searched_has_no_change(some, seed):
         patched.setattr(changes, "may_fall_apart", lambda x, starts, level: np.ones(len(starts) - 1, dtype=bool))
         assert device_changes(several) == found
     assert changes.changes_of([several[:2], several[2:]]) == [device_changes(several[:2]), device_changes(several[2:])]
+    late = [[point for point in points if point.night >= "00050"] for points in found]
+    assert changes.changes_of([several], "00050") == [late]
 
 
 def test_hardly_any_series_without_a_change_is_searched():

@@ -91,9 +91,9 @@ def alerts(context: Context) -> Drawn:
         numbers = [n if trust else None for trust, n in zip(trusted, answer.numbers(value), strict=True)]
         held = nightly.of(value, numbers)
         recent = [[one for one in mine if one.nights[-1] >= since] for mine in held.values()]
-        for name, mine, found in zip(held, recent, changes_of(recent), strict=True):
+        for name, mine, found in zip(held, recent, changes_of(recent, since), strict=True):
             for each, points in zip(mine, found, strict=True):
-                rows += [_alert(name, each.name, value, point) for point in points if point.night >= since]
+                rows += [_alert(name, each.name, value, point) for point in points]
     newest = nights[-1]
     of_device: dict[str, list[int]] = {}
     for k, name in enumerate(device):
