@@ -87,13 +87,15 @@ def alerts(context: Context) -> Drawn:
     states = zip(answer.column("validity"), answer.column("outcome"), strict=True)
     trusted = [validity != "invalid" and outcome == "done" for validity, outcome in states]
     nightly = Nightly(device, answer.names("series"), night, _arms(answer))
+    watched = []
     for value in _WATCHED:
         numbers = [n if trust else None for trust, n in zip(trusted, answer.numbers(value), strict=True)]
-        held = nightly.of(value, numbers)
-        recent = [[one for one in mine if one.nights[-1] >= since] for mine in held.values()]
-        for name, mine, found in zip(held, recent, changes_of(recent, since), strict=True):
-            for each, points in zip(mine, found, strict=True):
-                rows += [_alert(name, each.name, value, point) for point in points]
+        for name, mine in nightly.of(value, numbers).items():
+            watched.append((name, value, [one for one in mine if one.nights[-1] >= since]))
+    moved = changes_of([mine for _, _, mine in watched], since)
+    for (name, value, mine), found in zip(watched, moved, strict=True):
+        for each, points in zip(mine, found, strict=True):
+            rows += [_alert(name, each.name, value, point) for point in points]
     newest = nights[-1]
     of_device: dict[str, list[int]] = {}
     for k, name in enumerate(device):

@@ -123,7 +123,7 @@ def _pooled(answer: Answer, keys: list[tuple[str, str]]) -> list[str]:
         if name not in answer.columns:
             continue
         held: dict[tuple[str, str], set[str]] = {}
-        for key, value in zip(keys, answer.column(name), strict=True):
+        for key, value in {*zip(keys, answer.column(name), strict=True)}:
             held.setdefault(key, set()).add(str(value or ""))
         several = sorted(set().union(*(values for values in held.values() if len(values) > 1)) - {""}, key=natural)
         if several:
