@@ -29,7 +29,7 @@ def facts(asking: Asking, selection: Selection, runs: Sequence[str]) -> list[str
     if not n:
         said.append("There is none.")
     if n:
-        said.append(f"{n} runs of {models} models on {devices} devices, {first} to {last}.")
+        said.append(f"runs {n}, models {models}, devices {devices}, {first} to {last}.")
     if pooled < n:
         said.append(f"{n - pooled} of them are invalid, failed or imported: listed, and in no aggregate.")
     if selection.of_word("run") and runs:

@@ -71,7 +71,7 @@ def test_a_report_is_a_file_and_a_document_of_it(store: Store, tmp_path: Path) -
 
 def test_markdown_goes_to_the_screen_or_to_a_file(store: Store, tmp_path: Path) -> None:
     out, _ = run(tmp_path, "report", "--markdown", "--data", str(store.root))
-    assert out.startswith("# meltbench report\n\n- Runs: all.\n- 2 runs of 1 models on 1 devices")
+    assert out.startswith("# meltbench report\n\n- Runs: all.\n- runs 2, models 1, devices 1")
     assert not [*tmp_path.glob("*.html")]
     run(tmp_path, "report", "--markdown", "--out", "said.md", "--data", str(store.root))
     assert (tmp_path / "said.md").read_text().strip() == out.strip()

@@ -214,7 +214,7 @@ def test_facts_say_which_runs_and_which_count(made: Store) -> None:
     assert left
     first, second, third = facts("")
     assert first == "Runs: all."
-    assert re.fullmatch(r"40 runs of \d models on 3 devices, 2026-09-0\d to 2026-09-\d\d\.", second)
+    assert re.fullmatch(r"runs 40, models \d, devices 3, 2026-09-0\d to 2026-09-\d\d\.", second)
     assert third == f"{left} of them are invalid, failed or imported: listed, and in no aggregate."
     assert facts("model=none") == ["Runs: model=none.", "There is none."]
 
