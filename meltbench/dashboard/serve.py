@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import secrets
@@ -31,6 +32,8 @@ class Serving:
 
     def run(self) -> None:
         """Answer until Ctrl-C."""
+        gc.collect()
+        gc.freeze()  # what stands now stays: else it is gone through again in the middle of some page
         self.server.run()
 
     def close(self) -> None:
