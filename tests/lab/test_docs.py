@@ -52,6 +52,8 @@ def test_every_command_of_the_readme_runs(bench: Bench) -> None:
             args = [args[0], "--help"]
         if args[0] == "dashboard":
             args = ["dashboard", "--help"]  # it goes on until Ctrl-C: tests/lab/test_dashboard.py
+        if args[0] == "top":
+            args.append("--once")  # it goes on until Ctrl-C too: tests/lab/test_live.py
         if args[:2] == ["runners", "build"]:
             args.append("--help")  # it takes ten minutes: tests/lab/test_builds.py
         if args[:2] == ["models", "quantize"]:
